@@ -1,0 +1,37 @@
+"""Errors that a person can act on. The command line turns a UserError into one line and exit status 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Bad input: names the field, the value that was given, what is wrong and what to do."""
+
+    def __init__(self, field: str, value: object, problem: str, remedy: str = ""):
+        self.field, self.value, self.problem, self.remedy = field, value, problem, remedy
+        super().__init__(f"{field}={value!r}: {problem}" + (f"; {remedy}" if remedy else ""))
+
+
+class NumericalError(ArithmeticError):
+    """Numeric trouble that has no finite answer; names the layer."""
+
+    def __init__(self, layer: str, problem: str, remedy: str = ""):
+        self.layer = layer
+        super().__init__(f"layer {layer!r}: {problem}" + (f"; {remedy}" if remedy else ""))
+
+
+class LayerError(TypeError):
+    """A layer that an algorithm cannot treat correctly (unknown kind, reused, tied); names the layer."""
+
+    def __init__(self, layer: str, problem: str):
+        self.layer = layer
+        super().__init__(f"layer {layer!r}: {problem}")
+
+
+def choose(field: str, value: str, known: Iterable[str]) -> str:
+    """`value` if it is one of `known`; otherwise a UserError that lists them."""
+    known = list(known)
+    if value not in known:
+        raise UserError(field, value, "unknown", f"choose one of: {', '.join(known)}")
+    return value

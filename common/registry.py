@@ -1,0 +1,42 @@
+"""Which methods exist. Strings only: looking a method up imports its package, listing them imports nothing."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from common.errors import choose
+
+
+@dataclass(frozen=True)
+class Method:
+    """`function` is "module:name" of a prune(model, calibration, amount, options, generator) -> Pruned;
+    `preset` holds the options that make the entry what its label says."""
+
+    function: str
+    label: str
+    kind: str  # weights | channels | low-rank
+    paper: str = "baseline"
+    preset: dict = field(default_factory=dict)
+
+
+METHODS: dict[str, Method] = {
+    "random": Method("common.baselines:random", "Random", "weights"),
+    "magnitude-layer": Method("common.baselines:magnitude", "Magnitude, per layer", "weights", preset={"scope": "layer"}),
+    "magnitude-global": Method("common.baselines:magnitude", "Magnitude, global", "weights", preset={"scope": "global"}),
+    "obd-layer": Method("common.baselines:obd", "Diagonal-Fisher OBD, per layer", "weights", preset={"scope": "layer"}),
+    "obd-global": Method("common.baselines:obd", "Diagonal-Fisher OBD, global", "weights", preset={"scope": "global"}),
+}
+
+
+def lookup(name: str) -> Method:
+    """The entry called `name`; unknown names raise UserError with the list."""
+    return METHODS[choose("method", name, METHODS)]
+
+
+def load(name: str) -> tuple[Callable, type]:
+    """Import a method: its prune function and its frozen `Options` dataclass (the attribute `Options` of the function)."""
+    module, _, attribute = lookup(name).function.partition(":")
+    function = getattr(importlib.import_module(module), attribute)
+    return function, function.Options

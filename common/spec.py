@@ -1,0 +1,185 @@
+"""Spec: everything that decides a result, as data. A cell of a table is a Spec; its hash names its folder.
+
+Fields left at their default do not enter the hash, so a new option never renames an old run.
+Fields in `NOT_IDENTITY` say where or how fast something runs, not what comes out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from common.errors import UserError, choose
+
+SCALES = ("quick", "cpu", "paper")
+NOT_IDENTITY = ("paper", "table", "cell", "data_dir", "seed", "device", "memory_budget", "output_dir")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained or fine-tuned. `epochs` may be fractional; `max_steps` > 0 caps the optimiser steps."""
+
+    epochs: float = 0.0
+    lr: float = 0.01
+    batch_size: int = 64
+    optimizer: str = "sgd"              # sgd | adam | adamw
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: str = "constant"          # constant | multistep | cosine | exponential
+    milestones: tuple[float, ...] = ()  # epochs at which multistep multiplies the learning rate by `gamma`
+    gamma: float = 0.1                  # factor per milestone (multistep) or per epoch (exponential)
+    augment: bool = False
+    max_steps: int = 0
+
+    def __post_init__(self):
+        choose("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
+        choose("schedule", self.schedule, ("constant", "multistep", "cosine", "exponential"))
+        for name, least in (("epochs", 0), ("lr", 0), ("weight_decay", 0), ("batch_size", 1), ("max_steps", 0)):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < least:
+                raise UserError(name, value, f"must be a finite number of at least {least}")
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One cell: a dense network, a pruning method at one amount, and a fine-tuning budget.
+
+    `model` and `dataset` take options after a colon: "resnet32:width=4,shortcut=B", "mnist:norm=standard".
+    Fields that are None leave the choice to the method's own options, whose defaults are the paper's.
+    """
+
+    paper: str = "common"
+    table: str = ""
+    cell: str = ""
+    scale: str = "quick"                # quick | cpu | paper
+    # the dense network
+    model: str = "digits_cnn"
+    dataset: str = "digits"
+    data_dir: str = ""
+    checkpoint: str = ""                # start from this file; "" starts from a seeded initialisation
+    train: Recipe = field(default_factory=Recipe)
+    dense_seed: int = 0
+    # what is removed
+    method: str = "magnitude-global"
+    sparsity: float | None = None       # fraction of prunable weights removed
+    unit_ratio: float | None = None     # fraction of channels or eigen-directions removed
+    scope: str | None = None            # global | layer
+    fisher: str | None = None           # sampled | empirical | exact
+    num_samples: int | None = None      # calibration examples
+    fisher_batch_size: int | None = None  # examples averaged into one gradient row
+    damping: float | None = None
+    chunk: int | str | None = None
+    recompute: int | None = None
+    update: str | None = None           # diagonal | triangular | joint
+    options: tuple[tuple[str, object], ...] = ()  # the method's further options
+    # gradual pruning: `steps` times (prune, fine-tune `step_epochs`), then the final fine-tuning
+    steps: int = 1
+    step_schedule: str = "cubic"        # constant | linear | cubic
+    step_epochs: float = 0.0
+    initial_sparsity: float = 0.0
+    recalibrate_bn: int = 0             # batches of BatchNorm re-estimation after each pruning; 0 keeps the statistics
+    finetune: Recipe = field(default_factory=Recipe)
+    # how it runs
+    seed: int = 0
+    device: str = "auto"
+    amp: bool = False
+    memory_budget: float = 0.0          # GB; 0 is 60% of what is free
+    output_dir: str = "runs"
+
+    def __post_init__(self):
+        choose("scale", self.scale, SCALES)
+        choose("step_schedule", self.step_schedule, ("constant", "linear", "cubic"))
+        for name in ("train", "finetune"):
+            if isinstance(getattr(self, name), dict):
+                object.__setattr__(self, name, Recipe(**getattr(self, name)))
+        options = self.options.items() if isinstance(self.options, dict) else self.options
+        object.__setattr__(self, "options", tuple(sorted((str(k), v) for k, v in options)))
+        if self.sparsity is not None and self.unit_ratio is not None:
+            raise UserError("unit_ratio", self.unit_ratio, "given together with sparsity", "give one of the two")
+        for name in ("sparsity", "unit_ratio", "initial_sparsity"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise UserError(name, value, "outside [0, 1)", "give the fraction REMOVED, 0.9 for 90%")
+        for name, known in (("scope", ("global", "layer")), ("fisher", ("sampled", "empirical", "exact")),
+                            ("update", ("diagonal", "triangular", "joint"))):
+            if getattr(self, name) is not None:
+                choose(name, getattr(self, name), known)
+        for name, least in (("num_samples", 1), ("fisher_batch_size", 1), ("steps", 1), ("recompute", 0), ("recalibrate_bn", 0),
+                            ("step_epochs", 0), ("dense_seed", 0), ("seed", 0), ("memory_budget", 0)):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= least):
+                raise UserError(name, value, f"must be at least {least}")
+        if self.damping is not None and not (math.isfinite(self.damping) and self.damping >= 0):
+            raise UserError("damping", self.damping, "must be finite and not negative")
+
+    @property
+    def amount(self) -> float:
+        """The fraction removed, in whichever unit the cell asks for."""
+        if self.sparsity is None and self.unit_ratio is None:
+            raise UserError("sparsity", None, "missing", "give --sparsity (weights) or --unit-ratio (channels)")
+        return self.sparsity if self.sparsity is not None else self.unit_ratio
+
+    def but(self, **changes) -> Spec:
+        """A copy with some fields changed."""
+        unknown = [name for name in changes if name not in {f.name for f in fields(self)}]
+        if unknown:
+            raise UserError(unknown[0], changes[unknown[0]], "no such field of a Spec")
+        return dataclasses.replace(self, **changes)
+
+    def dense(self) -> Spec:
+        """The Spec of the dense network alone: cells that share it share one training run."""
+        keep = ("paper", "scale", "model", "dataset", "data_dir", "checkpoint", "train", "dense_seed", "device", "amp",
+                "memory_budget", "output_dir")
+        return Spec(**{name: getattr(self, name) for name in keep})
+
+    def to_dict(self) -> dict:
+        """All fields as JSON types."""
+        values = dataclasses.asdict(self)
+        values["options"] = dict(values["options"])
+        return json.loads(json.dumps(values))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Spec:
+        """The inverse of `to_dict`; unknown fields raise UserError."""
+        return cls().but(**values)
+
+    def identity(self) -> dict:
+        """The fields that decide the result and differ from their defaults (a checkpoint counts by file name)."""
+        mine, default = self.to_dict(), Spec().to_dict()
+        changed = {k: v for k, v in mine.items() if k not in NOT_IDENTITY and v != default[k]}
+        for name in ("train", "finetune"):
+            if name in changed:
+                changed[name] = {k: v for k, v in changed[name].items() if v != default[name][k]}
+        if self.checkpoint:
+            changed["checkpoint"] = Path(self.checkpoint).name
+        return changed
+
+    def digest(self) -> str:
+        """Six hexadecimal digits of the identity."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:6]
+
+    def slug(self) -> str:
+        """A readable name plus the digest: lenet300-mnist-magnitude-global-s0.9-1a2b3c."""
+        parts = [self.model, self.dataset]
+        if self.sparsity is not None or self.unit_ratio is not None:
+            parts += [self.method, ("s" if self.sparsity is not None else "u") + f"{self.amount:g}"]
+        return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(parts)) + "-" + self.digest()
+
+
+def split_options(text: str, field_name: str) -> tuple[str, dict[str, str]]:
+    """"name:key=value,key=value" -> (name, {key: value}); values stay text. Source of the mini-syntax of Spec.model."""
+    name, _, rest = text.partition(":")
+    options = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not (key and equals and value):
+            raise UserError(field_name, text, f"cannot read {item!r}", "write name:key=value,key=value")
+        options[key] = value
+    return name, options
