@@ -92,7 +92,3 @@ def gradients(module: nn.Module, g: Tensor) -> Tensor:
         return g.reshape(g.shape[0], module.groups, g.shape[1] // module.groups, -1).transpose(2, 3)
     raise LayerError(type(module).__name__, "neither Conv2d nor Linear")
 
-
-def positions(module: nn.Module, g: Tensor) -> int:
-    """T: the number of output positions, from the layer's output or a gradient in it."""
-    return g[0, 0].numel() if isinstance(module, nn.Conv2d) else g[0].numel() // g.shape[-1]

@@ -1,0 +1,46 @@
+"""Diagonal Fisher: the mean of squared per-example gradients (LeCun et al. 1990's Hessian diagonal in its Fisher form)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from common import layers as L
+from common.capture import capture
+from common.errors import NumericalError, UserError
+from common.fisher import losses
+from common.fisher.rows import PER_EXAMPLE_ENTRIES, per_example
+
+
+def diagonal_fisher(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], layers: dict[str, nn.Module] | None = None,
+                    fisher: str = "empirical", loss: str = "cross_entropy",
+                    generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    """F_ii by layer name, float64, shaped like the weight. Exact for convolutions: positions are summed before squaring."""
+    layers = L.prunable(model) if layers is None else layers
+    device = next(model.parameters()).device
+    total = {name: torch.zeros(module.weight.shape, dtype=torch.float64, device=device) for name, module in layers.items()}
+    examples = 0
+    for x, y in loader:
+        x, y = x.to(device), y.to(device)
+        with capture(model, layers) as tape:
+            output = tape.forward(x)
+            for value in losses(output, y, fisher, loss, generator):
+                tape.backward(value, retain=True)
+                for name, module in layers.items():
+                    squares = _sum_of_squares(module, tape.input(name), tape.gradient(name))
+                    total[name] += squares.reshape(module.weight.shape)
+        examples += len(x)
+    if not examples:
+        raise UserError("calibration", 0, "no batch was seen", "give at least one example")
+    for name, value in total.items():
+        if not torch.isfinite(value).all():
+            raise NumericalError(name, "its gradients are not finite", "check the data and the checkpoint")
+    return {name: value / examples for name, value in total.items()}
+
+
+def _sum_of_squares(module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
+    """Σ_b (∂loss_b/∂w)², [groups, out, in], float64, a bounded number of examples at a time."""
+    step = max(1, PER_EXAMPLE_ENTRIES // module.weight.numel())
+    return sum(per_example(module, x[i:i + step], g[i:i + step]).square().sum(0).double() for i in range(0, len(x), step))

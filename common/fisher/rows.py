@@ -1,0 +1,82 @@
+"""Gradient rows: the vectors whose outer products make a Fisher, F = (1/m) Σ_i ∇_i ∇_iᵀ (WoodFisher Eq. 1).
+
+A row is one example's gradient, or the mean gradient of `batch` examples (WoodFisher's mini-batch trick: with b examples a
+row E[∇∇ᵀ] is F/b plus the outer product of the mean gradient, so a damping λ acts like λ·b on the per-example Fisher).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from common import layers as L
+from common.capture import capture
+from common.data import rebatch
+from common.errors import NumericalError, UserError, choose
+from common.fisher import losses
+from common.progress import progress
+
+PER_EXAMPLE_ENTRIES = 1 << 24  # float32 entries of per-example gradients held at once (64 MB)
+
+
+def per_example(module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
+    """Each example's weight gradient from the layer's input and output gradient: [batch, groups, out, in]."""
+    return L.gradients(module, g).mT @ L.inputs(module, x)
+
+
+def gradient_rows(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], num_rows: int, batch: int = 1,
+                  layers: dict[str, nn.Module] | None = None, fisher: str = "empirical", loss: str = "cross_entropy",
+                  generator: torch.Generator | None = None, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Rows by layer name: [num_rows, weights of the layer], in the network's dtype, evaluation mode.
+
+    Consumes num_rows × batch examples of `loader`, in order. `out` takes preallocated (for example memory-mapped) rows.
+    Raises UserError when the loader has fewer examples, NumericalError naming the layer of a non-finite gradient.
+    """
+    choose("fisher", fisher, ("sampled", "empirical"))
+    if num_rows < 1 or batch < 1:
+        raise UserError("num_rows" if num_rows < 1 else "batch", min(num_rows, batch), "must be at least 1")
+    layers = L.prunable(model) if layers is None else layers
+    device = next(model.parameters()).device
+    if out is None:
+        out = {name: module.weight.new_empty(num_rows, module.weight.numel()) for name, module in layers.items()}
+    at_once = 1
+    if batch == 1:
+        at_once = max(1, min(num_rows, PER_EXAMPLE_ENTRIES // max(m.weight.numel() for m in layers.values())))
+    needed = num_rows * batch
+    filled = 0
+    stream = itertools.islice(rebatch(loader, batch * at_once), -(-num_rows // at_once))
+    with capture(model, layers) as tape, progress(total=num_rows, desc="gradient rows") as bar:
+        for x, y in stream:
+            x, y = x[:needed - filled * batch].to(device), y[:needed - filled * batch].to(device)
+            if len(x) % batch:
+                break
+            count = len(x) // batch
+            output = tape.forward(x)
+            for value in losses(output, y, fisher, loss, generator):
+                tape.backward(value)
+            for name, module in layers.items():
+                rows = (_mean_gradient(module, tape, name) if count == 1 else per_example(module, tape.input(name), tape.gradient(name)))
+                out[name][filled:filled + count] = rows.reshape(count, -1)
+            filled += count
+            bar.update(count)
+    if filled < num_rows:
+        raise UserError("num_samples", needed, f"only {filled * batch} examples are there for {num_rows} rows of {batch}",
+                        "lower --num-samples or --fisher-batch-size")
+    for name, rows in out.items():
+        if not torch.isfinite(rows).all():
+            raise NumericalError(name, "its gradients are not finite", "check the data and the checkpoint")
+    return out
+
+
+def _mean_gradient(module: nn.Module, tape, name: str) -> Tensor:
+    """The mean weight gradient of the batch by the convolution's own backward: no patches are formed."""
+    x, g = tape.input(name), tape.gradient(name)
+    if isinstance(module, nn.Conv2d):
+        total = torch.nn.grad.conv2d_weight(L.pad(module, x), module.weight.shape, g, stride=module.stride,
+                                            dilation=module.dilation, groups=module.groups)
+    else:
+        total = L.gradients(module, g).flatten(0, 2).mT @ L.inputs(module, x).flatten(0, 2)
+    return total / len(x)

@@ -1,0 +1,102 @@
+"""What a run says about where it ran: versions, device, memory, and the command, without any path of the machine."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+from common.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "torch-pruning", "safetensors")
+
+
+def device(name: str = "auto") -> torch.device:
+    """"auto" is CUDA where there is one, else the CPU; any name torch knows is taken."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UserError("device", name, "not available here", "use --device cpu or auto") from None
+    return chosen
+
+
+@functools.cache
+def _git() -> tuple[str, bool]:
+    """(commit, whether the working tree differs from it); ("", False) outside a checkout."""
+    def run(*arguments: str) -> str:
+        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+    try:
+        return run("rev-parse", "HEAD"), bool(run("status", "--porcelain", "--untracked-files=no"))
+    except (OSError, subprocess.SubprocessError):
+        return "", False
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def provenance(where: torch.device, seed: int, data_sha256: str = "") -> dict:
+    """The record's provenance: git, dirty, versions, device, threads, seed, command, data_sha256."""
+    commit, dirty = _git()
+    words = [Path(word).name if os.path.isabs(word) else word for word in sys.orig_argv[1:]]
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{_processor()}, {os.cpu_count()} cores"
+    return {"git": commit, "dirty": dirty, "versions": dict(_versions()), "device": name, "threads": torch.get_num_threads(),
+            "seed": seed, "command": "python " + shlex.join(words), "data_sha256": data_sha256}
+
+
+def reset_peak_memory() -> None:
+    """Start a new measurement of the process's peak memory where the kernel lets us (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def peak_memory_mb() -> float:
+    """Peak resident memory since `reset_peak_memory` (Linux), else since the process started, in MB."""
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    import resource
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def free_memory_gb() -> float:
+    """Memory that can be taken now, in GB."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) / (1 << 20)
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)

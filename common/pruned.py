@@ -1,0 +1,25 @@
+"""What every pruning method returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from common.masks import Masks
+
+
+@dataclass
+class Pruned:
+    """A pruned copy of the network (the one that was given is untouched).
+
+    masks: parameter name -> bool, True = kept (unstructured methods). edits: replayable surgery (structured methods).
+    predicted_increase: of the mean training loss, or None for a method that predicts none. notes: what the numerics had to
+    do, one line each, kept in the record.
+    """
+
+    model: nn.Module
+    masks: Masks = field(default_factory=dict)
+    edits: list[dict] = field(default_factory=list)
+    predicted_increase: float | None = None
+    notes: list[str] = field(default_factory=list)

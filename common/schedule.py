@@ -1,0 +1,22 @@
+"""How sparsity grows over a gradual run (Zhu & Gupta 2017 for the cubic one, WoodFisher Sec. S1.1)."""
+
+from __future__ import annotations
+
+from common.errors import UserError, choose
+
+POWERS = {"constant": 0, "linear": 1, "cubic": 3}
+
+
+def sparsity_at(progress: float, final: float, initial: float = 0.0, kind: str = "cubic") -> float:
+    """s_f − (s_f − s_0)(1 − t)^p at t = `progress` in [0, 1]; p = 3 cubic, 1 linear, 0⁺ constant (s_f from the start)."""
+    power = POWERS[choose("step_schedule", kind, POWERS)]
+    if not 0 <= progress <= 1:
+        raise UserError("progress", progress, "outside [0, 1]")
+    if initial > final:
+        raise UserError("initial_sparsity", initial, f"above the final {final}", "start lower")
+    return final if power == 0 else final - (final - initial) * (1 - progress) ** power
+
+
+def levels(steps: int, final: float, initial: float = 0.0, kind: str = "cubic") -> list[float]:
+    """The amounts of `steps` prunings. The first of several is already above `initial`, and the last is exactly `final`."""
+    return [sparsity_at((i + 1) / steps, final, initial, kind) for i in range(steps)]

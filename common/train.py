@@ -1,0 +1,248 @@
+"""The only training loop, with evaluation and BatchNorm re-estimation.
+
+A run is decided by (model, data, recipe, seed): the order of epoch e comes from (seed, e), and whatever randomness a step
+draws (dropout) from (seed, step), so a run that was stopped anywhere and resumed ends bit for bit where it would have.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from common import checkpoint, distributed
+from common.data import Data
+from common.fisher import mean_loss
+from common.masks import Hold, Masks
+from common.progress import progress
+from common.spec import Recipe
+
+SNAPSHOT_SECONDS = 30.0
+OPTIMIZERS = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class State:
+    """What a callback sees. event: begin | gradient (after backward, before the step) | step | epoch | end."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    data: Data
+    recipe: Recipe
+    steps_per_epoch: int
+    total: int
+    event: str = "begin"
+    step: int = 0
+    batch: tuple[Tensor, Tensor] | None = None
+    loss: float = math.nan
+    hold: Hold | None = None
+    history: list[dict] = field(default_factory=list)
+
+
+Callback = Callable[[State], None]
+
+
+@dataclass
+class Fit:
+    """history: one entry an epoch {epoch, steps, train_loss, loss, accuracy, seconds}, the first before training.
+    diverged: the step whose loss was not finite (the model is then the last good one), or None."""
+
+    history: list[dict]
+    diverged: int | None = None
+
+    @property
+    def last(self) -> float:
+        """Test accuracy at the end."""
+        return self.history[-1]["accuracy"]
+
+    @property
+    def best(self) -> float:
+        """Best test accuracy of any epoch: chosen on the test set, as the papers do."""
+        return max(entry["accuracy"] for entry in self.history)
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, total: int) -> float:
+    """The learning rate of optimiser step `step` (from 0)."""
+    epoch = step / steps_per_epoch
+    if recipe.schedule == "multistep":
+        return recipe.lr * recipe.gamma ** sum(epoch >= m for m in recipe.milestones)
+    if recipe.schedule == "cosine":
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * step / max(total, 1)))
+    if recipe.schedule == "exponential":
+        return recipe.lr * recipe.gamma ** int(epoch)
+    return recipe.lr
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimiser over all parameters."""
+    extra = {"momentum": recipe.momentum, "nesterov": recipe.nesterov} if recipe.optimizer == "sgd" else {}
+    return OPTIMIZERS[recipe.optimizer](model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, **extra)
+
+
+def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None, callbacks: Sequence[Callback] = (), *,
+        seed: int = 0, amp: bool = False, snapshot: Path | None = None, desc: str = "training") -> Fit:
+    """Train `model` in place, keeping the weights that `hold` masks at zero.
+
+    amp: bfloat16 autocast. snapshot: a file that is rewritten every half minute and epoch, from which a killed run goes on;
+    the caller removes it once the result is safe. Under torchrun every process trains on its share of each batch.
+    """
+    device = next(model.parameters()).device
+    steps_per_epoch = math.ceil(len(data.train) / recipe.batch_size)
+    total = round(recipe.epochs * steps_per_epoch)
+    total = min(total, recipe.max_steps) if recipe.max_steps else total
+    optimizer = make_optimizer(model, recipe)
+    state = State(model, optimizer, data, recipe, steps_per_epoch, total, hold=Hold(model, hold) if hold else None)
+    loss_sum, elapsed = _resume(state, snapshot)
+    if state.hold:
+        state.hold(optimizer)
+    if not state.history:
+        loss, accuracy = evaluate(model, data.test_loader())
+        state.history.append({"epoch": 0, "steps": 0, "train_loss": None, "loss": loss, "accuracy": accuracy, "seconds": 0.0})
+    network = _parallel(model, device)
+    _tell(callbacks, state, "begin")
+    good = copy.deepcopy(model.state_dict())
+    started = saved = time.monotonic()
+    with progress(total=total, desc=desc, unit="step") as bar, torch.random.fork_rng(devices=_cuda(device)):
+        bar.update(state.step)
+        while state.step < total:
+            epoch, skip = divmod(state.step, steps_per_epoch)
+            loader = data.train_loader(recipe.batch_size // distributed.world(), seed=seed * 100_003 + epoch, augment=recipe.augment,
+                                       rank=distributed.rank(), world=distributed.world())
+            for index, (x, y) in enumerate(loader):
+                if index < skip:
+                    continue
+                if state.step >= total:
+                    break
+                _step(network, state, x.to(device), y.to(device), amp, seed, callbacks)
+                if not math.isfinite(state.loss):
+                    model.load_state_dict(good)
+                    log.warning("%s: loss is %s at step %d; the state of the last epoch is kept", desc, state.loss, state.step)
+                    return Fit(state.history, diverged=state.step)
+                loss_sum += state.loss
+                bar.update(1)
+                if snapshot and time.monotonic() - saved > SNAPSHOT_SECONDS:
+                    _save(snapshot, state, loss_sum, elapsed + time.monotonic() - started)
+                    saved = time.monotonic()
+            loss, accuracy = evaluate(model, data.test_loader())
+            seconds = elapsed + time.monotonic() - started
+            done = state.step - (state.history[-1]["steps"] if len(state.history) > 1 else 0)
+            state.history.append({"epoch": round(state.step / steps_per_epoch, 4), "steps": state.step, "train_loss": loss_sum / done,
+                                  "loss": loss, "accuracy": accuracy, "seconds": round(seconds, 3)})
+            bar.set_postfix_str(f"test {100 * accuracy:.2f}%", refresh=False)
+            loss_sum, good = 0.0, copy.deepcopy(model.state_dict())
+            _tell(callbacks, state, "epoch")
+            if snapshot and time.monotonic() - saved > 1.0:
+                _save(snapshot, state, loss_sum, seconds)
+                saved = time.monotonic()
+    _tell(callbacks, state, "end")
+    return Fit(state.history)
+
+
+def _step(network: nn.Module, state: State, x: Tensor, y: Tensor, amp: bool, seed: int, callbacks: Sequence[Callback]) -> None:
+    """One optimiser step."""
+    rate = learning_rate(state.recipe, state.step, state.steps_per_epoch, state.total)
+    for group in state.optimizer.param_groups:
+        group["lr"] = rate
+    torch.manual_seed(seed * 1_000_003 + state.step)
+    network.train()
+    state.batch = (x, y)
+    with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=amp):
+        loss = mean_loss(network(x).float() if amp else network(x), y)
+    state.loss = float(loss.detach())
+    if not math.isfinite(state.loss):
+        return
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    _tell(callbacks, state, "gradient")
+    state.optimizer.step()
+    if state.hold:
+        state.hold(state.optimizer)
+    state.step += 1
+    _tell(callbacks, state, "step")
+
+
+def _tell(callbacks: Sequence[Callback], state: State, event: str) -> None:
+    state.event = event
+    for callback in callbacks:
+        callback(state)
+
+
+def _cuda(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []
+
+
+def _parallel(model: nn.Module, device: torch.device) -> nn.Module:
+    """The model itself, or its DistributedDataParallel wrapper under torchrun."""
+    if distributed.world() == 1:
+        return model
+    return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
+
+
+def _save(path: Path, state: State, loss_sum: float, elapsed: float) -> None:
+    if distributed.rank() == 0:
+        extra = {"step": state.step, "history": state.history, "loss_sum": loss_sum, "elapsed": elapsed}
+        checkpoint.save_state(path, state.model, state.optimizer, extra)
+
+
+def _resume(state: State, path: Path | None) -> tuple[float, float]:
+    """Put a snapshot's state back; (running loss sum, seconds spent) of it, zeros without one."""
+    if path is None or not path.exists():
+        return 0.0, 0.0
+    extra = checkpoint.load_state(path, state.model, state.optimizer)
+    state.step, state.history = extra["step"], extra["history"]
+    log.info("resuming at step %d of %d", state.step, state.total)
+    return extra["loss_sum"], extra["elapsed"]
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
+    """(mean loss, accuracy as a fraction) in evaluation mode."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    loss, correct, count = 0.0, 0, 0
+    for x, y in loader:
+        output, y = model(x.to(device)), y.to(device)
+        loss += float(mean_loss(output, y)) * len(y)
+        correct += int((output.argmax(1) == y).sum())
+        count += len(y)
+    model.train(training)
+    return loss / count, correct / count
+
+
+@torch.no_grad()
+def recalibrate_bn(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], batches: int) -> int:
+    """Re-estimate every BatchNorm's running statistics as the plain average over `batches` batches; weights do not move.
+
+    Everything but BatchNorm stays in evaluation mode. Returns how many batches were used; 0 leaves all as it was.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not norms or batches < 1:
+        return 0
+    training, momenta, device = model.training, [norm.momentum for norm in norms], next(model.parameters()).device
+    used = 0
+    try:
+        model.eval()
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+            norm.train()
+        while used < batches:
+            for x, _ in loader:
+                model(x.to(device))
+                used += 1
+                if used == batches:
+                    break
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        model.train(training)
+    return used

@@ -1,0 +1,129 @@
+"""Slow, dense, obvious twins of every formula in common/. Loops over examples and positions, explicit matrices, float64."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def example_loss(output: Tensor, y: Tensor, loss: str) -> Tensor:
+    """The loss of one example; output [1, classes]."""
+    return F.cross_entropy(output, y) if loss == "cross_entropy" else 0.5 * (output - y).square().sum()
+
+
+def per_example_gradients(model: nn.Module, module: nn.Module, x: Tensor, y: Tensor, loss: str = "cross_entropy") -> Tensor:
+    """One ordinary backward pass an example: [examples, weights]."""
+    model.eval()
+    rows = []
+    for i in range(len(x)):
+        value = example_loss(model(x[i:i + 1]), y[i:i + 1], loss)
+        rows.append(torch.autograd.grad(value, module.weight)[0].flatten())
+    return torch.stack(rows)
+
+
+def empirical_fisher(model: nn.Module, module: nn.Module, x: Tensor, y: Tensor, loss: str = "cross_entropy") -> Tensor:
+    """(1/B) Σ ∇ℓ ∇ℓᵀ with the true labels, [d, d]."""
+    rows = per_example_gradients(model, module, x, y, loss)
+    return rows.T @ rows / len(rows)
+
+
+def exact_fisher(model: nn.Module, module: nn.Module, x: Tensor, loss: str = "cross_entropy") -> Tensor:
+    """(1/B) Σ_b E_{y ~ model} ∇ℓ ∇ℓᵀ by enumerating the labels (cross-entropy) or the unit Gaussian's covariance (mse)."""
+    model.eval()
+    total = 0.0
+    for i in range(len(x)):
+        output = model(x[i:i + 1])
+        probabilities = output.detach().softmax(1)[0]
+        for c in range(output.shape[1]):
+            if loss == "cross_entropy":
+                value, weight = F.cross_entropy(output, torch.tensor([c])), probabilities[c]
+            else:
+                value, weight = output[0, c], 1.0
+            g = torch.autograd.grad(value, module.weight, retain_graph=True)[0].flatten()
+            total = total + weight * torch.outer(g, g)
+    return total / len(x)
+
+
+def seen_by_positions(module: nn.Module, x: Tensor, bias: bool = False) -> Tensor:
+    """What each output position of each group sees, cut out by hand: [batch, groups, T, in (+1)]."""
+    if isinstance(module, nn.Linear):
+        rows = x.reshape(len(x), 1, -1, x.shape[-1])
+    else:
+        p = module.padding if not isinstance(module.padding, str) else None
+        if p is None:
+            p = (0, 0) if module.padding == "valid" else tuple(d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size))
+        padded = F.pad(x, (p[1], p[1], p[0], p[0]))
+        (kh, kw), (sh, sw), (dh, dw) = module.kernel_size, module.stride, module.dilation
+        high = (padded.shape[2] - dh * (kh - 1) - 1) // sh + 1
+        wide = (padded.shape[3] - dw * (kw - 1) - 1) // sw + 1
+        per_group = x.shape[1] // module.groups
+        rows = x.new_zeros(len(x), module.groups, high * wide, per_group * kh * kw)
+        for b in range(len(x)):
+            for group in range(module.groups):
+                for i in range(high):
+                    for j in range(wide):
+                        top, left = i * sh, j * sw
+                        window = padded[b, group * per_group:(group + 1) * per_group,
+                                        top:top + dh * (kh - 1) + 1:dh, left:left + dw * (kw - 1) + 1:dw]
+                        rows[b, group, i * wide + j] = window.flatten()
+    return torch.cat([rows, torch.ones_like(rows[..., :1])], -1) if bias else rows
+
+
+def kfac_A(module: nn.Module, x: Tensor, bias: bool = False) -> Tensor:
+    """(1/B) Σ_b Σ_t a aᵀ, one outer product at a time."""
+    rows = seen_by_positions(module, x, bias)
+    total = torch.zeros(rows.shape[1], rows.shape[-1], rows.shape[-1], dtype=rows.dtype)
+    for b in range(rows.shape[0]):
+        for group in range(rows.shape[1]):
+            for t in range(rows.shape[2]):
+                total[group] += torch.outer(rows[b, group, t], rows[b, group, t])
+    return total / len(x)
+
+
+def damped_fisher(rows: Tensor, damping: float, chunk: int | None = None) -> Tensor:
+    """λI + (1/m) Σ g gᵀ written out, with everything outside the diagonal chunks set to zero."""
+    d = rows.shape[1]
+    full = damping * torch.eye(d, dtype=torch.float64) + rows.double().T @ rows.double() / len(rows)
+    block = torch.arange(d) // (chunk or d)
+    return torch.where(block[:, None] == block[None, :], full, 0.0)
+
+
+def recursive_inverse(rows: Tensor, damping: float) -> Tensor:
+    """WoodFisher Eq. 2 (and L-OBS Eq. 9): m rank-one Sherman-Morrison updates of I/λ, in the rows' dtype."""
+    m, d = rows.shape
+    inverse = torch.eye(d, dtype=rows.dtype) / damping
+    for g in rows:
+        v = inverse @ g
+        inverse = inverse - torch.outer(v, v) / (m + g @ v)
+    return inverse
+
+
+def constrained_minimum(fisher: Tensor, w: Tensor, pruned: Tensor) -> tuple[Tensor, float]:
+    """(δ, ½ δᵀFδ) minimising the quadratic subject to δ_S = −w_S, from the KKT system itself."""
+    index = pruned.nonzero().flatten()
+    d, k = len(w), len(index)
+    kkt = torch.zeros(d + k, d + k, dtype=torch.float64)
+    kkt[:d, :d] = fisher
+    kkt[index, d + torch.arange(k)] = 1
+    kkt[d + torch.arange(k), index] = 1
+    right = torch.cat([torch.zeros(d, dtype=torch.float64), -w[index].double()])
+    delta = torch.linalg.solve(kkt, right)[:d]
+    return delta, 0.5 * float(delta @ fisher @ delta)
+
+
+def sequential_walk(inverse: Tensor, w: Tensor, order: list[int]) -> Tensor:
+    """L-OBS Algorithm 1 with a fixed inverse: one weight at a time by its current value, then the pruned ones set to zero."""
+    current = w.double().clone()
+    for q in order:
+        current -= current[q] / inverse[q, q] * inverse[:, q]
+    current[order] = 0
+    return current - w
+
+
+def summed_single(inverse: Tensor, w: Tensor, pruned: Tensor) -> Tensor:
+    """WoodFisher Eq. 10 for every pruned weight by itself, the sum masked."""
+    delta = torch.zeros_like(w, dtype=torch.float64)
+    for q in pruned.nonzero().flatten().tolist():
+        delta -= w[q] / inverse[q, q] * inverse[:, q]
+    return torch.where(pruned, -w.double(), delta)
