@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import logging
 import sys
 import time
+from collections.abc import Iterator
 
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 SECONDS_BETWEEN_LINES = 15.0
+_quiet = contextvars.ContextVar("quiet", default=False)
 
 
 class _Lines:
@@ -22,7 +26,7 @@ class _Lines:
     def update(self, n: int = 1) -> None:
         self.n += n
         now = time.monotonic()
-        if now - self._last < SECONDS_BETWEEN_LINES:
+        if not self.n or now - self._last < SECONDS_BETWEEN_LINES:
             return
         self._last = now
         left = ""
@@ -43,6 +47,16 @@ class _Lines:
 
 def progress(total: int | None, desc: str, unit: str = "it", leave: bool = False):
     """A context manager with update(n) and set_postfix_str(text)."""
-    if sys.stderr.isatty():
-        return tqdm(total=total, desc=desc, unit=unit, leave=leave, dynamic_ncols=True)
+    if _quiet.get() or sys.stderr.isatty():
+        return tqdm(total=total, desc=desc, unit=unit, leave=leave, dynamic_ncols=True, disable=_quiet.get())
     return _Lines(total, desc)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """No progress from what runs inside: the caller has a bar of its own."""
+    token = _quiet.set(True)
+    try:
+        yield
+    finally:
+        _quiet.reset(token)

@@ -35,8 +35,7 @@ def lookup(name: str) -> Method:
     return METHODS[choose("method", name, METHODS)]
 
 
-def load(name: str) -> tuple[Callable, type]:
-    """Import a method: its prune function and its frozen `Options` dataclass (the attribute `Options` of the function)."""
+def load(name: str) -> Callable:
+    """Import a method's prune function; its `options` parameter is annotated with the method's frozen Options dataclass."""
     module, _, attribute = lookup(name).function.partition(":")
-    function = getattr(importlib.import_module(module), attribute)
-    return function, function.Options
+    return getattr(importlib.import_module(module), attribute)

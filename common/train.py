@@ -89,11 +89,13 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None, callbacks: Sequence[Callback] = (), *,
-        seed: int = 0, amp: bool = False, snapshot: Path | None = None, desc: str = "training") -> Fit:
+        seed: int = 0, amp: bool = False, snapshot: Path | None = None, before: tuple[float, float] | None = None,
+        desc: str = "training") -> Fit:
     """Train `model` in place, keeping the weights that `hold` masks at zero.
 
     amp: bfloat16 autocast. snapshot: a file that is rewritten every half minute and epoch, from which a killed run goes on;
-    the caller removes it once the result is safe. Under torchrun every process trains on its share of each batch.
+    the caller removes it once the result is safe. before: (test loss, accuracy) of the start, where it is known. Under torchrun
+    every process trains on its share of each batch.
     """
     device = next(model.parameters()).device
     steps_per_epoch = math.ceil(len(data.train) / recipe.batch_size)
@@ -105,7 +107,7 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
     if state.hold:
         state.hold(optimizer)
     if not state.history:
-        loss, accuracy = evaluate(model, data.test_loader())
+        loss, accuracy = before or evaluate(model, data.test_loader())
         state.history.append({"epoch": 0, "steps": 0, "train_loss": None, "loss": loss, "accuracy": accuracy, "seconds": 0.0})
     network = _parallel(model, device)
     _tell(callbacks, state, "begin")

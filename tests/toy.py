@@ -38,7 +38,8 @@ def small_net(classes: int = 3, inplace: bool = False) -> nn.Module:
 
 CONVOLUTIONS = {
     "plain": {"kernel_size": 3}, "padded": {"kernel_size": 3, "padding": 1}, "strided": {"kernel_size": 3, "stride": 2, "padding": 1},
-    "1x1": {"kernel_size": 1}, "dilated": {"kernel_size": 2, "dilation": 2, "padding": 1}, "oblong": {"kernel_size": (1, 3), "stride": (2, 1)},
+    "1x1": {"kernel_size": 1}, "dilated": {"kernel_size": 2, "dilation": 2, "padding": 1},
+    "oblong": {"kernel_size": (1, 3), "stride": (2, 1)},
     "grouped": {"kernel_size": 3, "groups": 2, "padding": 1}, "same": {"kernel_size": 3, "padding": "same"},
 }
 

@@ -29,7 +29,7 @@ class BlockFisher:
 
     def __init__(self, rows: Tensor, damping: float, chunk: int | None = None, name: str = ""):
         if not (damping > 0 and math.isfinite(damping)):
-            raise UserError("damping", damping, "must be positive and finite", "the Fisher of few gradients is singular; 1e-5 is the paper's")
+            raise UserError("damping", damping, "must be positive and finite", "the paper's is 1e-5")
         if chunk is not None and chunk < 1:
             raise UserError("chunk", chunk, "must be at least 1", "give a block size, or leave it out for one block")
         if rows.dim() != 2 or not rows.numel():
@@ -138,10 +138,8 @@ class BlockFisher:
             kept = G.masked_fill(gone, 0.0)
             pull = (G - kept) @ w[where].double().reshape(-1, size)[active][..., None]
             factor, dual = self._factor(kept)
-            if dual:
-                move = kept.mT @ torch.cholesky_solve(pull, factor)
-            else:  # (λI + KᵀK/m)⁻¹ Kᵀ pull / m, the same by the push-through identity
-                move = torch.cholesky_solve(kept.mT @ pull, factor) / self.count
+            # Kᵀ (mλI + KKᵀ)⁻¹ pull = (λI + KᵀK/m)⁻¹ Kᵀ pull / m, the push-through identity
+            move = kept.mT @ torch.cholesky_solve(pull, factor) if dual else torch.cholesky_solve(kept.mT @ pull, factor) / self.count
             full = delta[where].reshape(-1, size)
             full[active] = torch.where(gone[:, 0], full[active], move[..., 0])
             delta[where] = full.flatten()

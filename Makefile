@@ -1,0 +1,44 @@
+# Two commands for a newcomer: `make compare` and `make test`. Each does its own set-up in .venv.
+PYTHON     ?= python3
+VENV       ?= .venv
+PY         := $(VENV)/bin/python
+DATASET    ?= digits
+MODEL      ?=
+DATA_DIR   ?=
+ARGS       ?=
+export PYTHONUNBUFFERED := 1
+ifneq ($(DATA_DIR),)
+export DATA_DIR
+endif
+
+.PHONY: help setup compare test lint bench figures clean
+help:               ## this list
+	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 12
+	@echo
+	@echo 'make compare DATASET=mnist MODEL=lenet300 DATA_DIR=...   the same comparison on real data'
+	@echo 'make compare ARGS="--methods obd-global,magnitude-global --seeds 5"   any flag of python -m common.compare'
+
+setup: $(VENV)/.ready  ## create .venv and install requirements.txt
+$(VENV)/.ready: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'error: Python 3.11 or newer is needed; set PYTHON=...' >&2; exit 2; }
+	@echo 'installing into $(VENV) (once; a few gigabytes with torch)'
+	@$(PYTHON) -m venv $(VENV)
+	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+compare: setup      ## prune one dense network with every method; leaves a table, figures and report.html
+	@$(PY) -m common.compare --dataset '$(DATASET)' $(if $(MODEL),--model '$(MODEL)') $(ARGS)
+	@folder="$$($(PY) -m common.compare --dataset '$(DATASET)' $(if $(MODEL),--model '$(MODEL)') --print-folder $(ARGS))" && \
+	  $(PY) -m figures.compare --records "$$folder" --output "$$folder"
+
+test: setup         ## run the tests
+	@$(PY) -m pytest $(ARGS)
+
+lint: setup         ## ruff
+	@$(PY) -m ruff check .
+
+bench: setup        ## speed ratios of the curvature kernel against the textbook, side by side
+	@$(PY) -m tests.bench $(ARGS)
+
+clean:              ## remove runs (records under */results stay)
+	rm -rf runs .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,159 @@
+"""The main job: every registered method on one dense network, at several sparsities and seeds, with one fine-tuning budget.
+
+    python -m common.compare [--dataset digits --model digits_cnn ...]
+
+trains or loads the dense network, then prunes and fine-tunes a grid of cells, one JSON record a stage, into
+runs/compare/<job>/. Finished cells are skipped, so a killed or extended run continues. `make compare` draws the records next.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from common import registry
+from common.cli import guarded
+from common.errors import UserError, choose
+from common.progress import progress, quiet
+from common.spec import Recipe, Spec, split_options
+
+SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
+
+
+@dataclass(frozen=True)
+class Job:
+    """How one pair of data set and network is compared. Sparsities apply to weights methods, unit ratios to the others."""
+
+    train: Recipe
+    finetune: Recipe
+    scale: str = "cpu"
+    checkpoint: str = ""
+    sparsities: tuple[float, ...] = SPARSITIES
+    unit_ratios: tuple[float, ...] = (0.2, 0.35, 0.5, 0.65, 0.8)
+    num_samples: int = 1_000
+    dataset_options: str = ""
+
+
+_CIFAR_TRAIN = Recipe(epochs=30, lr=0.1, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True)
+JOBS: dict[tuple[str, str], Job] = {
+    ("digits", "digits_cnn"): Job(
+        Recipe(epochs=20, lr=0.05, batch_size=64, weight_decay=5e-4, schedule="cosine"),
+        Recipe(epochs=2, lr=0.01, batch_size=64, weight_decay=5e-4, schedule="cosine"), scale="quick"),
+    # the L-OBS authors' dense network reads inputs in [0, 1]
+    ("mnist", "lenet300"): Job(
+        Recipe(epochs=0), Recipe(epochs=1, lr=0.02, batch_size=128, schedule="cosine"), checkpoint="lenet300_mnist"),
+    ("mnist", "lenet5"): Job(
+        Recipe(epochs=8, lr=0.05, batch_size=128, weight_decay=5e-4, schedule="cosine"),
+        Recipe(epochs=1, lr=0.02, batch_size=128, weight_decay=5e-4, schedule="cosine")),
+    # a public network trained on the original pixels, so it is tuned on the JPEG copy first
+    ("cifar10-jpeg", "resnet20"): Job(
+        Recipe(epochs=3, lr=0.02, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
+        Recipe(epochs=0.25, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
+        checkpoint="resnet20_cifar10", dataset_options="norm=imagenet"),
+}
+FALLBACK = Job(_CIFAR_TRAIN, Recipe(epochs=2, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True))
+
+USUAL = {"digits": "digits_cnn", "synthetic": "digits_cnn", "mnist": "lenet300", "cifar10": "resnet20", "cifar10-jpeg": "resnet20",
+         "cifar100": "resnet20", "imagefolder": "resnet20", "tiny-imagenet": "vgg19:width=0.25", "imagenet": "resnet50"}
+
+
+def job_of(dataset: str, model: str) -> Job:
+    """The prepared settings of a pair, or the general ones."""
+    return JOBS.get((dataset.partition(":")[0], model.partition(":")[0]), FALLBACK)
+
+
+def grid(arguments: argparse.Namespace) -> list[Spec]:
+    """The cells, method by method within each seed, so that an early stop still leaves whole seeds."""
+    dataset = arguments.dataset
+    base_name = dataset.partition(":")[0]
+    model = arguments.model or USUAL[choose("dataset", base_name, USUAL)]
+    job = job_of(dataset, model)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{model}-{dataset}")
+    if job.dataset_options and ":" not in dataset:
+        dataset = f"{dataset}:{job.dataset_options}"
+    finetune = job.finetune if arguments.epochs is None else replace(job.finetune, epochs=arguments.epochs)
+    train = job.train if arguments.train_epochs is None else replace(job.train, epochs=arguments.train_epochs)
+    chosen = _words(arguments.methods) if arguments.methods else list(registry.METHODS)
+    amounts = _fractions(arguments.sparsities) if arguments.sparsities else None
+    base = Spec(paper="compare", table=name, scale=job.scale, model=model, dataset=dataset, data_dir=arguments.data_dir, train=train,
+                checkpoint=job.checkpoint if arguments.checkpoint is None else arguments.checkpoint, finetune=finetune,
+                num_samples=arguments.num_samples or job.num_samples, device=arguments.device, output_dir=arguments.output_dir)
+    if any(getattr(arguments, changed) is not None for changed in ("epochs", "train_epochs", "num_samples", "checkpoint")):
+        base = base.but(table=f"{name}-{base.digest()}")  # another budget or dense network is another comparison
+    cells = []
+    for seed in range(arguments.seeds):
+        for method in chosen:
+            weights = registry.lookup(method).kind == "weights"
+            for amount in amounts or (job.sparsities if weights else job.unit_ratios):
+                unit = {"sparsity": amount} if weights else {"unit_ratio": amount}
+                cells.append(base.but(method=method, seed=seed, cell=f"{method}-{amount:g}", **unit))
+    return cells
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the grid; returns the exit status."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--dataset", default="digits", help="data set (default: digits, which needs no download)")
+    p.add_argument("--model", default=None, help="network (default: the usual one for the data set)")
+    p.add_argument("--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)")
+    p.add_argument("--checkpoint", default=None, help="dense network to start from; '' trains one")
+    p.add_argument("--methods", help="comma-separated registered methods (default: all)")
+    p.add_argument("--sparsities", help="comma-separated fractions REMOVED (default: by job)")
+    p.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
+    p.add_argument("--epochs", type=float, help="epochs of fine-tuning a cell (default: by job)")
+    p.add_argument("--train-epochs", type=float, help="epochs of dense training (default: by job)")
+    p.add_argument("--num-samples", type=int, help="calibration examples (default: by job)")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    p.add_argument("--output-dir", default="runs", help="where runs are kept (default: runs)")
+    p.add_argument("--dry-run", action="store_true", help="print the folders of the cells and stop")
+    p.add_argument("--print-folder", action="store_true", help="print the folder that the records go to and stop")
+    return guarded(lambda: _main(p.parse_args(argv)))
+
+
+def _main(arguments: argparse.Namespace) -> None:
+    if arguments.seeds < 1:
+        raise UserError("seeds", arguments.seeds, "must be at least 1")
+    cells = grid(arguments)
+    folder = Path(arguments.output_dir) / cells[0].paper / cells[0].table
+    if arguments.print_folder:
+        print(folder)
+        return
+    from common import models, pipeline  # torch: not needed above
+
+    choose("model", split_options(cells[0].model, "model")[0], models.MODELS)
+    for cell in cells:
+        pipeline.method_of(cell)
+    if arguments.dry_run:
+        for cell in cells:
+            print(pipeline.cell_folder(cell))
+        return
+    dense = pipeline.train(cells[0])
+    print(f"dense {dense.spec['model']} on {dense.spec['dataset']}: test accuracy {100 * dense.accuracy['last']:.2f}%, "
+          f"{dense.achieved['dense_params']:,} prunable weights, {dense.achieved['dense_macs']:,} MACs", flush=True)
+    with progress(total=len(cells), desc="compare", unit="cell", leave=True) as bar, quiet():
+        for cell in cells:
+            bar.set_postfix_str(f"{cell.cell} seed {cell.seed}", refresh=True)
+            pipeline.finetune(cell)
+            bar.update(1)
+    print(f"{len(cells)} cells in {folder}")
+
+
+def _words(text: str) -> list[str]:
+    return [choose("method", word.strip(), registry.METHODS) for word in text.split(",") if word.strip()]
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise UserError("sparsities", text, "not a list of numbers", "write 0.5,0.8,0.9") from None
+    for value in values:
+        Spec(sparsity=value)
+    return values
+
+
+if __name__ == "__main__":
+    sys.exit(main())

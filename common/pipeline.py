@@ -1,0 +1,320 @@
+"""The three verbs over a Spec, and the one loop under all gradual runs. A stage whose record exists is not run again.
+
+    train(spec)     dense network                        <output>/<paper>/dense/<slug>/seed<k>/train.json, model.safetensors
+    prune(spec)     steps × (prune, fine-tune between)   <output>/<paper>/<table or cells>/<slug>/seed<k>/prune.json, pruned.safetensors
+    finetune(spec)  the final fine-tuning                ... the same folder: finetune.json, finetuned.safetensors
+
+A record is written last, after the file it speaks of; half-done work lies beside it in snapshots and is taken up again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import functools
+import logging
+import time
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common import checkpoint, distributed, machine, models, registry, schedule
+from common import data as D
+from common import train as T
+from common.errors import UserError
+from common.flops import Costs, costs
+from common.pruned import Pruned
+from common.record import Record, record_id
+from common.spec import Spec
+
+LOSS_EXAMPLES = 5_000        # un-augmented training examples on which losses are compared, seed 0
+DEFAULT_CALIBRATION = 1_000  # calibration examples where neither the Spec nor the method says how many
+BN_BATCH = 128
+FILES = {"train": "model.safetensors", "prune": "pruned.safetensors", "finetune": "finetuned.safetensors"}
+METHOD_FIELDS = ("scope", "fisher", "fisher_batch_size", "damping", "chunk", "recompute", "update")
+log = logging.getLogger(__name__)
+
+
+class Timer:
+    """Seconds per named phase, and the peak memory since it was made."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        machine.reset_peak_memory()
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the block's duration to `<name>_s`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[f"{name}_s"] = self.seconds.get(f"{name}_s", 0.0) + time.perf_counter() - start
+
+    def report(self) -> dict[str, float]:
+        """For Record.timing."""
+        return {name: round(s, 4) for name, s in self.seconds.items()} | {"peak_rss_mb": round(machine.peak_memory_mb(), 1)}
+
+
+# -- folders and locks ----------------------------------------------------------------------------------------------------
+
+
+def dense_folder(spec: Spec) -> Path:
+    """Where the dense network of a cell lies; cells with the same dense Spec share it."""
+    return Path(spec.output_dir) / spec.paper / "dense" / spec.dense().slug() / f"seed{spec.dense_seed}"
+
+
+def cell_folder(spec: Spec) -> Path:
+    """Where a cell's pruning and fine-tuning lie: below its table's or job's name."""
+    return Path(spec.output_dir) / spec.paper / (spec.table or "cells") / spec.slug() / f"seed{spec.seed}"
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; the kernel lets go of it however the process ends. Half-written files of a killed
+    predecessor are removed. Under torchrun the first process holds it for all."""
+    if distributed.rank():
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError("output_dir", folder.name, f"cannot be written ({error.strerror})", "choose another --output-dir") from None
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise UserError("output_dir", folder.name, "another process is computing this cell",
+                            "wait for it, or choose another --output-dir") from None
+        for orphan in folder.glob(".*"):
+            if orphan.name != ".lock":
+                orphan.unlink()
+        yield
+
+
+# -- verbs ----------------------------------------------------------------------------------------------------------------
+
+
+def train(spec: Spec) -> Record:
+    """The dense network: built, loaded from `spec.checkpoint` if given, trained by `spec.train`, saved, recorded."""
+    spec = spec.dense()
+    folder = dense_folder(spec)
+    if (done := _finished(folder, "train")) is not None:
+        return done
+    data, where = _data(spec), machine.device(spec.device)
+    model = models.build(spec.model, data.classes, data.input_shape, spec.dense_seed)
+    if spec.checkpoint:
+        checkpoint.load_weights(find_checkpoint(spec), model)
+    model.to(where)
+    with claim(folder):
+        timer = Timer()
+        with timer.phase("train"):
+            fit = T.fit(model, data, spec.train, seed=spec.dense_seed, amp=spec.amp, snapshot=_snapshot(folder, "train"),
+                        desc=f"train {spec.model}")
+        with timer.phase("evaluate"):
+            loss, _ = T.evaluate(model, _loss_loader(data))
+        cost = costs(model, data.input_shape)
+        record = _record(spec, "train", spec.dense_seed, data, cost, cost, where)
+        record.dense_hash = checkpoint.state_hash(model)
+        record.accuracy = {"dense": fit.last, **_accuracy(fit)}
+        record.loss = {"dense": loss, "examples": min(LOSS_EXAMPLES, len(data.train))}
+        record.trajectory, record.timing = fit.history, timer.report()
+        record.notes = _divergence(fit)
+        return _publish(record, folder, Pruned(model), _architecture(spec, data))
+
+
+def prune(spec: Spec) -> Record:
+    """The dense network pruned to `spec.amount` by `spec.method`, at once or in `spec.steps` with fine-tuning between."""
+    spec.amount  # noqa: B018  a missing amount is reported before anything is computed
+    function, options = method_of(spec)
+    folder = cell_folder(spec)
+    if (done := _finished(folder, "prune")) is not None:
+        return done
+    dense = train(spec)
+    data, where = _data(spec), machine.device(spec.device)
+    start = checkpoint.load(dense_folder(spec) / "model.safetensors").model.to(where)
+    before = costs(start, data.input_shape)
+    with claim(folder):
+        timer = Timer()
+        result, trajectory = _steps(spec, start, data, function, options, timer, folder)
+        with timer.phase("evaluate"):
+            loss, _ = T.evaluate(result.model, _loss_loader(data))
+            test_loss, accuracy = T.evaluate(result.model, data.test_loader())
+        after = costs(result.model, data.input_shape, result.masks)
+        record = _record(spec, "prune", spec.seed, data, before, after, where)
+        record.dense_hash = dense.dense_hash
+        record.accuracy = {"dense": dense.accuracy["last"], "pruned": accuracy}
+        record.loss = dense.loss | {"pruned": loss, "predicted_increase": result.predicted_increase if spec.steps == 1 else None,
+                                    "measured_increase": loss - dense.loss["dense"], "pruned_test": test_loss}
+        record.trajectory, record.timing, record.notes = trajectory, timer.report(), result.notes
+        return _publish(record, folder, result, _architecture(spec, data))
+
+
+def finetune(spec: Spec) -> Record:
+    """The pruned network fine-tuned by `spec.finetune`, its masks held; "last" is the accuracy that tables quote."""
+    folder = cell_folder(spec)
+    if (done := _finished(folder, "finetune")) is not None:
+        return done
+    pruning = prune(spec)
+    data, where = _data(spec), machine.device(spec.device)
+    loaded = checkpoint.load(folder / "pruned.safetensors")
+    model = loaded.model.to(where)
+    with claim(folder):
+        timer = Timer()
+        with timer.phase("finetune"):
+            fit = T.fit(model, data, spec.finetune, loaded.masks, seed=spec.seed, amp=spec.amp, snapshot=_snapshot(folder, "finetune"),
+                        before=(pruning.loss["pruned_test"], pruning.accuracy["pruned"]), desc=f"fine-tune {spec.method} {spec.amount:g}")
+        with timer.phase("evaluate"):
+            loss, _ = T.evaluate(model, _loss_loader(data))
+        record = dataclasses.replace(pruning, id=record_id(spec.slug(), spec.seed, "finetune"), stage="finetune", timing=timer.report(),
+                                     accuracy=pruning.accuracy | _accuracy(fit), loss=pruning.loss | {"finetuned": loss},
+                                     trajectory=fit.history, notes=pruning.notes + _divergence(fit),
+                                     provenance=machine.provenance(where, spec.seed, data.sha256))
+        return _publish(record, folder, Pruned(model, loaded.masks, loaded.edits), _architecture(spec, data))
+
+
+VERBS = {"train": train, "prune": prune, "finetune": finetune}
+
+
+# -- the one loop ---------------------------------------------------------------------------------------------------------
+
+
+def _steps(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, options: object, timer: Timer,
+           folder: Path) -> tuple[Pruned, list[dict]]:
+    """Prune to each level of the schedule, fine-tuning `step_epochs` between; every finished step is kept on disk."""
+    goals = schedule.levels(spec.steps, spec.amount, spec.initial_sparsity, spec.step_schedule)
+    progress_file = _snapshot(folder, "prune")
+    result, trajectory = Pruned(model), []
+    if progress_file.exists():
+        loaded = checkpoint.load(progress_file)
+        result = Pruned(loaded.model.to(next(model.parameters()).device), loaded.masks, loaded.edits)
+        trajectory = loaded.extra["trajectory"]
+    layer_sparsity = dict(spec.options).get("layer_sparsity")
+    between = dataclasses.replace(spec.finetune, epochs=spec.step_epochs, max_steps=0)
+    for step in range(len(trajectory), len(goals)):
+        generator = torch.Generator().manual_seed(spec.seed * 1_000 + step)
+        with timer.phase("prune"):
+            calibration = data.calibration(spec.num_samples or min(DEFAULT_CALIBRATION, len(data.train)), seed=spec.seed * 1_000 + step)
+            new = function(result.model, calibration, layer_sparsity or goals[step], options, generator, **_so_far(result))
+            result = dataclasses.replace(new, edits=result.edits + new.edits, notes=result.notes + new.notes)
+        if spec.recalibrate_bn:
+            with timer.phase("recalibrate_bn"):
+                T.recalibrate_bn(result.model, data.train_loader(BN_BATCH, seed=spec.seed), spec.recalibrate_bn)
+        if len(goals) == 1:
+            break
+        _, accuracy = T.evaluate(result.model, data.test_loader())
+        entry = {"step": step, "amount": goals[step], "pruned": accuracy, "predicted_increase": result.predicted_increase}
+        if step + 1 < len(goals) and spec.step_epochs:
+            with timer.phase("finetune"):
+                fit = T.fit(result.model, data, between, result.masks, seed=spec.seed * 1_000 + step, amp=spec.amp,
+                            snapshot=_snapshot(folder, "prune", step), desc=f"step {step + 1} of {len(goals)}")
+            entry["tuned"] = fit.last
+        trajectory.append(entry)
+        if distributed.rank() == 0:
+            checkpoint.save(progress_file, result.model, _architecture(spec, data), result.edits, result.masks,
+                            extra={"trajectory": trajectory})
+    return result, trajectory
+
+
+def _so_far(result: Pruned) -> dict:
+    """What an already pruned network tells the method: its masks, if it has any."""
+    return {"masks": result.masks} if result.masks else {}
+
+
+def method_of(spec: Spec) -> tuple[typing.Callable, object]:
+    """(prune function, its Options) for a Spec. Options are the method's own defaults, then the registry's preset, then what
+    the Spec says. Raises UserError for a field that the method does not have, so that no setting is silently ignored."""
+    entry = registry.lookup(spec.method)
+    function = registry.load(spec.method)
+    kind = typing.get_type_hints(function)["options"]
+    known = {f.name for f in dataclasses.fields(kind)}
+    given = {name: getattr(spec, name) for name in METHOD_FIELDS if getattr(spec, name) is not None}
+    given |= {name: tuple(v) if isinstance(v, list) else v for name, v in spec.options if name != "layer_sparsity"}
+    for name, value in given.items():
+        if name not in known:
+            raise UserError(name, value, f"method {spec.method!r} has no such option", f"its options: {', '.join(sorted(known))}")
+        if name in entry.preset and entry.preset[name] != value:
+            raise UserError(name, value, f"contradicts method {spec.method!r}", "choose the method whose name says it")
+    return function, kind(**entry.preset | given)
+
+
+# -- parts of the verbs ---------------------------------------------------------------------------------------------------
+
+
+def _finished(folder: Path, stage: str) -> Record | None:
+    """The stage's record, if it and the network it speaks of are there."""
+    path = folder / f"{stage}.json"
+    return Record.read(path) if path.exists() and (folder / FILES[stage]).exists() else None
+
+
+def _publish(record: Record, folder: Path, result: Pruned, architecture: dict) -> Record:
+    """Save the network, then the record that says it is there, then drop the stage's half-done work."""
+    if distributed.rank() == 0:
+        checkpoint.save(folder / FILES[record.stage], result.model, architecture, result.edits, result.masks)
+        record.write(folder / f"{record.stage}.json")
+        for stale in folder.glob(f"{record.stage}-snapshot*"):
+            stale.unlink()
+    distributed.barrier()
+    return record
+
+
+def _snapshot(folder: Path, stage: str, step: int | str = "") -> Path:
+    """Where a stage (or one step of it) keeps its half-done work."""
+    return folder / f"{stage}-snapshot{step}.safetensors"
+
+
+def _data(spec: Spec) -> D.Data:
+    return _load(spec.dataset, str(D.data_root(spec.data_dir)))
+
+
+@functools.lru_cache(maxsize=2)
+def _load(dataset: str, root: str) -> D.Data:
+    return D.load(dataset, root)
+
+
+def _loss_loader(data: D.Data):
+    return data.calibration(min(LOSS_EXAMPLES, len(data.train)), batch_size=256, seed=0)
+
+
+def find_checkpoint(spec: Spec) -> Path:
+    """`spec.checkpoint` as a path, or by name in <data root>/checkpoints."""
+    folder = D.data_root(spec.data_dir) / "checkpoints"
+    for path in (Path(spec.checkpoint), folder / spec.checkpoint, folder / f"{spec.checkpoint}.safetensors"):
+        if path.is_file():
+            return path
+    raise UserError("checkpoint", spec.checkpoint, "no such file", "give a path, or a name in the data root's checkpoints folder")
+
+
+def _architecture(spec: Spec, data: D.Data) -> dict:
+    return {"model": spec.model, "classes": data.classes, "input_shape": list(data.input_shape)}
+
+
+def _accuracy(fit: T.Fit) -> dict:
+    return {"last": fit.last, "best": fit.best, "best_selected_on": "test"}
+
+
+def _divergence(fit: T.Fit) -> list[str]:
+    return [] if fit.diverged is None else [f"training diverged at step {fit.diverged}; the last epoch's state was kept"]
+
+
+def _record(spec: Spec, stage: str, seed: int, data: D.Data, before: Costs, after: Costs, where: torch.device) -> Record:
+    """A record of the stage with everything that does not depend on the verb. Paths of the machine stay out of it."""
+    requested = {name: getattr(spec, name) for name in ("sparsity", "unit_ratio") if getattr(spec, name) is not None}
+    achieved = {"sparsity": 1 - after.kept_params / before.params, "kept_params": after.kept_params, "kept_macs": after.nonzero_macs,
+                "dense_params": before.params, "dense_macs": before.macs, "model_params": after.model_params,
+                "dense_model_params": before.model_params}
+    told = spec.but(data_dir="", output_dir=Spec.output_dir, device=Spec.device, checkpoint=Path(spec.checkpoint).name)
+    kept = {layer.name: layer.nonzero for layer in after.layers}
+    layers = [{"name": layer.name, "kept": kept.get(layer.name, sum(v for n, v in kept.items() if n.startswith(layer.name + "."))),
+               "total": layer.params} for layer in before.layers]
+    return Record(record_id(spec.slug(), seed, stage), spec.paper, spec.table, spec.cell, spec.method if stage != "train" else "dense",
+                  stage, spec.scale, told.to_dict(), requested=requested, achieved=achieved, layers=layers,
+                  provenance=machine.provenance(where, seed, data.sha256))
