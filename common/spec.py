@@ -38,13 +38,14 @@ class Recipe:
     max_steps: int = 0
 
     def __post_init__(self):
+        _floats(self)
         choose("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
         choose("schedule", self.schedule, ("constant", "multistep", "cosine", "exponential"))
         for name, least in (("epochs", 0), ("lr", 0), ("weight_decay", 0), ("batch_size", 1), ("max_steps", 0)):
             value = getattr(self, name)
             if not math.isfinite(value) or value < least:
                 raise UserError(name, value, f"must be a finite number of at least {least}")
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        object.__setattr__(self, "milestones", tuple(float(m) for m in self.milestones))
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Spec:
     output_dir: str = "runs"
 
     def __post_init__(self):
+        _floats(self)
         choose("scale", self.scale, SCALES)
         choose("step_schedule", self.step_schedule, ("constant", "linear", "cubic"))
         for name in ("train", "finetune"):
@@ -171,6 +173,13 @@ class Spec:
         if self.sparsity is not None or self.unit_ratio is not None:
             parts += [self.method, ("s" if self.sparsity is not None else "u") + f"{self.amount:g}"]
         return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(parts)) + "-" + self.digest()
+
+
+def _floats(values: Recipe | Spec) -> None:
+    """Whole numbers in float fields become floats: 1 and 1.0 are one cell, with one name."""
+    for f in fields(values):
+        if "float" in f.type and isinstance(getattr(values, f.name), int):
+            object.__setattr__(values, f.name, float(getattr(values, f.name)))
 
 
 def split_options(text: str, field_name: str) -> tuple[str, dict[str, str]]:

@@ -24,7 +24,8 @@ class BlockFisher:
     """F = λI + GᵀG/m over a flat weight vector, block-diagonal in consecutive chunks (the last may be shorter).
 
     rows: [m, d]. damping: λ > 0. chunk: block size, None for one block. A curvature for obs.py.
-    Nothing of size c × c or d × m beyond the rows is kept: factorisations are made again, group by group, when asked for.
+    Factorisations are made group by group and again when asked for, so that memory stays at the rows plus one group; only the
+    last group's are kept for the next question.
     """
 
     def __init__(self, rows: Tensor, damping: float, chunk: int | None = None, name: str = ""):
@@ -37,6 +38,7 @@ class BlockFisher:
         self.rows, self.damping, self.name = rows, float(damping), name
         self.count, self.size = rows.shape
         self.chunk = min(chunk or self.size, self.size)
+        self._last: tuple[slice, tuple[Tensor, Tensor, bool]] | None = None
 
     # -- blocks ---------------------------------------------------------------------------------------------------------
 
@@ -53,6 +55,14 @@ class BlockFisher:
         """G of the blocks in `where`: [blocks, m, size], float64."""
         return self.rows[:, where].double().reshape(self.count, -1, size).transpose(0, 1)
 
+    def _factored(self, where: slice, size: int) -> tuple[Tensor, Tensor, bool]:
+        """(G, Cholesky factor, dual) of the blocks in `where`."""
+        if self._last is None or self._last[0] != where:
+            self._last = None  # before the new one takes its memory
+            G = self._blocks(where, size)
+            self._last = where, (G, *self._factor(G))
+        return self._last[1]
+
     def _factor(self, G: Tensor) -> tuple[Tensor, bool]:
         """(Cholesky factor, dual): of K [blocks, m, m] when m < c (dual), of F itself [blocks, c, c] otherwise."""
         dual = self.count < G.shape[-1]
@@ -67,9 +77,8 @@ class BlockFisher:
             raise NumericalError(self.name, f"its Fisher is singular or not finite at damping {self.damping:g}", "raise --damping")
         return factor, dual
 
-    def _solve(self, G: Tensor, v: Tensor) -> Tensor:
-        """F⁻¹ v for blocks G [blocks, m, c] and v [blocks, c, k]."""
-        factor, dual = self._factor(G)
+    def _solve(self, G: Tensor, factor: Tensor, dual: bool, v: Tensor) -> Tensor:
+        """F⁻¹ v for blocks G [blocks, m, c], their factor, and v [blocks, c, k]."""
         if not dual:
             return torch.cholesky_solve(v, factor)
         return (v - G.mT @ torch.cholesky_solve(G @ v, factor)) / self.damping
@@ -80,8 +89,7 @@ class BlockFisher:
         """diag F⁻¹, [d], float64."""
         parts = []
         for where, size in self._groups():
-            G = self._blocks(where, size)
-            factor, dual = self._factor(G)
+            G, factor, dual = self._factored(where, size)
             if dual:
                 Z = torch.linalg.solve_triangular(factor, G, upper=False)
                 parts.append(((1 - Z.square().sum(-2)) / self.damping).flatten())
@@ -90,15 +98,12 @@ class BlockFisher:
         return torch.cat(parts)
 
     def solve(self, v: Tensor) -> Tensor:
-        """F⁻¹ v, [d], float64; blocks where v is zero cost nothing."""
+        """F⁻¹ v, [d], float64; groups of blocks where v is zero cost nothing."""
         result = torch.zeros(self.size, dtype=torch.float64, device=self.rows.device)
         for where, size in self._groups():
-            part = v[where].double().reshape(-1, size)
-            active = part.any(-1)
-            if active.any():
-                answer = torch.zeros_like(part)
-                answer[active] = self._solve(self._blocks(where, size)[active], part[active][..., None])[..., 0]
-                result[where] = answer.flatten()
+            part = v[where].double().reshape(-1, size, 1)
+            if part.any():
+                result[where] = self._solve(*self._factored(where, size), part).flatten()
         return result
 
     def times(self, v: Tensor) -> Tensor:
@@ -119,7 +124,7 @@ class BlockFisher:
             G = self.rows[:, start:stop].double()[None]
             unit = torch.zeros(1, stop - start, len(mine), dtype=torch.float64, device=self.rows.device)
             unit[0, index[mine] - start, torch.arange(len(mine), device=self.rows.device)] = 1
-            result[mine[:, None], mine[None, :]] = self._solve(G, unit)[0, index[mine] - start]
+            result[mine[:, None], mine[None, :]] = self._solve(G, *self._factor(G), unit)[0, index[mine] - start]
         return result
 
     def joint(self, w: Tensor, pruned: Tensor) -> Tensor:
