@@ -1,0 +1,1 @@
+"""Tables, figures and reports from records alone. Nothing here imports torch or touches a network."""

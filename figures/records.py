@@ -1,0 +1,269 @@
+"""Records grouped into rows, one per (method, requested amount), and the check that they may stand in one table at all.
+
+Fractions stay fractions here; percent is a matter of the tables and figures. Standard deviations are the sample's (n - 1).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from common.errors import UserError
+from common.record import Record, log
+from common.registry import METHODS
+from common.spec import NOT_IDENTITY, Spec
+from figures.style import look, rank
+
+UNITS = {"sparsity": "sparsity", "unit_ratio": "unit ratio"}  # key of Record.requested -> how it is written
+GROUPS = {"weights": "Single weights", "units": "Channels and low rank"}
+# Spec fields that belong to the method: they may differ between methods, never within one.
+OF_METHOD = ("scope", "fisher", "num_samples", "fisher_batch_size", "damping", "chunk", "recompute", "update", "options")
+# Spec fields that may differ freely; a checkpoint is known by dense_hash, not by its path. Every other field must agree.
+FREE = {"method", "sparsity", "unit_ratio", "checkpoint", *OF_METHOD, *NOT_IDENTITY}
+OF_DENSE = ("model", "dataset", "scale", "train", "dense_seed", "amp")
+COUNTERS = ("dense_params", "dense_macs", "dense_model_params")
+
+
+def number(value: object) -> float | None:
+    """`value` as a finite float, or None: a record may hold null, NaN or text where a number belongs."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Stat:
+    """One quantity over the seeds that have it."""
+
+    values: tuple[float, ...] = ()
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float | None:
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation; None below two seeds."""
+        return statistics.stdev(self.values) if self.n > 1 else None
+
+
+@dataclass
+class Run:
+    """The stages of one seed of one cell."""
+
+    seed: int
+    stages: dict[str, Record] = field(default_factory=dict)
+
+    def first(self, *stages: str) -> Record | None:
+        """The first of the stages that is there."""
+        return next((self.stages[s] for s in stages if s in self.stages), None)
+
+
+def _part(whole: str, key: str, over: str | None = None, stages: tuple[str, ...] = ("prune", "finetune")) -> Callable:
+    def read(run: Run) -> float | None:
+        record = run.first(*stages)
+        values = getattr(record, whole) if record else {}
+        value, total = number(values.get(key)), number(values.get(over)) if over else 1.0
+        return None if value is None or not total else value / total
+    return read
+
+
+QUANTITIES: dict[str, Callable[[Run], float | None]] = {
+    "achieved_sparsity": _part("achieved", "sparsity"),
+    "kept_weights": _part("achieved", "kept_params", "dense_params"),
+    "kept_macs": _part("achieved", "kept_macs", "dense_macs"),
+    "accuracy_pruned": _part("accuracy", "pruned"),
+    "accuracy_finetuned": _part("accuracy", "last", stages=("finetune",)),
+    "predicted_increase": _part("loss", "predicted_increase"),
+    "measured_increase": _part("loss", "measured_increase"),
+    "prune_s": _part("timing", "prune_s"),
+    "peak_rss_mb": _part("timing", "peak_rss_mb"),
+}
+
+
+@dataclass
+class Row:
+    """One method at one requested amount; `expected` seeds, of which `runs` exist."""
+
+    method: str
+    unit: str  # a key of UNITS
+    amount: float
+    expected: int
+    runs: list[Run] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        return look(self.method).label
+
+    @property
+    def kind(self) -> str:
+        """weights | channels | low-rank; of a method nobody registered, what its requested unit says."""
+        return METHODS[self.method].kind if self.method in METHODS else "weights" if self.unit == "sparsity" else "channels"
+
+    @property
+    def group(self) -> str:
+        return "weights" if self.kind == "weights" else "units"
+
+    def stat(self, quantity: str) -> Stat:
+        """A key of QUANTITIES over the seeds."""
+        values = (QUANTITIES[quantity](run) for run in self.runs)
+        return Stat(tuple(v for v in values if v is not None))
+
+    def kept_by_layer(self) -> dict[str, float]:
+        """Layer name -> kept fraction, mean over the seeds, in the network's order."""
+        kept: dict[str, list[float]] = {}
+        for run in self.runs:
+            for layer in run.first("prune", "finetune").layers:
+                if isinstance(layer, dict) and number(layer.get("total")) and number(layer.get("kept")) is not None:
+                    kept.setdefault(str(layer.get("name")), []).append(layer["kept"] / layer["total"])
+        return {name: statistics.fmean(values) for name, values in kept.items()}
+
+
+@dataclass
+class Comparison:
+    """Everything the tables, figures and report show. `dense` has model, dataset, scale, dense_hash, data_sha256,
+    accuracy (fraction or None), finetune (the budget in words) and recalibrate_bn."""
+
+    rows: list[Row]
+    dense: dict
+    seeds: list[int]
+    notes: list[str]
+
+    def group(self, name: str) -> list[Row]:
+        return [row for row in self.rows if row.group == name]
+
+    def groups(self) -> list[str]:
+        return [name for name in GROUPS if self.group(name)]
+
+    def final(self) -> str:
+        """The quantity methods are ranked by: accuracy after fine-tuning, or after pruning when nothing was fine-tuned."""
+        tuned = any(row.stat("accuracy_finetuned").n for row in self.rows)
+        return "accuracy_finetuned" if tuned else "accuracy_pruned"
+
+
+def settings(record: Record) -> dict[str, object]:
+    """The fields of a record that must agree in one table, nested ones dotted: finetune.lr, provenance.data_sha256."""
+    spec = Spec.from_dict(record.spec).to_dict()
+    dense = record.stage == "train"
+    flat: dict[str, object] = {"scale": record.scale}
+    for name, value in spec.items():
+        if name in FREE or name == "scale" or dense and name not in OF_DENSE:
+            continue
+        flat |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+    if record.dense_hash or not dense:
+        flat["dense_hash"] = record.dense_hash
+    flat["provenance.data_sha256"] = record.provenance.get("data_sha256")
+    if not dense:
+        flat |= {f"{record.method}: {name}": spec.get(name) for name in OF_METHOD}
+    flat |= {f"achieved.{name}": record.achieved[name] for name in COUNTERS if record.achieved.get(name) is not None}
+    return flat
+
+
+def check_comparable(records: Iterable[Record]) -> None:
+    """UserError that names the first field in which the records differ, although only method, amount and seed may."""
+    seen: dict[str, dict[str, tuple[object, str]]] = {}
+    for record in records:
+        for name, value in settings(record).items():
+            seen.setdefault(name, {}).setdefault(json.dumps(value, sort_keys=True), (value, record.id))
+    for name, values in seen.items():
+        if len(values) > 1:
+            (_, one), (_, other), *_ = values.values()
+            raise UserError(name, [value for value, _ in values.values()], f"differs, first between {one} and {other}",
+                            "in one table only method, amount and seed may; give the folders of one comparison")
+
+
+def _readable(records: Iterable[Record]) -> Iterator[Record]:
+    """The records whose spec can be read and, of pruned networks, that say how much was to be removed; warns of the others."""
+    for record in records:
+        try:
+            Spec.from_dict(record.spec)
+        except (UserError, TypeError) as error:
+            log.warning("passed over: record %s has no readable spec (%s)", record.id, error)
+            continue
+        if record.stage == "train" or any(number(record.requested.get(unit)) is not None for unit in UNITS):
+            yield record
+        else:
+            log.warning("passed over: record %s does not say how much was to be removed", record.id)
+
+
+def _cell(record: Record) -> tuple[str, str, float]:
+    unit = next(unit for unit in UNITS if number(record.requested.get(unit)) is not None)
+    return record.method, unit, round(record.requested[unit], 6)
+
+
+def gather(records: Iterable[Record]) -> Comparison:
+    """Group comparable records; every method gets a row for every amount that any method was asked for in the same unit.
+
+    Raises UserError when there is nothing to compare, when `check_comparable` refuses, or when one cell has two outcomes.
+    """
+    used = list(_readable(records))
+    cells: dict[tuple[str, str, float], dict[int, Run]] = {}
+    for record in (record for record in used if record.stage != "train"):
+        seed = Spec.from_dict(record.spec).seed
+        run = cells.setdefault(_cell(record), {}).setdefault(seed, Run(seed))
+        twin = run.stages.setdefault(record.stage, record)
+        if settings(twin) == settings(record) and any(getattr(twin, part) != getattr(record, part)
+                                                      for part in ("accuracy", "loss", "achieved")):
+            raise UserError("records", record.id, "found twice, with different outcomes", "give one folder only")
+    if not cells:
+        raise UserError("records", len(used), "no record of a pruned network among them", "run the comparison first")
+    check_comparable(used)
+    seeds = sorted({seed for runs in cells.values() for seed in runs})
+    amounts = {unit: sorted({a for _, u, a in cells if u == unit}) for unit in UNITS}
+    asked = {(method, unit) for method, unit, _ in cells}
+    rows = [Row(method, unit, amount, len(seeds), [run for _, run in sorted(cells.get((method, unit, amount), {}).items())])
+            for method, unit in asked for amount in amounts[unit]]
+    rows.sort(key=lambda row: (list(GROUPS).index(row.group), row.unit, row.amount, rank(row.method)))
+    comparison = Comparison(rows, _dense(used), seeds, [])
+    comparison.notes = _notes(comparison, used)
+    return comparison
+
+
+def _dense(used: list[Record]) -> dict:
+    record = next(r for r in used if r.stage != "train")
+    spec = Spec.from_dict(record.spec).to_dict()
+    recipe = spec["finetune"]
+    words = f"{recipe['epochs']:g} epochs of {recipe['optimizer']}, lr {recipe['lr']:g} ({recipe['schedule']}), " \
+            f"batch {recipe['batch_size']}"
+    if recipe["max_steps"]:
+        words += f", at most {recipe['max_steps']} steps"
+    if spec["steps"] > 1:
+        words = f"{spec['steps']} pruning steps with {spec['step_epochs']:g} epochs each, then {words}"
+    accuracy = [a for r in used for a in [number(r.accuracy.get("dense"))] if a is not None]
+    return {"model": spec["model"], "dataset": spec["dataset"], "scale": record.scale, "dense_hash": record.dense_hash,
+            "data_sha256": record.provenance.get("data_sha256"), "recalibrate_bn": spec["recalibrate_bn"],
+            "accuracy": statistics.median(accuracy) if accuracy else None, "finetune": words}
+
+
+def _notes(comparison: Comparison, used: list[Record]) -> list[str]:
+    """What a reader must know before trusting the table; an empty list when there is nothing."""
+    notes = []
+    lacking = [row for row in comparison.rows
+               if min(row.stat("accuracy_pruned").n, row.stat(comparison.final()).n) < row.expected]
+    if lacking:
+        named = [f"{row.label} at {UNITS[row.unit]} {row.amount:g} ({row.stat(comparison.final()).n} of {row.expected})"
+                 for row in lacking]
+        more = f" and {len(named) - 8} more" if len(named) > 8 else ""
+        notes.append(f"{len(named)} of {len(comparison.rows)} cells lack a seed or a stage: {'; '.join(named[:8])}{more}.")
+    absent = [METHODS[m].label for m in METHODS if m not in {row.method for row in comparison.rows}]
+    if absent:
+        notes.append(f"Registered but without a record: {'; '.join(absent)}.")
+    dense = {number(r.accuracy.get("dense")) for r in used} - {None}
+    if len(dense) > 1:
+        notes.append(f"The dense accuracy differs between records ({100 * min(dense):.2f}% to {100 * max(dense):.2f}%).")
+    for field_name, what in (("git", "commits"), ("versions", "sets of library versions")):
+        distinct = {json.dumps(r.provenance.get(field_name), sort_keys=True) for r in used}
+        if len(distinct) > 1:
+            notes.append(f"The records come from {len(distinct)} {what}; see the provenance of each run.")
+    if dirty := sum(bool(r.provenance.get("dirty")) for r in used):
+        notes.append(f"{dirty} of {len(used)} records were made with uncommitted changes.")
+    if len({(str(r.provenance.get("device")), str(r.provenance.get("threads"))) for r in used}) > 1:
+        notes.append("The records come from several devices or thread counts: do not compare their seconds and memory.")
+    return notes

@@ -1,0 +1,245 @@
+"""The report: one HTML file that opens offline, with the table, the figures and each run's provenance.
+
+Every text that comes from a record is escaped, and the page's content policy lets only the page's own script run and
+nothing be fetched.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from html import escape
+from itertools import groupby
+from string import Template
+from typing import TYPE_CHECKING
+
+from figures.panels import Drawing
+from figures.records import GROUPS, UNITS, Comparison, Row, Run
+
+if TYPE_CHECKING:
+    from figures.compare import Column
+
+WHEN = {"accuracy_finetuned": "after fine-tuning", "accuracy_pruned": "after pruning"}
+
+STYLE = """
+:root { color-scheme: light dark;
+  --ink: #1b1f24; --soft: #57606a; --page: #fff; --raised: #f3f5f7; --line: #d0d7de; --mark: #0a5fb4 }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ec; --soft: #a3adb8; --page: #14171a; --raised: #20252a; --line: #3a424a; --mark: #7ab8f5 } }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 88rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: var(--ink);
+  background: var(--page); overflow-wrap: break-word }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: .5rem 0 } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
+.soft, figcaption { color: var(--soft); font-size: .9rem } p, li, figcaption { max-width: 50rem }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .5rem 1.5rem; margin: 1rem 0 }
+dt { color: var(--soft); font-size: .85rem } dd { margin: 0; overflow-wrap: anywhere }
+.filters { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: end; margin: .75rem 0 }
+label { display: grid; font-size: .85rem; color: var(--soft) }
+input, select { font: inherit; color: var(--ink); background: var(--page); border: 1px solid var(--soft); border-radius: .25rem;
+  padding: .35rem .5rem; min-height: 2.5rem }
+.wide { overflow-x: auto; border: 1px solid var(--line); border-radius: .4rem }
+table { border-collapse: separate; border-spacing: 0; font-size: .875rem; font-variant-numeric: tabular-nums; width: 100% }
+th, td { padding: .4rem .6rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top;
+  white-space: nowrap }
+tbody tr:last-child > * { border-bottom: 0 } tbody tr:hover { background: var(--raised) }
+th:nth-child(-n+3), td:nth-child(-n+3), th:last-child, td:last-child { text-align: left }
+thead th { background: var(--raised); vertical-align: bottom; padding: 0 } thead th:last-child { padding: .4rem .6rem }
+tr > :first-child { position: sticky; left: 0; background: var(--page) } thead tr > :first-child { background: var(--raised) }
+tbody th { font-weight: 600; white-space: normal; min-width: 10rem; max-width: 14rem; overflow-wrap: anywhere }
+th button { all: unset; box-sizing: border-box; width: 100%; padding: .4rem .6rem; cursor: pointer; white-space: normal }
+th button::after { content: "\\a0\\2195"; color: var(--soft) }
+th[aria-sort=ascending] button::after { content: "\\a0\\2191"; color: var(--mark) }
+th[aria-sort=descending] button::after { content: "\\a0\\2193"; color: var(--mark) }
+:is(button, input, select, summary, a, .wide):focus-visible { outline: 3px solid var(--mark); outline-offset: -2px }
+td.best { font-weight: 700 } td.best::after { content: "\\a0\\2605"; color: var(--mark) }
+summary { cursor: pointer; color: var(--mark); min-height: 1.5rem }
+td details div { white-space: normal; width: 24rem; max-width: 80vw; overflow-wrap: anywhere; margin: .3rem 0 .6rem }
+figure { margin: 1.5rem 0 } figure img { display: block; width: 100%; min-width: 46rem; background: #fff }
+@media print { .filters { display: none } .wide { overflow: visible } }
+"""
+
+SCRIPT = """
+const table = document.querySelector('table'), body = table.tBodies[0], rows = [...body.rows];
+const heads = [...table.querySelectorAll('th button')].map(button => button.parentElement);
+const [text, kind, amount, count] = ['text', 'kind', 'amount', 'count'].map(id => document.getElementById(id));
+const key = (row, i) => row.cells[i].dataset.value;
+heads.forEach((head, i) => head.firstElementChild.addEventListener('click', () => {
+  const down = head.getAttribute('aria-sort') === 'ascending', sign = down ? -1 : 1;
+  heads.forEach(other => other.setAttribute('aria-sort', 'none'));
+  head.setAttribute('aria-sort', down ? 'descending' : 'ascending');
+  const numeric = head.dataset.type === 'number';
+  body.append(...rows.slice().sort((a, b) => {
+    const x = key(a, i), y = key(b, i);
+    if (x === '' || y === '') return (x === '') - (y === '');
+    return sign * (numeric ? x - y : x.localeCompare(y));
+  }));
+}));
+function filter() {
+  const wanted = text.value.trim().toLowerCase();
+  rows.forEach(row => { row.hidden = !(row.cells[0].textContent.toLowerCase().includes(wanted)
+    && (!kind.value || row.dataset.kind === kind.value) && (!amount.value || row.dataset.amount === amount.value)); });
+  count.textContent = rows.filter(row => !row.hidden).length + ' of ' + rows.length + ' rows';
+}
+[text, kind, amount].forEach(control => control.addEventListener('input', filter));
+filter();
+"""
+
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; $policy">
+<title>$title</title>
+<style>$style</style>
+</head>
+<body>
+<main>
+<h1>$title</h1>
+<dl>$facts</dl>
+<h2>What the numbers say</h2>
+$summary
+$notes
+<h2 id="rows">Every method at every amount</h2>
+<p class="soft">A heading sorts, a star marks the best mean at that amount among its group. Accuracies are percent: mean ±
+sample standard deviation (seeds). Δloss is by pruning alone, in nats, mean over seeds; peak memory is the largest over
+seeds.</p>
+<div class="filters">
+<label>Method contains<input id="text" type="search" autocomplete="off"></label>
+<label>Kind<select id="kind"><option value="">all</option>$kinds</select></label>
+<label>Requested<select id="amount"><option value="">all</option>$amounts</select></label>
+<output id="count" class="soft" aria-live="polite"></output>
+</div>
+<div class="wide" tabindex="0" role="region" aria-labelledby="rows">
+<table>
+<thead><tr>$heads<th scope="col">Runs</th></tr></thead>
+<tbody>
+$body
+</tbody>
+</table>
+</div>
+<h2>Figures</h2>
+$figures
+</main>
+<script>$script</script>
+</body>
+</html>
+""")
+
+
+def rankings(comparison: Comparison) -> list[list[Row]]:
+    """For each group, unit and amount with a result: the rows that have a final accuracy, best first."""
+    final = comparison.final()
+    there = (row for row in comparison.rows if row.stat(final).n)
+    return [sorted(rows, key=lambda row: -row.stat(final).mean)
+            for _, rows in groupby(there, key=lambda row: (row.group, row.unit, row.amount))]
+
+
+def margin(ranked: list[Row], final: str) -> tuple[float, float | None]:
+    """The best mean minus the second, and the larger of the two seed standard deviations; None where neither has one."""
+    best, second = (row.stat(final) for row in ranked[:2])
+    return best.mean - second.mean, max((s for s in (best.std, second.std) if s is not None), default=None)
+
+
+def overview(comparison: Comparison) -> list[str]:
+    """A sentence for each group: which methods come first how often, and how often by more than the seeds scatter."""
+    final, sentences = comparison.final(), []
+    for group, lists in groupby(rankings(comparison), key=lambda ranked: ranked[0].group):
+        lists = list(lists)
+        firsts = Counter(ranked[0].label for ranked in lists).most_common()
+        clear = 0
+        for ranked in lists:
+            gap, scatter = margin(ranked, final) if len(ranked) > 1 else (0, None)
+            clear += scatter is not None and gap > scatter
+        wins = ", ".join(f"{label} at {n}" for label, n in firsts)
+        sentences.append(f"{GROUPS[group]}: of {len(lists)} amounts, the best accuracy {WHEN[final]} has {wins}; at {clear} of them "
+                         "the margin over the next method exceeds the seed standard deviation.")
+    return sentences or ["No accuracy is recorded."]
+
+
+def summary(comparison: Comparison) -> list[str]:
+    """A sentence for each amount: the best method, its margin over the next, and whether that exceeds the seeds' scatter."""
+    final, sentences = comparison.final(), []
+    for ranked in rankings(comparison):
+        best, stat = ranked[0], ranked[0].stat(final)
+        seeds = f"{stat.n} of {best.expected} seeds" if stat.n < best.expected else f"{stat.n} seed{'s' * (stat.n > 1)}"
+        text = f"{GROUPS[best.group]}, {UNITS[best.unit]} {best.amount:g}: {best.label}, {100 * stat.mean:.2f}% ({seeds})"
+        if len(ranked) == 1:
+            sentences.append(text + "; no other method has a result.")
+            continue
+        gap, scatter = margin(ranked, final)
+        text += f", {100 * gap:.2f} points above {ranked[1].label}"
+        if scatter is None:
+            text += "; too few seeds for a standard deviation"
+        else:
+            text += f"; {'more' if gap > scatter else 'not more'} than the seed standard deviation, {100 * scatter:.2f}"
+        kept = [row.stat("kept_weights").mean for row in ranked if row.stat("kept_weights").n]
+        if kept and max(kept) - min(kept) > 0.01:
+            text += f". Kept weights differ, {100 * min(kept):.1f}% to {100 * max(kept):.1f}%: compare the curves"
+        sentences.append(text + ".")
+    return sentences
+
+
+def _provenance(run: Run) -> str:
+    parts = []
+    for stage, record in run.stages.items():
+        known = record.provenance
+        versions = known.get("versions") if isinstance(known.get("versions"), dict) else {}
+        dirty = " with uncommitted changes" if known.get("dirty") else ""
+        fields = {"record": record.id, "git": f"{known.get('git', 'unknown')}{dirty}",
+                  "versions": ", ".join(f"{name} {version}" for name, version in versions.items()) or "unknown",
+                  "device": known.get("device", "unknown"), "threads": known.get("threads", "unknown"), "seed": run.seed,
+                  "data sha256": known.get("data_sha256", "unknown"), "command": known.get("command", "unknown")}
+        fields |= {"notes": "; ".join(map(str, record.notes))} if record.notes else {}
+        lines = "<br>".join(f"{escape(name)}: {escape(str(value))}" for name, value in fields.items())
+        parts.append(f"<div><strong>seed {run.seed}, {escape(stage)}</strong><br>{lines}</div>")
+    return "".join(parts)
+
+
+def _row(row: Row, columns: Sequence[Column], best: bool, final: str) -> str:
+    cells = []
+    for i, column in enumerate(columns):
+        value = column.value(row)
+        key = escape("" if value is None else str(value))
+        tag, extra = ("th", ' scope="row"') if i == 0 else ("td", ' class="best"' if best and column.heading == final else "")
+        cells.append(f'<{tag}{extra} data-value="{key}">{escape(column.text(row))}</{tag}>')
+    count = f"{len(row.runs)} run{'s' * (len(row.runs) != 1)}"
+    runs = f"<details><summary>{count}</summary>{''.join(map(_provenance, row.runs))}</details>" if row.runs else "no record"
+    amount = escape(f"{UNITS[row.unit]} {row.amount:g}")
+    return f'<tr data-kind="{escape(row.kind)}" data-amount="{amount}">{"".join(cells)}<td>{runs}</td></tr>'
+
+
+def _options(values: Sequence[str]) -> str:
+    return "".join(f'<option value="{escape(v)}">{escape(v)}</option>' for v in dict.fromkeys(values))
+
+
+def render(comparison: Comparison, columns: Sequence[Column], images: Sequence[tuple[Drawing, bytes]]) -> str:
+    """The page. images: each drawing with its PNG."""
+    dense, rows = comparison.dense, comparison.rows
+    accuracy = "unknown" if dense["accuracy"] is None else f"{100 * dense['accuracy']:.2f}%"
+    facts = {"Dense accuracy": accuracy, "Model": dense["model"], "Data set": dense["dataset"], "Scale": dense["scale"],
+             "Methods": len({r.method for r in rows}), "Seeds": ", ".join(map(str, comparison.seeds)),
+             "Fine-tuning": dense["finetune"], "Fine-tuned accuracy": "of the last epoch",
+             "BatchNorm recalibration": f"{dense['recalibrate_bn']} batches" if dense["recalibrate_bn"] else "none",
+             "Dense hash": dense["dense_hash"] or "unknown"}
+    best = {id(ranked[0]) for ranked in rankings(comparison)}
+    final = "Accuracy fine-tuned %" if comparison.final() == "accuracy_finetuned" else "Accuracy pruned %"
+    heads = "".join(f'<th scope="col" aria-sort="none" data-type="{"text" if i < 2 else "number"}">'
+                    f'<button type="button">{escape(c.heading)}</button></th>' for i, c in enumerate(columns))
+    figures = "".join(
+        f'<figure><h3>{escape(d.title)}</h3><div class="wide" tabindex="0" role="region" aria-label="{escape(d.title)}">'
+        f'<img alt="{escape(d.alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>'
+        f"<figcaption>{escape(d.caption)}</figcaption></figure>" for d, png in images)
+    notes = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+    return PAGE.substitute(
+        title=escape(f"Pruning methods compared: {dense['model']} on {dense['dataset']}"),
+        style=STYLE, script=SCRIPT, policy=f"script-src 'sha256-{digest}'", figures=figures, heads=heads,
+        facts="".join(f"<div><dt>{escape(k)}</dt><dd>{escape(str(v))}</dd></div>" for k, v in facts.items()),
+        summary="".join(f"<p>{escape(text)}</p>" for text in overview(comparison))
+        + f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in summary(comparison))}</ul>",
+        notes=f"<h2>Before you trust them</h2><ul>{notes}</ul>" if notes else "",
+        kinds=_options([r.kind for r in rows]), amounts=_options([f"{UNITS[r.unit]} {r.amount:g}" for r in rows]),
+        body="\n".join(_row(r, columns, id(r) in best, final) for r in rows))

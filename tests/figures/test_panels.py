@@ -1,0 +1,110 @@
+"""What is drawn is what the rows say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+
+from figures import panels, style
+from figures.records import gather
+from tests.figures.fixtures import LAYERS, pair, small
+
+
+@pytest.fixture
+def ax():
+    return Figure().subplots()
+
+
+def drawn(ax, method):
+    """x and y of the method's line."""
+    (line,) = [line for line in ax.lines if line.get_gid() == method]
+    return np.asarray(line.get_xdata(), float), np.asarray(line.get_ydata(), float), line
+
+
+@pytest.mark.parametrize("x", ["kept_weights", "kept_macs"])
+@pytest.mark.parametrize("y", ["accuracy_pruned", "accuracy_finetuned"])
+def test_accuracy_lines_are_the_means_and_bands_the_extremes(ax, x, y):
+    rows = gather(small()).group("weights")
+    assert panels.accuracy_against(ax, rows, x, y, dense=0.98) == 0
+    for method in ("magnitude-global", "obd-global"):
+        mine = [row for row in rows if row.method == method]
+        xs, ys, line = drawn(ax, method)
+        np.testing.assert_allclose(xs, [100 * row.stat(x).mean for row in mine])
+        np.testing.assert_allclose(ys, [100 * row.stat(y).mean for row in mine])
+        assert to_hex(line.get_color()).upper() == style.look(method).colour
+        assert line.get_marker() == style.look(method).marker
+        (band,) = [band for band in ax.collections if band.get_gid() == method]
+        heights = band.get_paths()[0].vertices[:, 1]
+        assert heights.min() == pytest.approx(100 * min(v for row in mine for v in row.stat(y).values))
+        assert heights.max() == pytest.approx(100 * max(v for row in mine for v in row.stat(y).values))
+    assert "%" in ax.get_xlabel() and "%" in ax.get_ylabel()
+    low, high = ax.get_ylim()
+    assert low < min(line.get_ydata()[-1] for line in ax.lines) and high > 98 and ax.get_xlim()[0] > ax.get_xlim()[1]
+
+
+def test_one_seed_has_no_band(ax):
+    panels.accuracy_against(ax, gather(pair("random", 0.5) + pair("random", 0.9)).rows)
+    assert not ax.collections
+
+
+def test_rows_without_a_value_are_counted_not_drawn(ax):
+    records = [r for r in small() if not (r.method == "obd-global" and r.requested == {"sparsity": 0.9})]
+    assert panels.accuracy_against(ax, gather(records).group("weights")) == 1
+    assert len(drawn(ax, "obd-global")[0]) == 1
+
+
+def test_perfect_and_absent_accuracies_can_be_drawn(ax):
+    panels.accuracy_against(ax, gather(pair("random", last=1.0)).rows)
+    ax.figure.canvas.draw()
+    empty = Figure().subplots()
+    assert panels.accuracy_against(empty, gather(pair("random")[:1]).rows) == 1
+    empty.figure.canvas.draw()
+
+
+def test_predicted_against_measured_has_one_point_a_row_and_counts_the_rest(ax):
+    records = [*pair("obd-global", 0.5, predicted=0.2, measured=0.4), *pair("obd-global", 0.9, predicted=-0.1, measured=0.4),
+               *pair("obd-layer", 0.5, predicted=0.3, measured=None), *pair("obd-layer", 0.9, predicted=0.3, measured=0.0),
+               *pair("random", 0.5), *pair("random", 0.9)]
+    left_out = panels.predicted_against_measured(ax, gather(records).rows)
+    assert left_out == {"not positive": 2, "not measured": 1, "no prediction": 2}
+    xs, ys, _ = drawn(ax, "obd-global")
+    assert (xs.tolist(), ys.tolist()) == ([0.2], [0.4])
+    diagonal = drawn(ax, "diagonal")
+    assert diagonal[0].tolist() == diagonal[1].tolist()
+    assert ax.get_xscale() == ax.get_yscale() == "log" and ax.get_xlim() == ax.get_ylim()
+
+
+def test_caption_says_what_is_left_out():
+    drawing = next(d for d in panels.draw(gather(small())) if d.name == "predicted_measured")
+    assert "2 cells not drawn: no prediction" in drawing.caption
+
+
+def test_kept_per_layer_is_the_mean_over_seeds_and_masks_the_unknown(ax):
+    rows = [row for row in gather([*small(), *pair("random", 0.5)]).group("weights") if row.amount == 0.9]
+    mesh = panels.kept_per_layer(ax, rows)
+    values = np.ma.asarray(mesh.get_array()).reshape(len(rows), len(LAYERS))
+    assert [t.get_text() for t in ax.get_yticklabels()][0] == "Random" and values.mask[0].all()
+    np.testing.assert_allclose(values[1], [100 * kept for kept in rows[1].kept_by_layer().values()])
+    assert [t.get_text() for t in ax.get_xticklabels()] == [name for name, _ in LAYERS]
+
+
+def test_pick_takes_the_middle_and_the_highest():
+    assert panels.pick([0.98, 0.5, 0.7, 0.8, 0.9, 0.95]) == [0.8, 0.98]
+    assert panels.pick([0.5]) == [0.5] and panels.pick([]) == []
+
+
+def test_every_figure_has_a_caption_and_an_alternative_text_with_numbers():
+    drawings = panels.draw(gather(small()))
+    assert [d.name for d in drawings] == ["accuracy_kept_weights", "accuracy_kept_macs", "predicted_measured", "layers_weights",
+                                          "layers_units"]
+    for drawing in drawings:
+        assert drawing.caption and any(c.isdigit() for c in drawing.alt)
+    assert "92.0% (Diagonal-Fisher OBD, global, kept weights 50%)" in drawings[0].alt
+    titles = [ax.get_title() for ax in drawings[0].figure.axes]
+    assert titles[0].startswith("Single weights") and titles[2].startswith("Channels and low rank")
+
+
+def test_labels_are_plain_text():
+    assert style.plain("_a$b$\n") == r"a\$b\$" and style.plain("__") == "unnamed" and len(style.plain("x" * 99)) == 42

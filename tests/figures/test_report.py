@@ -1,0 +1,124 @@
+"""The report is one offline page: escaped, self-contained, operable, and it says what the numbers say."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+
+from figures import compare, report
+from figures.records import gather
+from tests.figures.fixtures import pair, small, write
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+VOID = {"meta", "img", "input", "br", "link"}
+
+
+class Page(HTMLParser):
+    """Every start tag with its attributes; fails on tags that do not nest."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text += data
+
+    def every(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+@pytest.fixture(scope="module")
+def report_file(tmp_path_factory):
+    """The report of the fixture comparison."""
+    folder = tmp_path_factory.mktemp("compare")
+    compare.compare([write(small(), folder / "runs")], folder / "out")
+    return folder / "out" / "report.html"
+
+
+@pytest.fixture(scope="module")
+def page(report_file) -> Page:
+    return Page(report_file.read_text())
+
+
+def test_self_contained_with_alternative_texts(page, report_file):
+    text = report_file.read_text()
+    assert "http://" not in text and "https://" not in text and "@import" not in text and "url(" not in text
+    assert not page.every("link")
+    assert len(page.every("img")) == 5
+    for image in page.every("img"):
+        assert image["src"].startswith("data:image/png;base64,") and len(image["alt"]) > 60
+    assert any("width=device-width" in meta.get("content", "") for meta in page.every("meta"))
+    assert "prefers-color-scheme: dark" in text and "overflow-x: auto" in text
+
+
+def test_table_is_sortable_filterable_and_complete(page):
+    assert [head.get("aria-sort") for head in page.every("th") if head.get("scope") == "col"] == ["none"] * 12 + [None]
+    assert len(page.every("button")) == 12 and all(button["type"] == "button" for button in page.every("button"))
+    assert len([row for row in page.every("tr") if "data-kind" in row]) == 6
+    values = [float(cell["data-value"]) for cell in page.every("td") if cell.get("class") == "best"]
+    assert values == pytest.approx([0.92, 0.88, 0.9, 0.9])  # the two amounts of single weights, then of unit ratios
+
+
+def test_provenance_is_one_click_away(page):
+    assert len(page.every("details")) == 6
+    for said in ("git: abc1234", "torch 2.8.0", "threads: 2", "seed: 2", "command: python -m common.compare", "data sha256: feed"):
+        assert said in page.text
+
+
+def test_texts_of_records_are_escaped(tmp_path):
+    records = pair("<script>alert(1)</script>", 0.5) + pair('"><img src=x onerror=alert(1)>', 0.5)
+    for one in records:
+        one.provenance["command"] = "<b>bold</b> & more"
+        one.notes = ["<i>note</i>"]
+    for number, one in enumerate(records):
+        one.id = f"odd{number}"
+    compare.compare([write(records, tmp_path / "runs")], tmp_path / "out")
+    page = Page((tmp_path / "out" / "report.html").read_text())
+    assert len(page.every("script")) == 1 and not page.every("b") and not page.every("i")
+    assert not [image for image in page.every("img") if "onerror" in image]
+    assert "<b>bold</b> & more" in page.text and "<script>alert(1)</script>" in page.text
+
+
+@pytest.mark.parametrize(("other", "verdict"), [(0.945, "not more than"), (0.9, "; more than")])
+def test_summary_compares_the_margin_with_the_scatter(other, verdict):
+    records = [r for seed, up in enumerate((-0.01, 0, 0.01))
+               for r in pair("magnitude-global", 0.9, seed, last=0.95 + up) + pair("random", 0.9, seed, last=other + up)]
+    (sentence,) = report.summary(gather(records))
+    assert sentence.startswith("Single weights, sparsity 0.9: Magnitude, global, 95.00% (3 seeds), ")
+    assert f"{95 - 100 * other:.2f} points above Random" in sentence
+    assert f"{verdict} the seed standard deviation, 1.00" in sentence
+
+
+def test_summary_of_one_seed_claims_no_scatter():
+    (sentence,) = report.summary(gather(pair("magnitude-global", last=0.95) + pair("random", last=0.9)))
+    assert "(1 seed)" in sentence and "too few seeds" in sentence
+    (alone,) = report.summary(gather(pair("random")))
+    assert "no other method" in alone
+
+
+def test_without_fine_tuning_the_methods_are_ranked_by_the_pruned_accuracy():
+    comparison = gather([pair("random", pruned=0.3)[0], pair("magnitude-global", pruned=0.6)[0]])
+    assert "the best accuracy after pruning has Magnitude, global at 1" in report.overview(comparison)[0]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+def test_script_runs_in_a_browser_under_the_content_policy(report_file, tmp_path):
+    shown = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+                            "--dump-dom", report_file.as_uri()], capture_output=True, text=True, timeout=90)
+    assert "6 of 6 rows" in shown.stdout
