@@ -149,13 +149,13 @@ def overview(comparison: Comparison) -> list[str]:
     for group, lists in groupby(rankings(comparison), key=lambda ranked: ranked[0].group):
         lists = list(lists)
         firsts = Counter(ranked[0].label for ranked in lists).most_common()
-        clear = 0
-        for ranked in lists:
-            gap, scatter = margin(ranked, final) if len(ranked) > 1 else (0, None)
-            clear += scatter is not None and gap > scatter
-        wins = ", ".join(f"{label} at {n}" for label, n in firsts)
-        sentences.append(f"{GROUPS[group]}: of {len(lists)} amounts, the best accuracy {WHEN[final]} has {wins}; at {clear} of them "
-                         "the margin over the next method exceeds the seed standard deviation.")
+        known = [(gap, scatter) for ranked in lists if len(ranked) > 1 for gap, scatter in [margin(ranked, final)]
+                 if scatter is not None]
+        wins = ", ".join(f"{label} at {n} of {len(lists)}" for label, n in firsts)
+        verdict = (f"The margin over the next method exceeds the seed standard deviation at {sum(g > s for g, s in known)} of the "
+                   f"{len(known)} amounts that have one" if known else "No seed standard deviation is known to hold the margins "
+                   "against")
+        sentences.append(f"{GROUPS[group]}, best accuracy {WHEN[final]}: {wins} amounts. {verdict}.")
     return sentences or ["No accuracy is recorded."]
 
 

@@ -114,7 +114,14 @@ def test_summary_of_one_seed_claims_no_scatter():
 
 def test_without_fine_tuning_the_methods_are_ranked_by_the_pruned_accuracy():
     comparison = gather([pair("random", pruned=0.3)[0], pair("magnitude-global", pruned=0.6)[0]])
-    assert "the best accuracy after pruning has Magnitude, global at 1" in report.overview(comparison)[0]
+    (sentence,) = report.overview(comparison)
+    assert sentence.startswith("Single weights, best accuracy after pruning: Magnitude, global at 1 of 1 amounts. No seed")
+
+
+def test_overview_counts_firsts_and_clear_margins():
+    weights, units = report.overview(gather(small()))
+    assert "Diagonal-Fisher OBD, global at 2 of 2 amounts" in weights and "at 2 of the 2 amounts" in weights
+    assert "EigenDamage at 2 of 2" in units and "No seed standard deviation" in units
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium here")
