@@ -1,0 +1,173 @@
+"""Folders of image files: which images, which classes, and their decoded pixels, kept so that they are decoded once."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+
+from common.errors import UserError
+from common.images import decode, square
+from common.progress import progress
+
+SPLIT_SEED, TEST_SHARE = 0, 0.2
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Image files and their labels; two folders are equal if their place and their file names and sizes are."""
+
+    root: str
+    digest: str
+    classes: tuple[str, ...] = field(compare=False)
+    paths: tuple[str, ...] = field(compare=False, repr=False)
+    labels: tuple[int, ...] = field(compare=False, repr=False)
+
+    @classmethod
+    def of(cls, root: Path, classes: Sequence[str], paths: Sequence[str], labels: Sequence[int]) -> Folder:
+        """A Folder with its digest. Raises UserError for fewer than two classes or a class without images."""
+        if len(classes) < 2:
+            raise UserError("data_dir", str(root), f"has {len(classes)} class folders, and a classifier needs at least 2",
+                            "put each class's images into a folder of its own")
+        empty = sorted(set(range(len(classes))) - set(labels))
+        if empty:
+            raise UserError("data_dir", str(root), f"class {classes[empty[0]]!r} has no images",
+                            "add some, or delete the folder")
+        lines = (f"{label}\t{os.path.relpath(path, root)}\t{os.path.getsize(path)}"
+                 for path, label in zip(paths, labels, strict=True))
+        return cls(str(root), digest_of(*sorted(lines)), tuple(classes), tuple(paths), tuple(labels))
+
+    def split(self) -> tuple[Folder, Folder]:
+        """(train, test) by class and hashed file name. Raises UserError for a class with a single image."""
+        single = [label for label, count in Counter(self.labels).items() if count < 2]
+        if single:
+            raise UserError("data_dir", self.root, f"class {self.classes[single[0]]!r} has one image, which cannot be split",
+                            "give a test folder, or add images")
+        train, test = (Folder.of(Path(self.root), self.classes, [self.paths[i] for i in part], [self.labels[i] for i in part])
+                       for part in split_indices([os.path.relpath(path, self.root) for path in self.paths], self.labels))
+        return train, test
+
+
+def locate(root: Path, *names: str) -> Path:
+    """The first of root/<name>, or root itself, that has a train folder."""
+    for folder in (*(root / name for name in names), root):
+        if (folder / "train").is_dir():
+            return folder
+    raise UserError("data_dir", str(root), f"no {names[0]}/train in it", f"put {names[0]} there, or give another --data-dir")
+
+
+def below(folder: Path, name: str) -> Path:
+    """folder/name; UserError where it does not exist."""
+    if not (folder / name).is_dir():
+        raise UserError("data_dir", str(folder), f"no {name} folder beside train", "complete the data set")
+    return folder / name
+
+
+def scan(folder: Path) -> Folder:
+    """Every image below the folder's class folders, hidden files and folders passed over."""
+    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    samples = make_dataset(
+        str(folder), {name: label for label, name in enumerate(classes)}, allow_empty=True,
+        extensions=IMG_EXTENSIONS) if classes else []
+    samples = [(path, label) for path, label in samples if not os.path.basename(path).startswith(".")]
+    return Folder.of(folder, classes, [path for path, _ in samples], [label for _, label in samples])
+
+
+def annotated(val: Path, classes: Sequence[str]) -> Folder:
+    """Tiny-ImageNet's published val folder: images/ and lines of file name, class and box, separated by tabs."""
+    table, label_of = val / "val_annotations.txt", {name: label for label, name in enumerate(classes)}
+    paths, labels = [], []
+    for number, line in enumerate(table.read_text(encoding="utf-8", errors="replace").splitlines(), start=1):
+        name, _, rest = line.partition("\t")
+        synset, path = rest.partition("\t")[0].strip(), val / "images" / name
+        if synset not in label_of:
+            raise UserError("data_dir", f"{table}:{number}", f"class {synset!r} is not among the training classes")
+        if not path.is_file():
+            raise UserError("data_dir", f"{table}:{number}", f"names {name!r}, which is not in images/",
+                            "complete the data set")
+        paths.append(str(path))
+        labels.append(label_of[synset])
+    return Folder.of(val, classes, paths, labels)
+
+
+def same_classes(train: Folder, test: Folder) -> tuple[Folder, Folder]:
+    """Both, if they have the same classes."""
+    different = sorted(set(train.classes) ^ set(test.classes))
+    if different:
+        raise UserError("data_dir", test.root, f"{len(test.classes)} classes where {train.root} has {len(train.classes)}; "
+                        f"{different[0]!r} is only in one", "give both the same class folders")
+    return train, test
+
+
+@functools.lru_cache(maxsize=4)
+def decoded(folder: Folder, side: int, cache: Path | None) -> Tensor:
+    """All images of a folder, uint8 [n, 3, side, side]; kept for the process, and in the file `cache` if it can be written."""
+    key, shape = f"{folder.digest}-{side}", (len(folder.paths), 3, side, side)
+    if cache:
+        with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), \
+                np.load(cache, allow_pickle=False) as stored:
+            if str(stored["key"]) == key and stored["images"].shape == shape:
+                return torch.from_numpy(stored["images"])
+    images = torch.empty(shape, dtype=torch.uint8)
+    plain = square(side)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(len(images), f"decoding {folder.root}", unit="image") as bar:
+        for index, image in enumerate(pool.map(lambda path: decode(path, plain), folder.paths)):
+            images[index] = image
+            bar.update(1)
+    if cache:
+        _write_cache(cache, key, images)
+    return images
+
+
+def _write_cache(path: Path, key: str, images: Tensor) -> None:
+    """Atomically, and not at all where the folder cannot be written."""
+    temporary = None
+    try:
+        path.parent.mkdir(exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
+            temporary = handle.name
+            np.savez(handle, key=np.array(key), images=images.numpy())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        log.info("decoded images are not kept on disk: %s", error)
+        if temporary:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def split_indices(keys: Sequence[str], labels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """(train, test) indices in ascending order. Of each class the test part is the fifth (rounded, at least one) whose keys
+    have the smallest hashes: fixed whatever the versions of the libraries, and an added example moves few others."""
+    members: dict[int, list[int]] = {}
+    for index in sorted(range(len(keys)), key=lambda i: hashlib.sha256(f"{SPLIT_SEED}/{keys[i]}".encode()).digest()):
+        members.setdefault(labels[index], []).append(index)
+    test = sorted(i for group in members.values() for i in group[:max(1, round(TEST_SHARE * len(group)))])
+    held_out = set(test)
+    return [i for i in range(len(keys)) if i not in held_out], test
+
+
+def digest_of(*parts: str | Tensor) -> str:
+    """SHA-256 of texts and of tensors with their shape and type."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            total.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            total.update(np.ascontiguousarray(part.numpy()))
+        else:
+            total.update(part.encode() + b"\n")
+    return total.hexdigest()
