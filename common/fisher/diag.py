@@ -11,7 +11,7 @@ from common import layers as L
 from common.capture import capture
 from common.errors import NumericalError, UserError
 from common.fisher import losses
-from common.fisher.rows import PER_EXAMPLE_ENTRIES, per_example
+from common.fisher.rows import PER_EXAMPLE_ENTRIES
 
 
 def diagonal_fisher(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], layers: dict[str, nn.Module] | None = None,
@@ -43,4 +43,5 @@ def diagonal_fisher(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], l
 def _sum_of_squares(module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
     """Σ_b (∂loss_b/∂w)², [groups, out, in], float64, a bounded number of examples at a time."""
     step = max(1, PER_EXAMPLE_ENTRIES // module.weight.numel())
-    return sum(per_example(module, x[i:i + step], g[i:i + step]).square().sum(0).double() for i in range(0, len(x), step))
+    parts = (L.weight_gradients(module, x[i:i + step], g[i:i + step]) for i in range(0, len(x), step))
+    return sum(part.square().sum(0).double() for part in parts)

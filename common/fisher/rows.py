@@ -22,11 +22,6 @@ from common.progress import progress
 PER_EXAMPLE_ENTRIES = 1 << 24  # float32 entries of per-example gradients held at once (64 MB)
 
 
-def per_example(module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
-    """Each example's weight gradient from the layer's input and output gradient: [batch, groups, out, in]."""
-    return L.gradients(module, g).mT @ L.inputs(module, x)
-
-
 def gradient_rows(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], num_rows: int, batch: int = 1,
                   layers: dict[str, nn.Module] | None = None, fisher: str = "empirical", loss: str = "cross_entropy",
                   generator: torch.Generator | None = None, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -58,8 +53,8 @@ def gradient_rows(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], num
             for value in losses(output, y, fisher, loss, generator):
                 tape.backward(value)
             for name, module in layers.items():
-                rows = (_mean_gradient(module, tape, name) if count == 1 else per_example(module, tape.input(name), tape.gradient(name)))
-                out[name][filled:filled + count] = rows.reshape(count, -1)
+                rows = L.weight_gradients(module, tape.input(name), tape.gradient(name), each=batch == 1)
+                out[name][filled:filled + count] = rows.reshape(count, -1) / batch
             filled += count
             bar.update(count)
     if filled < num_rows:
@@ -70,13 +65,3 @@ def gradient_rows(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], num
             raise NumericalError(name, "its gradients are not finite", "check the data and the checkpoint")
     return out
 
-
-def _mean_gradient(module: nn.Module, tape, name: str) -> Tensor:
-    """The mean weight gradient of the batch by the convolution's own backward: no patches are formed."""
-    x, g = tape.input(name), tape.gradient(name)
-    if isinstance(module, nn.Conv2d):
-        total = torch.nn.grad.conv2d_weight(L.pad(module, x), module.weight.shape, g, stride=module.stride,
-                                            dilation=module.dilation, groups=module.groups)
-    else:
-        total = L.gradients(module, g).flatten(0, 2).mT @ L.inputs(module, x).flatten(0, 2)
-    return total / len(x)

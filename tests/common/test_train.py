@@ -1,0 +1,135 @@
+"""The training loop: resumed = uninterrupted bit for bit, schedules by value, masks held, divergence survived."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from common import data as D
+from common import models
+from common import train as T
+from common.checkpoint import state_hash
+from common.spec import Recipe
+from tests import toy
+
+DATA = D.load("synthetic:classes=3,samples=96")
+RECIPES = {"sgd": Recipe(epochs=2.5, lr=0.05, batch_size=16, weight_decay=1e-3, schedule="cosine", augment=True),
+           "adam": Recipe(epochs=2, lr=0.01, batch_size=16, optimizer="adam", schedule="multistep", milestones=(1,)),
+           "adamw": Recipe(epochs=2, lr=0.01, batch_size=16, optimizer="adamw", weight_decay=0.1)}
+
+
+def network(dropout=False):
+    model = models.build("digits_cnn:width=0.25", DATA.classes, DATA.input_shape, 0)
+    if dropout:
+        model.relu5 = nn.Sequential(nn.ReLU(), nn.Dropout(0.5))
+    return model
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 5, 6, 9])
+@pytest.mark.parametrize("name", RECIPES)
+def test_stopped_anywhere_and_resumed_ends_bit_for_bit_the_same(name, at, tmp_path, monkeypatch):
+    monkeypatch.setattr(T, "SNAPSHOT_SECONDS", 0.0)
+    recipe, whole = RECIPES[name], network(dropout=True)
+    straight = T.fit(whole, DATA, recipe, seed=3)
+
+    def stop(state):
+        if state.event == "gradient" and state.step == at:
+            raise Stop
+
+    path = tmp_path / "snapshot.safetensors"
+    with pytest.raises(Stop):
+        T.fit(network(dropout=True), DATA, recipe, seed=3, snapshot=path, callbacks=[stop])
+    resumed = network(dropout=True)
+    torch.manual_seed(99)  # the caller's generator has no say
+    fit = T.fit(resumed, DATA, recipe, seed=3, snapshot=path)
+    assert state_hash(resumed) == state_hash(whole)
+    strip = [{k: v for k, v in entry.items() if k != "seconds"} for entry in fit.history]
+    assert strip == [{k: v for k, v in entry.items() if k != "seconds"} for entry in straight.history]
+
+
+def test_training_learns_and_leaves_the_global_generator_alone():
+    model, state = network(), torch.get_rng_state()
+    fit = T.fit(model, DATA, Recipe(epochs=6, lr=0.05, batch_size=16, schedule="cosine"))
+    assert fit.last > 0.9 > fit.history[0]["accuracy"] and fit.best >= fit.last
+    assert torch.equal(torch.get_rng_state(), state)
+    loss, accuracy = T.evaluate(model, DATA.test_loader(7))  # another batch size, the same mean
+    assert accuracy == fit.last and loss == pytest.approx(fit.history[-1]["loss"], rel=1e-5)
+
+
+def test_no_epochs_means_no_steps_but_a_measurement():
+    model = network()
+    before = state_hash(model)
+    fit = T.fit(model, DATA, Recipe(epochs=0))
+    assert state_hash(model) == before and len(fit.history) == 1 and fit.last == T.evaluate(model, DATA.test_loader())[1]
+
+
+def test_steps_are_capped_and_epochs_may_be_fractions():
+    steps = math.ceil(len(DATA.train) / 16)
+    assert T.fit(network(), DATA, Recipe(epochs=2.5, batch_size=16)).history[-1]["steps"] == round(2.5 * steps)
+    assert T.fit(network(), DATA, Recipe(epochs=2.5, batch_size=16, max_steps=3)).history[-1]["steps"] == 3
+
+
+def test_learning_rates_by_value():
+    rate = lambda step, **r: T.learning_rate(Recipe(lr=0.1, **r), step, 10, 40)
+    assert [rate(s, schedule="multistep", milestones=(1, 3)) for s in (0, 9, 10, 29, 30)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+    assert [rate(s, schedule="cosine") for s in (0, 20, 40)] == pytest.approx([0.1, 0.05, 0.0])
+    assert [rate(s, schedule="exponential", gamma=0.5) for s in (0, 9, 10, 25)] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+    assert rate(39) == 0.1
+
+
+def test_masks_are_held_through_the_loop_and_after_resume(tmp_path, monkeypatch):
+    monkeypatch.setattr(T, "SNAPSHOT_SECONDS", 0.0)
+    model = network()
+    masks = {f"{n}.weight": torch.rand(m.weight.shape, generator=toy.generator(1)) < 0.5
+             for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    seen = []
+    check = lambda state: seen.append(all(not model.get_parameter(n)[~m].any() for n, m in masks.items())) if state.event == "step" else None
+    T.fit(model, DATA, RECIPES["sgd"], masks, callbacks=[check], snapshot=tmp_path / "a")
+    assert all(seen) and len(seen) == round(2.5 * math.ceil(len(DATA.train) / 16))
+
+
+def test_divergence_stops_at_once_and_keeps_the_last_good_state():
+    model = network()
+    fit = T.fit(model, DATA, Recipe(epochs=50, lr=1e6, batch_size=16))
+    assert fit.diverged is not None and fit.diverged < 50
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_callbacks_see_every_event_in_order():
+    events = []
+    T.fit(network(), DATA, Recipe(epochs=1, batch_size=64), callbacks=[lambda s: events.append((s.event, s.step))])
+    steps = math.ceil(len(DATA.train) / 64)
+    expected = [("begin", 0)] + [e for i in range(steps) for e in (("gradient", i), ("step", i + 1))] + [("epoch", steps), ("end", steps)]
+    assert events == expected
+
+
+def test_batchnorm_is_re_estimated_as_a_plain_average_and_nothing_else_moves():
+    model = network(dropout=True)
+    loader = [x for x in DATA.train_loader(24, seed=0)]
+    weights = copy.deepcopy({n: p for n, p in model.named_parameters()})
+    assert T.recalibrate_bn(model, loader, 2) == 2
+    inputs = torch.cat([model.conv1(x).detach() for x, _ in loader[:2]])
+    torch.testing.assert_close(model.bn1.running_mean, inputs.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+    assert all(torch.equal(weights[n], p) for n, p in model.named_parameters())
+    assert model.training and model.bn1.momentum == 0.1
+    before = copy.deepcopy(model.state_dict())
+    assert T.recalibrate_bn(model, loader, 0) == 0
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+
+
+def test_amp_trains_in_bfloat16_and_keeps_float32_weights():
+    model = network()
+    fit = T.fit(model, DATA, Recipe(epochs=4, lr=0.05, batch_size=16), amp=True)
+    assert fit.last > 0.8 and all(p.dtype == torch.float32 for p in model.parameters())
+
+
+def test_evaluation_restores_the_mode():
+    model = network().train()
+    T.evaluate(model, DATA.test_loader())
+    assert model.training
