@@ -164,7 +164,7 @@ def test_singular_factors_without_damping_name_the_layer():
 
 
 def test_capture_leaves_the_model_as_it_was_even_after_an_error():
-    model, (x, y) = toy.small_net(), toy.batch()
+    model, (x, _) = toy.small_net(), toy.batch()
     model.train()
     model[1].eval()
     model[6].bias.requires_grad_(False)
