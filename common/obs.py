@@ -7,8 +7,8 @@ methods differ in λ:
     joint       F⁻¹[S, S] λ = w_S                 the exact optimum over all kept weights; none of the papers computes it
 Pruned weights end at exactly zero in all three. Scores and increases carry the ½ and are in units of the mean training loss.
 
-A curvature is any object with diagonal(), solve(v), times(v), submatrix(index) and, optionally, joint(w, pruned), over one
-flat weight vector: fisher.inverse.BlockFisher, fisher.kron.KronInverse.
+A curvature is any object with diagonal(), solve(v), times(v), submatrix(index) and, optionally, joint(w, pruned) and
+walk(w, order), over one flat weight vector: fisher.inverse.BlockFisher, fisher.kron.KronInverse, fisher.shared.SharedRows.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def update(w: Tensor, curvature: Curvature, pruned: Tensor, kind: str, scores: T
         delta = -curvature.solve(torch.where(pruned, w / curvature.diagonal(), 0.0))
     else:
         order = torch.argsort(score(w, curvature.diagonal()) if scores is None else scores, stable=True)
-        delta = -curvature.solve(_walk(w, curvature, order[pruned[order]]))
+        order = order[pruned[order]]
+        delta = -curvature.solve(curvature.walk(w, order) if hasattr(curvature, "walk") else _walk(w, curvature, order))
     delta = torch.where(pruned, -w, delta)
     if not torch.isfinite(delta).all():
         raise NumericalError(name, f"the {kind} update is not finite", "raise --damping")
