@@ -153,20 +153,28 @@ def _grouped(name: str, channels: list[int], links: Mapping, modules: Mapping[st
     return ChannelGroup(name, len(number), members)
 
 
-@torch.no_grad()
 def _consistent(model: nn.Module, groups: Sequence[ChannelGroup], example_input: Tensor) -> bool:
-    """Whether removing a random half of each group's units changes nothing once nobody reads them: on a float64 copy with
-    random weights, so that no zero (a residual branch at initialisation) hides a mistake."""
+    """Whether channels that nobody reads can be cut away without a change in the output: one unit of each group, then half."""
     generator = torch.Generator().manual_seed(0)
+    for left in (lambda size: size - 1, lambda size: size // 2):
+        keep = {group.name: torch.randperm(group.size, generator=generator)[:max(1, left(group.size))].sort().values.tolist()
+                for group in groups}
+        if not _cut_changes_nothing(model, groups, keep, example_input.shape[1:], generator):
+            return False
+    return True
+
+
+@torch.no_grad()
+def _cut_changes_nothing(model: nn.Module, groups: Sequence[ChannelGroup], keep: Mapping[str, list[int]], shape: torch.Size,
+                         generator: torch.Generator) -> bool:
+    """On a float64 copy with random weights, so that no zero (a residual branch at initialisation) hides a mistake."""
     twin = copy.deepcopy(model).cpu().double().eval()
     for tensor in itertools.chain(twin.parameters(), twin.buffers()):
         if tensor.is_floating_point() and tensor.ndim < 2:
             tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
         elif tensor.is_floating_point():
             tensor.copy_(torch.randn(tensor.shape, generator=generator) * (2 / tensor[0].numel()) ** 0.5)
-    keep = {group.name: torch.randperm(group.size, generator=generator)[:(group.size + 1) // 2].sort().values.tolist()
-            for group in groups}
-    x = torch.randn(1, *example_input.shape[1:], generator=generator, dtype=torch.float64)
+    x = torch.randn(1, *shape, generator=generator, dtype=torch.float64)
     try:
         _silence(twin, {key: gone for key, gone in _removed(twin, groups, keep).items() if key[1] == "in"})
         unread = twin(x)
