@@ -53,7 +53,7 @@ def seen_by_positions(module: nn.Module, x: Tensor, bias: bool = False) -> Tenso
         p = module.padding if not isinstance(module.padding, str) else None
         if p is None:
             p = (0, 0) if module.padding == "valid" else tuple(d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size))
-        padded = F.pad(x, (p[1], p[1], p[0], p[0]))
+        padded = F.pad(x, (p[1], p[1], p[0], p[0]), mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
         (kh, kw), (sh, sw), (dh, dw) = module.kernel_size, module.stride, module.dilation
         high = (padded.shape[2] - dh * (kh - 1) - 1) // sh + 1
         wide = (padded.shape[3] - dw * (kw - 1) - 1) // sw + 1

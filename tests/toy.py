@@ -41,6 +41,8 @@ CONVOLUTIONS = {
     "1x1": {"kernel_size": 1}, "dilated": {"kernel_size": 2, "dilation": 2, "padding": 1},
     "oblong": {"kernel_size": (1, 3), "stride": (2, 1)},
     "grouped": {"kernel_size": 3, "groups": 2, "padding": 1}, "same": {"kernel_size": 3, "padding": "same"},
+    "wide": {"kernel_size": (2, 4), "padding": (1, 2)}, "5x5": {"kernel_size": 5, "padding": 1},
+    "reflected": {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
 }
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from common import layers as L
 from common.capture import capture
 from common.errors import LayerError, NumericalError, UserError, choose
-from common.fisher import FISHERS, losses
+from common.fisher import FISHERS, losses, patches
 
 
 @dataclass
@@ -110,6 +110,8 @@ def input_moment(module: nn.Module, x: Tensor, bias: bool = False, channel_only:
     """Σ_b Σ_t a aᵀ of one batch, float64: [groups, in (+1), in (+1)]; channel-only [groups, cin/groups, cin/groups]."""
     if channel_only and isinstance(module, nn.Conv2d):
         return _channel_moment(module, x)
+    if patches.applies(module):
+        return patches.patch_moment(module, x, bias)
     return second_moment(L.inputs(module, x, bias))
 
 
