@@ -51,7 +51,7 @@ def obd(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, fl
     """Smallest ½ w² F_ii first (LeCun et al. 1990, Eq. 5, with the Fisher's diagonal for the Hessian's)."""
     layers = L.prunable(model, options.skip)
     fisher = diagonal_fisher(model, calibration, layers, options.fisher, generator=generator)
-    scores = {name: 0.5 * module.weight.double().square() * fisher[name] for name, module in layers.items()}
+    scores = {name: 0.5 * module.weight.detach().double().square() * fisher[name] for name, module in layers.items()}
     pruned = remove(model, scores, amount, options.scope, masks)
     pruned.predicted_increase = sum(float(s[~pruned.masks[f"{name}.weight"]].sum()) for name, s in scores.items())
     return pruned

@@ -233,6 +233,10 @@ def method_of(spec: Spec) -> tuple[typing.Callable, object]:
     """(prune function, its Options) for a Spec. Options are the method's own defaults, then the registry's preset, then what
     the Spec says. Raises UserError for a field that the method does not have, so that no setting is silently ignored."""
     entry = registry.lookup(spec.method)
+    unit = "sparsity" if entry.kind == "weights" else "unit_ratio"
+    if getattr(spec, unit) is None and spec.amount is not None:
+        raise UserError("unit_ratio" if entry.kind == "weights" else "sparsity", spec.amount, f"method {spec.method!r} removes {entry.kind}",
+                        f"give --{unit.replace('_', '-')}")
     function = registry.load(spec.method)
     kind = typing.get_type_hints(function)["options"]
     known = {f.name for f in dataclasses.fields(kind)}

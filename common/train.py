@@ -131,7 +131,8 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
                     return Fit(state.history, diverged=state.step)
                 loss_sum += state.loss
                 bar.update(1)
-                if snapshot and time.monotonic() - saved > SNAPSHOT_SECONDS:
+                inside = state.step < total and state.step % steps_per_epoch  # at an epoch's end its evaluation comes first
+                if snapshot and inside and time.monotonic() - saved > SNAPSHOT_SECONDS:
                     _save(snapshot, state, loss_sum, elapsed + time.monotonic() - started)
                     saved = time.monotonic()
             loss, accuracy = evaluate(model, data.test_loader())

@@ -116,6 +116,8 @@ def test_layers_may_have_fractions_of_their_own(output):
 def test_settings_that_a_method_does_not_have_are_refused_not_ignored(output):
     with pytest.raises(UserError, match="damping=0.1: method 'magnitude-global' has no such option"):
         pipeline.method_of(Spec(damping=0.1, sparsity=0.5))
+    with pytest.raises(UserError, match="unit_ratio=0.5: method 'magnitude-global' removes weights; give --sparsity"):
+        pipeline.method_of(Spec(unit_ratio=0.5))
     with pytest.raises(UserError, match="scope='layer': contradicts method 'obd-global'"):
         pipeline.method_of(Spec(method="obd-global", scope="layer", sparsity=0.5))
     with pytest.raises(UserError, match="options: fisher, scope, skip"):
