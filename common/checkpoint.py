@@ -10,6 +10,7 @@ A model is built by its name, cut by its edits and filled: {"model": "resnet20:s
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ FORMAT = 1
 MAX_PARAMETERS = 500_000_000  # of a network that a file describes, before and after each edit; VGG-16 has 138 million
 WRAPPERS = ("state_dict", "model", "net")  # keys below which other people's files keep the tensors
 KINDS = ("model.", "mask.", "optimizer.", "extra.")
-_BROKEN = (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError, EOFError)
+_BROKEN = (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError)
 
 
 @dataclass
@@ -104,7 +105,8 @@ def load(path: str | Path) -> Checkpoint:
         for name, mask in masks.items():
             if mask.dtype != torch.bool or mask.shape != shapes.get(name):
                 raise ValueError(f"the mask of {name!r} does not fit")
-        model = models.build(**_call(architecture))
+        masks = {name: masks[name] for name in shapes if name in masks}  # in the model's order, not the file's
+        model = _build(architecture)
         apply_edits(model, edits)
         model.load_state_dict(state, strict=True, assign=True)
         return Checkpoint(model, architecture, edits, masks, _optimizer_state(tensors, description), description["extra"],
@@ -150,14 +152,15 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
         raise UserError("optimizer", ours, f"the checkpoint holds the state of {state.get('class', 'none')}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, entries in state["state"].items():
-        if index >= len(parameters) or any(torch.is_tensor(value) and value.ndim and value.shape != parameters[index].shape
+        if not 0 <= index < len(parameters) or any(torch.is_tensor(value) and value.ndim and value.shape != parameters[index].shape
                                            for value in entries.values()):
             raise UserError("optimizer", ours, f"the checkpoint's state of parameter {index} does not fit the model")
-    groups = [{key: tuple(value) if isinstance(value, list) and isinstance(mine.get(key), tuple) else value
-               for key, value in group.items()} for group, mine in zip(state["param_groups"], optimizer.param_groups, strict=False)]
+    groups = copy.deepcopy(state["param_groups"])
     try:
-        optimizer.load_state_dict({"state": state["state"], "param_groups": groups + state["param_groups"][len(groups):]})
-    except (ValueError, KeyError) as error:
+        for group, mine in zip(groups, optimizer.param_groups, strict=False):  # their number is load_state_dict's to check
+            group.update({key: tuple(group[key]) for key in group if isinstance(mine.get(key), tuple)})  # JSON has lists only
+        optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise UserError("optimizer", ours, f"the checkpoint's state does not fit ({error})") from None
 
 
@@ -205,14 +208,14 @@ def _architecture(value: object) -> dict:
     raise UserError("architecture", value, "needs a model's name, a number of classes and an input shape (c, h, w)")
 
 
-def _call(architecture: Mapping) -> dict:
-    return {"name": architecture["model"], "classes": architecture["classes"], "input_shape": tuple(architecture["input_shape"])}
+def _build(architecture: Mapping) -> nn.Module:
+    return models.build(architecture["model"], architecture["classes"], tuple(architecture["input_shape"]))
 
 
 def _skeleton(architecture: Mapping, edits: Iterable[Mapping]) -> nn.Module:
     """The model after its edits, without memory for its weights; UserError if it ever has more than MAX_PARAMETERS."""
     with torch.device("meta"):
-        model = models.build(**_call(architecture))
+        model = _build(architecture)
     for step in ([], *([edit] for edit in edits)):
         apply_edits(model, step)
         if sum(parameter.numel() for parameter in model.parameters()) > MAX_PARAMETERS:
@@ -237,8 +240,8 @@ def _require_fit(path: str | Path, state: Mapping[str, Tensor], model: nn.Module
         if tensor.dtype != mine.dtype and not (tensor.is_floating_point() and mine.is_floating_point()):
             raise UserError("checkpoint", str(path), f"{key!r} is {tensor.dtype}, in the network {mine.dtype}")
         if not _finite(tensor):
-            raise UserError("checkpoint", str(path), f"{key!r} has values that are not finite", "use a checkpoint from before the "
-                            "training diverged")
+            raise UserError("checkpoint", str(path), f"{key!r} has values that are not finite",
+                            "use a checkpoint from before the training diverged")
 
 
 def _optimizer_state(tensors: Mapping[str, Tensor], description: Mapping) -> dict:

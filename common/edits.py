@@ -133,8 +133,8 @@ def factorize(model: nn.Module, name: str, first: Tensor, core: Tensor, last: Te
     Conv2d: first [a, cin, k, k] or [a, cin, 1, 1]; core [r, a, k, k] or [r, a, 1, 1], or [r, a/g, k, k] for g groups
     (depthwise: [a, 1, k, k]); last [out, r, 1, 1]. The one of first and core with the layer's kernel takes its stride, padding
     and dilation; of two 1x1 kernels it is core. A 1x1 first without bias commutes with any padding. Linear: first [a, in],
-    core [r, a], last [out, r]. The bias stays, on last. Raises LayerError for other or grouped layers, UserError for shapes that do
-    not chain.
+    core [r, a], last [out, r]. The bias stays, on last. Raises LayerError for other or grouped layers, UserError for shapes
+    that do not chain.
     """
     weights = dict(zip(FACTORS, (first, core, last), strict=True))
     edit = {"op": "factorize", "module": name, "shapes": [list(weight.shape) for weight in weights.values()]}

@@ -61,8 +61,8 @@ def costs(model: nn.Module, input_shape: tuple[int, int, int], masks: Mapping[st
     """Count `model` on one image of `input_shape` (c, h, w), in evaluation mode, where the model lies (the meta device too,
     whose weights all count as kept). The model is left as it was.
 
-    masks: parameter name -> bool, True = kept; only "<layer>.weight" matters. Raises UserError for a mask that fits no parameter
-    of the model, LayerError where two layers share one weight.
+    masks: parameter name -> bool, True = kept; only "<layer>.weight" matters. Raises UserError for a mask that fits no
+    parameter of the model, LayerError where two layers share one weight.
     """
     layers, masks = prunable(model), masks or {}
     parameters = dict(model.named_parameters(remove_duplicate=False))

@@ -66,7 +66,7 @@ def channel_groups(model: nn.Module, example_input: Tensor, skip: Iterable[str] 
     named in `skip` produces. In a grouped convolution a unit is one channel of each of its groups.
 
     example_input: [batch, ...], something the network takes; only its shape matters. The model is left as it was. Raises
-    LayerError naming the layer where the coupling cannot be followed: reused layers, channels mixed by reshapes, unknown layers.
+    LayerError naming the layer where the coupling cannot be followed: reused or unknown layers, channels mixed by reshapes.
     """
     skip = set(skip)
     roots = prunable(model, skip)
@@ -195,7 +195,8 @@ def narrow(model: nn.Module, groups: Sequence[ChannelGroup], keep: Mapping[str, 
     """
     edits = []
     for (name, axis), gone in _removed(model, groups, keep).items():
-        edits.append({"op": "slice", "module": name, "axis": axis, "keep": [i for i, removed in enumerate(gone) if not removed]})
+        kept = [channel for channel, goes in enumerate(gone) if not goes]
+        edits.append({"op": "slice", "module": name, "axis": axis, "keep": kept})
     apply_edits(model, edits)
     return edits
 

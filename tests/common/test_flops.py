@@ -70,7 +70,8 @@ def test_published_totals(name, classes, shape, macs):
     assert costs(on_meta(name, classes, shape), shape).macs == macs
 
 
-@pytest.mark.parametrize(("name", "shape"), [("resnet20", CIFAR), ("mobilenet_v1:width=0.25", CIFAR), ("digits_cnn", (1, 8, 8))])
+@pytest.mark.parametrize(("name", "shape"), [
+    ("resnet20", CIFAR), ("mobilenet_v1:width=0.25", CIFAR), ("digits_cnn", (1, 8, 8))])
 def test_agrees_with_torch(name, shape):
     model = models.build(name, 10, shape, 0).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -1,4 +1,4 @@
-"""Narrowing against zeroing, by hand-written zeroing too; factorization against the layer; refusals of what cannot be followed."""
+"""Narrowing against zeroing (a hand-written one too), factorization against the layer, refusal of what cannot be followed."""
 
 import copy
 import json
@@ -130,7 +130,8 @@ def test_groups_of_the_digits_net():
     """The residual sum couples conv2 with conv4; pooling to 2x2 gives fc1 four inputs a channel; fc2 is the output."""
     groups = channel_groups(models.build("digits_cnn", 10, (1, 8, 8)), torch.zeros(1, 1, 8, 8))
     assert [(g.name, g.size) for g in groups] == [("conv1", 16), ("conv2", 32), ("conv3", 32), ("fc1", 64)]
-    assert members(groups[1]) == [("conv2", "out"), ("bn2", "out"), ("conv3", "in"), ("conv4", "out"), ("bn4", "out"), ("fc1", "in")]
+    assert members(groups[1]) == [("conv2", "out"), ("bn2", "out"), ("conv3", "in"), ("conv4", "out"), ("bn4", "out"),
+                                  ("fc1", "in")]
     assert groups[1].members[-1].map[3] == [12, 13, 14, 15]
 
 
@@ -248,8 +249,9 @@ CUT = {"op": "slice", "module": "0", "axis": "out", "keep": [0]}
 
 @pytest.mark.parametrize("edit", [
     [], {}, {"op": "drop"}, {**CUT, "module": "7"}, {**CUT, "module": ""}, {**CUT, "module": None}, {**CUT, "module": "2"},
-    {**CUT, "axis": "up"}, {**CUT, "module": "1", "axis": "in"}, {**CUT, "keep": []}, {**CUT, "keep": [4]}, {**CUT, "keep": [-1]},
-    {**CUT, "keep": [0, 0]}, {**CUT, "keep": [1, 0]}, {**CUT, "keep": [True]}, {**CUT, "keep": [0.0]}, {**CUT, "keep": "0"},
+    {**CUT, "axis": "up"}, {**CUT, "module": "1", "axis": "in"}, {**CUT, "keep": []}, {**CUT, "keep": [4]},
+    {**CUT, "keep": [-1]}, {**CUT, "keep": [0, 0]}, {**CUT, "keep": [1, 0]},
+    {**CUT, "keep": [True]}, {**CUT, "keep": [0.0]}, {**CUT, "keep": "0"},
     {**CUT, "keep": None}, {**CUT, "module": "3", "keep": [0]}, {**CUT, "module": "3", "axis": "in", "keep": [0, 1, 2]},
     {"op": "factorize", "module": "6", "shapes": [[1, 16], [1, 1]]}, {"op": "factorize", "module": "6", "shapes": None},
     {"op": "factorize", "module": "6", "shapes": [[2, 16], [1, 1], [3, 1]]},
