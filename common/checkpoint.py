@@ -152,8 +152,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
         raise UserError("optimizer", ours, f"the checkpoint holds the state of {state.get('class', 'none')}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for index, entries in state["state"].items():
-        if not 0 <= index < len(parameters) or any(torch.is_tensor(value) and value.ndim and value.shape != parameters[index].shape
-                                           for value in entries.values()):
+        shape = parameters[index].shape if 0 <= index < len(parameters) else None
+        if any(torch.is_tensor(value) and value.ndim and value.shape != shape for value in entries.values()):
             raise UserError("optimizer", ours, f"the checkpoint's state of parameter {index} does not fit the model")
     groups = copy.deepcopy(state["param_groups"])
     try:
