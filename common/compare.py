@@ -51,8 +51,8 @@ JOBS: dict[tuple[str, str], Job] = {
     # a public network trained on the original pixels, so it is tuned on the JPEG copy first
     ("cifar10-jpeg", "resnet20"): Job(
         Recipe(epochs=3, lr=0.02, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
-        Recipe(epochs=0.25, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
-        checkpoint="resnet20_cifar10", dataset_options="norm=imagenet"),
+        Recipe(epochs=0.1, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
+        checkpoint="resnet20_cifar10", sparsities=(0.5, 0.7, 0.8, 0.9, 0.95), dataset_options="norm=imagenet"),
 }
 FALLBACK = Job(_CIFAR_TRAIN, Recipe(epochs=2, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True))
 
@@ -106,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--epochs", type=float, help="epochs of fine-tuning a cell (default: by job)")
     p.add_argument("--train-epochs", type=float, help="epochs of dense training (default: by job)")
     p.add_argument("--num-samples", type=int, help="calibration examples (default: by job)")
+    p.add_argument("--threads", type=int, help="CPU threads (default: 1 for quick jobs, which gain nothing from more, else all)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     p.add_argument("--output-dir", default="runs", help="where runs are kept (default: runs)")
     p.add_argument("--dry-run", action="store_true", help="print the folders of the cells and stop")
@@ -121,7 +122,9 @@ def _main(arguments: argparse.Namespace) -> None:
     if arguments.print_folder:
         print(folder)
         return
-    from common import models, pipeline  # torch: not needed above
+    import torch  # not needed above, and slow to import
+
+    from common import models, pipeline
 
     choose("model", split_options(cells[0].model, "model")[0], models.MODELS)
     for cell in cells:
@@ -130,6 +133,10 @@ def _main(arguments: argparse.Namespace) -> None:
         for cell in cells:
             print(pipeline.cell_folder(cell))
         return
+    threads = arguments.threads or (1 if cells[0].scale == "quick" else torch.get_num_threads())
+    if threads < 1:
+        raise UserError("threads", threads, "must be at least 1")
+    torch.set_num_threads(threads)
     dense = pipeline.train(cells[0])
     print(f"dense {dense.spec['model']} on {dense.spec['dataset']}: test accuracy {100 * dense.accuracy['last']:.2f}%, "
           f"{dense.achieved['dense_params']:,} prunable weights, {dense.achieved['dense_macs']:,} MACs", flush=True)

@@ -26,7 +26,7 @@ def device(name: str = "auto") -> torch.device:
     try:
         chosen = torch.device(name)
         torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError):
         raise UserError("device", name, "not available here", "use --device cpu or auto") from None
     return chosen
 

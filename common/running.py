@@ -1,0 +1,60 @@
+"""What a long computation needs around it: a folder of its own, and a clock."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from common import distributed, machine
+from common.errors import UserError
+
+
+class Timer:
+    """Seconds per named phase, and the peak memory since it was made."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        machine.reset_peak_memory()
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the block's duration to `<name>_s`."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[f"{name}_s"] = self.seconds.get(f"{name}_s", 0.0) + time.perf_counter() - start
+
+    def report(self) -> dict[str, float]:
+        """For Record.timing."""
+        return {name: round(s, 4) for name, s in self.seconds.items()} | {"peak_rss_mb": round(machine.peak_memory_mb(), 1)}
+
+
+@contextlib.contextmanager
+def claim(folder: Path) -> Iterator[None]:
+    """Hold `folder` for this process; the kernel lets go of it however the process ends. Half-written files of a killed
+    predecessor are removed. Under torchrun the first process holds it for all."""
+    if distributed.rank():
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = (folder / ".lock").open("w")
+    except OSError as error:
+        raise UserError("output_dir", folder.name, f"cannot be written ({error.strerror})", "choose another --output-dir") from None
+    with handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise UserError("output_dir", folder.name, "another process is computing this cell",
+                            "wait for it, or choose another --output-dir") from None
+        for orphan in folder.glob(".*"):
+            if orphan.name != ".lock":
+                orphan.unlink()
+        yield
