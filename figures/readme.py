@@ -1,0 +1,76 @@
+"""python -m figures.readme: write the comparison tables of README.md from the committed records, between their markers.
+
+A block starts with `<!-- compare: NAME -->`, where figures/results/NAME holds the records, and ends with `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from common.errors import UserError
+from common.record import read_all
+from figures.compare import write_file
+from figures.records import Comparison, Row, gather
+
+ROOT = Path(__file__).resolve().parent.parent
+BLOCK = re.compile(r"(<!-- compare: (\S+) -->\n).*?(<!-- end -->)", re.S)
+UNITS = {"sparsity": "weights removed", "unit_ratio": "units removed"}
+
+
+def cell(row: Row | None) -> str:
+    """"38.2 → 95.5 ± 0.3": test accuracy in percent after pruning and after fine-tuning, mean and spread over the seeds."""
+    if row is None or not row.runs:
+        return "not run"
+    pruned, tuned = row.stat("accuracy_pruned"), row.stat("accuracy_finetuned")
+    text = "?" if pruned.mean is None else f"{100 * pruned.mean:.1f}"
+    if tuned.mean is not None:
+        text += f" → {100 * tuned.mean:.1f}" + ("" if tuned.std is None else f" ± {100 * tuned.std:.1f}")
+    return text
+
+
+def table(comparison: Comparison) -> str:
+    """Methods down, amounts across, one Markdown table a unit of removal."""
+    dense = comparison.dense
+    accuracy = "?" if dense["accuracy"] is None else f"{100 * dense['accuracy']:.2f}%"
+    lines = [f"{dense['model']} on {dense['dataset']}, dense accuracy {accuracy}; test accuracy in percent after pruning → after "
+             f"fine-tuning ({dense['finetune']}), mean ± sample standard deviation of {len(comparison.seeds)} seeds; scale {dense['scale']}.", ""]
+    for unit, words in UNITS.items():
+        rows = {(row.method, row.amount): row for row in comparison.rows if row.unit == unit}
+        amounts, methods = sorted({a for _, a in rows}), dict.fromkeys(m for m, _ in rows)
+        if not rows:
+            continue
+        lines.append(f"| {words} | " + " | ".join(f"{100 * a:g}%" for a in amounts) + " |")
+        lines.append("| --- |" + " ---: |" * len(amounts))
+        for method in methods:
+            label = next(row.label for (m, _), row in rows.items() if m == method)
+            lines.append(f"| {label} | " + " | ".join(cell(rows.get((method, a))) for a in amounts) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def render(text: str, results: Path) -> str:
+    """`text` with every block's content made anew. Raises UserError when a block names no records."""
+    def block(match: re.Match) -> str:
+        folder = results / match[2]
+        if not folder.is_dir():
+            raise UserError("README.md", match[2], "names no folder of records", f"see {results.name}/")
+        return match[1] + table(gather(read_all(folder))) + match[3]
+    return BLOCK.sub(block, text)
+
+
+def main() -> int:
+    """Rewrite README.md in place; returns the exit status."""
+    path = ROOT / "README.md"
+    try:
+        text = render(path.read_text(encoding="utf-8"), ROOT / "figures" / "results")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    write_file(path, text.encode())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
