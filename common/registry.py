@@ -27,6 +27,15 @@ METHODS: dict[str, Method] = {
     "magnitude-global": Method("common.baselines:magnitude", "Magnitude, global", "weights", preset={"scope": "global"}),
     "obd-layer": Method("common.baselines:obd", "Diagonal-Fisher OBD, per layer", "weights", preset={"scope": "layer"}),
     "obd-global": Method("common.baselines:obd", "Diagonal-Fisher OBD, global", "weights", preset={"scope": "global"}),
+    "l-obs": Method("lobs.method:prune", "L-OBS", "weights", "lobs", {"update": "triangular", "scope": "layer"}),
+    "l-obs-joint": Method("lobs.method:prune", "L-OBS, joint optimum", "weights", "lobs", {"update": "joint", "scope": "layer"}),
+    "l-obs-ours": Method("lobs.method:prune", "L-OBS, joint, re-scored, pruned inputs, one budget", "weights", "lobs",
+                         {"update": "joint", "scope": "global", "inputs": "pruned", "damping": 1e-3, "relative": True}),
+    "woodfisher": Method("woodfisher.method:prune", "WoodFisher, global", "weights", "woodfisher", {"scope": "global"}),
+    "woodfisher-layer": Method("woodfisher.method:prune", "WoodFisher, per layer", "weights", "woodfisher", {"scope": "layer"}),
+    "woodfisher-flops": Method("woodfisher.flops_aware:prune", "WoodFisher, FLOPs-aware", "weights", "woodfisher"),
+    "woodtaylor": Method("woodfisher.woodtaylor:prune", "WoodTaylor", "weights", "woodfisher", {"scope": "global"}),
+    "kfac-prune": Method("woodfisher.kfac:prune", "K-FAC pruning", "weights", "woodfisher", {"scope": "global"}),
 }
 
 

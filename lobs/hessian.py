@@ -1,0 +1,220 @@
+"""The layer-wise problem of L-OBS (Dong et al. 2017, Sec. 3): inputs, Hessian, wanted output and error of each layer.
+
+For a layer with weights W [out, in] (a last column holds the bias, whose input is 1) that should answer inputs x with outputs z,
+    E(W') = (1/2n) Σ ‖W'x − z‖² = ½ tr(W'ΨW'ᵀ) − tr(W'Bᵀ) + ½ mean‖z‖²,    Ψ = (1/n) Σ xxᵀ,  B = (1/n) Σ zxᵀ
+is exact, and Ψ its Hessian for every output unit (Eq. 9). n counts inputs: examples × output positions. With the dense network's
+own inputs B = WΨ, and E is ½ tr(δΨδᵀ). With inputs from a network pruned before this layer (our option), z is still the dense
+network's output. Statistics stream: memory does not grow with the number of examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from common import layers as L
+from common.capture import capture
+from common.data import rebatch
+from common.errors import NumericalError, UserError
+from common.fisher.kron import input_moment, second_moment
+from common.fisher.shared import DenseMatrix, LowRankMatrix, Matrix
+
+WIDE = 8_192           # wider layers keep their inputs themselves while those are fewer than the width: AlexNet's and VGG's first fc
+RIDGE_STEPS = 10       # times a singular Hessian's ridge may be raised tenfold
+
+
+@dataclass
+class LayerStatistics:
+    """Sums over the inputs of one layer. moment: Σ xxᵀ [groups, in, in], or None while `rows` holds the inputs themselves.
+    wanted: Σ zxᵀ [groups, out, in] and energy Σ ‖z‖² [groups] where z comes from another network than x."""
+
+    module: nn.Module
+    bias: bool
+    count: int = 0
+    moment: Tensor | None = None
+    rows: list[Tensor] = field(default_factory=list)
+    wanted: Tensor | None = None
+    energy: Tensor | None = None
+
+    @torch.no_grad()
+    def add(self, x: Tensor, dense: tuple[nn.Module, Tensor] | None = None) -> None:
+        """Take in a batch x of the layer's inputs; dense: the layer and the inputs whose outputs are wanted, if they differ."""
+        positions = L.inputs(self.module, x[:1].to("meta")).shape[2]
+        self.count += len(x) * positions
+        width = self.module.weight[0].numel() + self.bias
+        if width > WIDE and self.moment is None and self.count < width:
+            self.rows.append(L.inputs(self.module, x, self.bias).transpose(0, 1).flatten(1, 2).clone())
+        elif self.moment is None:
+            self.moment = sum((second_moment(rows[None]) for rows in self.rows), input_moment(self.module, x, self.bias))
+            self.rows = []
+        else:
+            self.moment += input_moment(self.module, x, self.bias)
+        if dense is not None:
+            seen = L.inputs(self.module, x, self.bias).transpose(0, 1).flatten(1, 2).double()
+            z = L.inputs(dense[0], dense[1], self.bias).transpose(0, 1).flatten(1, 2).double() @ weights(dense[0], self.bias).mT
+            wanted, energy = z.mT @ seen, z.square().sum((1, 2))
+            self.wanted, self.energy = (wanted, energy) if self.wanted is None else (self.wanted + wanted, self.energy + energy)
+
+    def check(self, name: str) -> None:
+        """Raises NumericalError naming the layer where it saw something that is not a finite number."""
+        if not all(torch.isfinite(t).all() for t in (*self.rows, self.moment, self.wanted) if t is not None):
+            raise NumericalError(name, "its inputs are not finite", "check the data and the checkpoint")
+
+
+@dataclass
+class LayerProblem:
+    """One group of a layer: target [out, in] minimises E + ½ρ‖W' − W‖², whose curvature is `matrix` = Ψ + ρI for every row.
+    With the layer's own inputs the target is W itself."""
+
+    target: Tensor
+    matrix: Matrix
+    ridge: float
+    wanted: Tensor
+    energy: float
+    dead: Tensor       # inputs that were always zero, bool [in]
+
+    @classmethod
+    def of(cls, name: str, W: Tensor, seen: LayerStatistics, g: int, damping: float, relative: bool) -> LayerProblem:
+        """Ridge ρ = damping (× mean diagonal of Ψ, if relative), raised tenfold until F has a Cholesky factor."""
+        rows, moment = (torch.cat([r[g] for r in seen.rows]), None) if seen.rows else (None, seen.moment[g] / seen.count)
+        diagonal = rows.double().square().mean(0) if moment is None else moment.diagonal()
+        ridge = damping * (float(diagonal.mean()) or 1.0) if relative else damping
+        for raised in range(RIDGE_STEPS + 1):
+            try:
+                matrix = LowRankMatrix(rows, ridge, name) if moment is None else DenseMatrix(moment, ridge, name)
+                break
+            except NumericalError:
+                if raised == RIDGE_STEPS:
+                    raise
+                ridge *= 10
+        if seen.wanted is None:
+            wanted = matrix.times(W) - ridge * W
+            return cls(W, matrix, ridge, wanted, float((wanted * W).sum()), diagonal == 0)
+        wanted = seen.wanted[g] / seen.count
+        return cls(matrix.solve(wanted + ridge * W), matrix, ridge, wanted, float(seen.energy[g]) / seen.count, diagonal == 0)
+
+    def error(self, W: Tensor) -> float:
+        """E(W'): half the mean squared distance of the layer's output to the wanted one, in squared units of that output."""
+        delta = W - self.target
+        moved = self.matrix.times(delta) - self.ridge * delta
+        residual = self.matrix.times(self.target) - self.ridge * self.target - self.wanted  # zero with the layer's own inputs
+        rest = 0.5 * (self.energy + float((self.target * (residual - self.wanted)).sum()))
+        return max(0.0, 0.5 * float((moved * delta).sum()) + float((residual * delta).sum()) + rest)
+
+
+@dataclass
+class Layer:
+    """A layer as its pruning sees it: one problem a group, and which weights [groups, out, in] earlier prunings kept."""
+
+    name: str
+    module: nn.Module
+    problems: list[LayerProblem]
+    kept: Tensor
+    bias: bool          # the last column is the bias
+    prune_bias: bool    # and may go
+
+    @classmethod
+    def of(cls, name: str, seen: LayerStatistics, options: object, masks: Mapping[str, Tensor] | None) -> Layer:
+        """From a layer's statistics; of the options: damping, relative, prune_bias. Raises NumericalError naming the layer."""
+        W, masks = weights(seen.module, seen.bias), masks or {}
+        problems = [LayerProblem.of(name, W[g], seen, g, options.damping, options.relative) for g in range(len(W))]
+        layer = cls(name, seen.module, problems, torch.ones_like(W, dtype=torch.bool), seen.bias, options.prune_bias)
+        if f"{name}.weight" in masks:
+            layer.kept[..., :W.shape[2] - seen.bias] = L.to_matrix(seen.module, masks[f"{name}.weight"])
+        if f"{name}.bias" in masks:
+            layer.kept[..., -1] = masks[f"{name}.bias"].reshape(W.shape[:2])
+        return layer
+
+    def target(self) -> Tensor:
+        """The weights that are pruned, [groups, out, in]."""
+        return torch.stack([problem.target for problem in self.problems])
+
+    def inverse_diagonal(self) -> Tensor:
+        """diag (Ψ + ρI)⁻¹ for every weight, [groups, out, in]."""
+        return torch.stack([problem.matrix.diagonal().expand_as(problem.target) for problem in self.problems])
+
+    def dead(self) -> Tensor:
+        """Weights whose input was always zero, [groups, 1, in]."""
+        return torch.stack([problem.dead for problem in self.problems])[:, None]
+
+    def error(self, new: Tensor) -> float:
+        """The layer's error E, groups added up."""
+        return sum(problem.error(w) for problem, w in zip(self.problems, new, strict=True))
+
+    def energy(self) -> float:
+        """½ mean‖z‖² of the wanted output: the error of a layer that answers zero."""
+        return 0.5 * sum(problem.energy for problem in self.problems)
+
+    def free(self, values: Tensor) -> Tensor:
+        """The columns that may go."""
+        return values[..., :-1] if self.bias and not self.prune_bias else values
+
+    def cut(self, kept: Tensor, free: Tensor) -> Tensor:
+        """`kept` with its free columns replaced."""
+        return torch.cat([free, kept[..., free.shape[2]:]], 2)
+
+    @property
+    def total(self) -> int:
+        """How many weights may go."""
+        return self.free(self.kept).numel()
+
+    def share(self, kept: Tensor) -> float:
+        """Kept fraction of those."""
+        return float(self.free(kept).double().mean())
+
+    def masks(self, kept: Tensor) -> dict[str, Tensor]:
+        """Masks by parameter name; the bias has one only if it may go."""
+        found = {f"{self.name}.weight": L.to_weight(self.module, kept[..., :kept.shape[2] - self.bias])}
+        return found | ({f"{self.name}.bias": kept[..., -1].flatten()} if self.bias and self.prune_bias else {})
+
+    def note(self, new: Tensor, kept: Tensor) -> str:
+        """What was done, for the record: predicted layer error, absolute and relative to the output, ridge and dead inputs."""
+        error, dead, ridge = self.error(new), self.dead(), max(problem.ridge for problem in self.problems)
+        return (f"{self.name}: kept {100 * self.share(kept):.3g}%, predicted layer error {error:.4g}, relative to the output "
+                f"{error / (self.energy() or 1):.4g}, ridge {ridge:.3g}"
+                + (f", {int(dead.sum())} of {dead.numel()} inputs dead" if dead.any() else ""))
+
+
+def layer_statistics(model: nn.Module, calibration: Iterable, layers: dict[str, nn.Module], bias: bool, batch_size: int,
+                     dense: nn.Module | None = None) -> dict[str, LayerStatistics]:
+    """Statistics of every layer of `layers` in one pass over the calibration data; `dense`: whose outputs are wanted.
+
+    Raises UserError without data, NumericalError for inputs that are not finite, LayerError for a layer without any input.
+    """
+    device = next(model.parameters()).device
+    result = {name: LayerStatistics(module, bias and module.bias is not None) for name, module in layers.items()}
+    originals = {name: dense.get_submodule(name) for name in layers} if dense is not None else {}
+    seen = False
+    for x, _ in rebatch(calibration, batch_size):
+        with capture(model, layers, gradients=False) as tape:
+            tape.forward(x.to(device))
+            for name, statistics in result.items():
+                if dense is None:
+                    statistics.add(tape.input(name))
+                    continue
+                with capture(dense, originals, gradients=False) as other:
+                    other.forward(x.to(device))
+                    statistics.add(tape.input(name), (originals[name], other.input(name)))
+        seen = True
+    if not seen:
+        raise UserError("calibration", 0, "no batch was seen", "give at least one example")
+    for name, statistics in result.items():
+        statistics.check(name)
+    return result
+
+
+def weights(module: nn.Module, bias: bool) -> Tensor:
+    """A layer's weights as [groups, out, in (+1 with the bias)], float64."""
+    W = L.to_matrix(module, module.weight.detach()).double()
+    return torch.cat([W, module.bias.detach().double().reshape(*W.shape[:2], 1)], 2) if bias else W
+
+
+@torch.no_grad()
+def write(module: nn.Module, W: Tensor, bias: bool) -> None:
+    """The inverse of `weights`."""
+    module.weight.copy_(L.to_weight(module, W[..., :-1] if bias else W))
+    if bias:
+        module.bias.copy_(W[..., -1].flatten())

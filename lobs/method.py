@@ -1,0 +1,129 @@
+"""L-OBS (Dong, Chen & Pan 2017, arXiv:1705.07565): prune each layer by the second-order surgeon of its own output error.
+
+Letters as in the paper: Ψ the Hessian that every output unit shares, L_q the sensitivity. Uses lobs.hessian (Ψ and the layer's
+error), common.fisher.shared (Ψ's inverse), common.obs (Eq. 6 and the updates), lobs.choose (how much of each layer). Beyond the
+paper, and ours: update="joint", rescore, inputs="pruned", scope="global", relative damping. Deviations: README.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common import layers as L
+from common import masks as M
+from common import obs
+from common.errors import UserError, choose
+from common.fisher.shared import SharedRows
+from common.pruned import Pruned
+from common.select import select
+from lobs.choose import divide, inflection, shares, tolerated
+from lobs.hessian import Layer, layer_statistics, write
+
+CURVE_STEPS, CURVE_LEAST = 24, 2e-3  # the pruning along which scope="global" measures each layer's error
+
+
+@dataclass(frozen=True)
+class Options:
+    """`amount` is what each layer loses at stop="ratio", and the most it may lose at the other stops."""
+
+    update: str = "triangular"    # the released code: one weight after the other with a fixed Ψ⁻¹. Ours: joint
+    damping: float = 1e-6         # 1/α, α in [1e4, 1e8] (Sec. 3.4.1); the released code's α is 1e6
+    relative: bool = False        # ours: damping in units of Ψ's mean diagonal
+    bias: bool = True             # the bias is a weight whose input is 1 (released code)
+    prune_bias: bool = False      # the released code lets biases go too, and counts them
+    scope: str = "layer"          # Sec. 3.4.1: every layer by itself. Ours: global, one budget divided by relative error
+    stop: str = "ratio"           # ratio (Sec. 4.1) | tolerance (Step 5) | inflection (Sec. 3.4.1)
+    epsilon: float = 0.0          # tolerance on √L_q, in units of the layer's output (Step 5)
+    rescore: int = 0              # ours: this many steps, each scored by the inverse restricted to what is left
+    inputs: str = "dense"         # Sec. 3.2: the dense network's. Ours: pruned, those behind the layers pruned before
+    batch_size: int = 256         # examples a pass; a matter of memory alone
+    skip: tuple[str, ...] = ()    # layers left as they are
+
+    def __post_init__(self):
+        for name, known in (("update", obs.UPDATES), ("scope", ("layer", "global")), ("stop", ("ratio", "tolerance", "inflection")),
+                            ("inputs", ("dense", "pruned"))):
+            choose(name, getattr(self, name), known)
+        if self.rescore and self.update != "joint":
+            raise UserError("rescore", self.rescore, "needs the joint optimum at every step", "use --update joint")
+        if self.scope == "global" and self.stop != "ratio":
+            raise UserError("stop", self.stop, "is a rule for single layers", "use --scope layer")
+
+
+def sensitivity(layer: Layer, weights: Tensor, inverse_diagonal: Tensor) -> Tensor:
+    """L_q = ½ Θ_q² / [Ψ⁻¹]_qq (Eq. 6), [groups, out, in]; zero behind a dead input, so that those weights go first."""
+    return obs.score(weights, inverse_diagonal).masked_fill(layer.dead(), 0.0)
+
+
+def refit(layer: Layer, kept: Tensor) -> tuple[Tensor, Tensor]:
+    """The joint optimum over the kept weights, and the diagonal of each unit's inverse restricted to them."""
+    parts = [p.matrix.refit(p.target, k) for p, k in zip(layer.problems, kept, strict=True)]
+    return torch.stack([new for new, _ in parts]), torch.stack([diagonal for _, diagonal in parts])
+
+
+def prune_layer(layer: Layer, removed: float, options: Options) -> tuple[Tensor, Tensor]:
+    """(new weights, kept), [groups, out, in]: Steps 3-5 with all output units ranked together; `removed` in the end."""
+    kept = layer.kept
+    new, inverse = refit(layer, kept) if options.rescore and not kept.all() else (layer.target(), layer.inverse_diagonal())
+    for share in shares(layer.share(kept), 1 - removed, max(1, options.rescore)):
+        scores = sensitivity(layer, new, inverse)
+        kept = layer.cut(kept, select({layer.name: layer.free(scores)}, 1 - share, "layer", {layer.name: layer.free(kept)})[layer.name])
+        if options.rescore:
+            new, inverse = refit(layer, kept)
+    if options.rescore:
+        return new, kept
+    moved = [obs.update(p.target.flatten(), SharedRows(p.matrix, len(p.target)), ~k.flatten(), options.update, s.flatten(), layer.name)[0]
+             for p, k, s in zip(layer.problems, kept, scores, strict=True)]
+    return layer.target() + torch.stack(moved).reshape(kept.shape), kept
+
+
+def error_curve(layer: Layer) -> list[tuple[float, float]]:
+    """(kept fraction, layer error over layer energy) along a re-scored joint pruning of the layer."""
+    points, joint = [(1.0, 0.0)], Options(update="joint", rescore=1)
+    for share in shares(1.0, CURVE_LEAST, CURVE_STEPS):
+        if 1 < share * layer.total < layer.share(layer.kept) * layer.total:
+            new, layer.kept = prune_layer(layer, 1 - share, joint)
+            points.append((share, layer.error(new) / (layer.energy() or 1.0)))
+    return points
+
+
+def stopping(layer: Layer, most: float, options: Options) -> float:
+    """The fraction that the layer loses by the options' rule, at most `most` and at least what it has lost already."""
+    if options.stop == "ratio":
+        return most
+    scores = layer.free(sensitivity(layer, layer.target(), layer.inverse_diagonal()))
+    found = tolerated(scores, options.epsilon) if options.stop == "tolerance" else inflection(scores)
+    return max(min(found, most), 1 - layer.share(layer.kept))
+
+
+def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, float], options: Options,
+          generator: torch.Generator, masks: M.Masks | None = None) -> Pruned:
+    """The network with `amount` (one fraction, or one a layer) of its layers' weights removed; nothing in it is random."""
+    calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
+    modules = L.prunable(model, options.skip)
+    fractions = dict(amount) if isinstance(amount, Mapping) else dict.fromkeys(modules, amount)
+    if set(fractions) != set(modules):
+        raise UserError("sparsity", min(set(fractions) ^ set(modules)), "names no layer, or a layer has no fraction")
+    statistics = layer_statistics(model, calibration, modules, options.bias, options.batch_size)          # Steps 1 and 2
+    if options.scope == "global":
+        if isinstance(amount, Mapping):
+            raise UserError("scope", options.scope, "divides one fraction over the layers", "use --scope layer")
+        layers = [Layer.of(name, seen, options, masks) for name, seen in statistics.items()]
+        fractions = divide({layer.name: error_curve(layer) for layer in layers}, {layer.name: layer.total for layer in layers}, amount)
+    result = Pruned(copy.deepcopy(model))
+    for name, fraction in fractions.items():
+        seen = statistics.pop(name)
+        module = result.model.get_submodule(name)
+        if options.inputs == "pruned":
+            seen = layer_statistics(result.model, calibration, {name: module}, options.bias, options.batch_size, dense=model)[name]
+        layer = Layer.of(name, seen, options, masks)
+        new, kept = prune_layer(layer, stopping(layer, fraction, options), options)                       # Steps 3 to 5
+        write(module, new, layer.bias)
+        result.masks |= layer.masks(kept)
+        result.notes.append(layer.note(new, kept))
+    M.apply(result.model, result.masks)
+    return result

@@ -1,0 +1,9 @@
+"""L-OBS: prune the cells of its tables and figures. `--list` shows the cells, `--help` the flags."""
+
+import sys
+
+from common.cli import run
+from lobs.experiments import FIGURES, TABLES
+
+if __name__ == "__main__":
+    sys.exit(run("lobs", "prune", TABLES, FIGURES))
