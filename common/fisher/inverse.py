@@ -39,6 +39,7 @@ class BlockFisher:
         self.count, self.size = rows.shape
         self.chunk = min(chunk or self.size, self.size)
         self._last: tuple[slice, tuple[Tensor, Tensor, bool]] | None = None
+        self._diagonal: Tensor | None = None
 
     # -- blocks ---------------------------------------------------------------------------------------------------------
 
@@ -86,7 +87,12 @@ class BlockFisher:
     # -- what obs.py asks -----------------------------------------------------------------------------------------------
 
     def diagonal(self) -> Tensor:
-        """diag F⁻¹, [d], float64."""
+        """diag F⁻¹, [d], float64; kept, for a statistic and an update both ask for it."""
+        if self._diagonal is None:
+            self._diagonal = self._inverse_diagonal()
+        return self._diagonal
+
+    def _inverse_diagonal(self) -> Tensor:
         parts = []
         for where, size in self._groups():
             G, factor, dual = self._factored(where, size)
