@@ -1,0 +1,109 @@
+"""Which Fisher: gradient rows of chosen layers, cut into the blocks that are inverted (WoodFisher Secs. 2, 3.2, 5.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common import layers as L
+from common.errors import NumericalError, UserError, choose
+from common.fisher.inverse import BlockFisher
+from common.fisher.rows import gradient_rows
+from common.obs import Curvature
+
+NETWORK = "network"
+ROWS = 100  # m where neither m nor b is said: the least that Sec. 3.2 calls typical
+
+
+@dataclass(frozen=True)
+class FisherOptions:
+    """How the Fisher is estimated and inverted. Of m and b, what is left open follows from the calibration data."""
+
+    fisher: str = "empirical"       # true labels (Sec. 2); "sampled" is Table 8's other column
+    fisher_batch_size: int | None = None  # b, examples averaged into a row: 1 or 50 for ResNet-20, 100 to 2400 on ImageNet (Table S1)
+    num_rows: int | None = None     # m, outer products: 1,000 for ResNet-20 (Sec. 5.1), "typically between 100 to 400" (Sec. 3.2)
+    damping: float = 1e-5           # λ, "set to 1e-5 in all the experiments" (S1.2)
+    chunk: int | str | None = None  # None: a block a layer (Fig. 3a); 1,000 to 10,000 on ImageNet. Ours: "network", one block over all
+    skip: tuple[str, ...] = ()      # layers left dense
+
+    def __post_init__(self):
+        choose("fisher", self.fisher, ("empirical", "sampled"))
+        if not self.damping > 0:
+            raise UserError("damping", self.damping, "must be positive", "the paper's is 1e-5")
+        for name in ("fisher_batch_size", "num_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(name, value, "must be at least 1")
+        if isinstance(self.chunk, str):
+            choose("chunk", self.chunk, (NETWORK,))
+        elif self.chunk is not None and self.chunk < 1:
+            raise UserError("chunk", self.chunk, "must be at least 1", f"give a block size, {NETWORK!r}, or nothing for a block a layer")
+
+
+@dataclass
+class Part:
+    """A curvature and the layers whose flattened weights, one after the other, it is over."""
+
+    layers: dict[str, nn.Module]
+    curvature: Curvature
+
+    def flat(self, tensors: Mapping[str, Tensor]) -> Tensor:
+        """Tensors by layer name as this part's flat vector [d]."""
+        return torch.cat([tensors[name].flatten() for name in self.layers])
+
+    def split(self, vector: Tensor) -> dict[str, Tensor]:
+        """The inverse of `flat`: tensors by layer name, weight-shaped."""
+        pieces = vector.split([module.weight.numel() for module in self.layers.values()])
+        return {name: piece.reshape(module.weight.shape) for (name, module), piece in zip(self.layers.items(), pieces, strict=True)}
+
+
+def count(calibration: Iterable) -> int:
+    """Number of examples in the loader; a DataLoader is asked, anything else is gone through."""
+    batches = getattr(calibration, "batch_sampler", None)
+    return sum(map(len, batches if batches is not None else (y for _, y in calibration)))
+
+
+def rows_of(calibration: Iterable, options: FisherOptions) -> tuple[int, int]:
+    """(m, b): as the options say, else all the data in `ROWS` rows. Raises UserError where the data is too little."""
+    examples, m, b = count(calibration), options.num_rows, options.fisher_batch_size
+    if m is None:
+        m = min(ROWS, examples) if b is None else examples // b
+    b = b or max(1, examples // max(m, 1))
+    if m < 1 or m * b > examples:
+        raise UserError("num_rows" if options.num_rows else "fisher_batch_size", options.num_rows or b,
+                        f"{max(m, 1)} rows of {b} examples take {max(m, 1) * b}, the calibration data has {examples}",
+                        "raise --num-samples, or lower --fisher-batch-size or num_rows")
+    return m, b
+
+
+def fisher_parts(model: nn.Module, calibration: Iterable, options: FisherOptions, generator: torch.Generator,
+                 masks: Mapping[str, Tensor] | None = None) -> list[Part]:
+    """F̂ = λI + (1/m) Σ ∇∇ᵀ (Eq. 1) of every layer, or of all layers together; rows of weights that `masks` removed are zero.
+
+    Raises UserError for too little data, NumericalError for gradients that are not finite or all zero.
+    """
+    layers, (m, b) = L.prunable(model, options.skip), rows_of(calibration, options)
+    whole = options.chunk == NETWORK
+    sizes = [module.weight.numel() for module in layers.values()]
+    like = next(iter(layers.values())).weight
+    together = like.new_empty(m, sum(sizes)) if whole else None
+    parts = together.split(sizes, 1) if whole else (like.new_empty(m, size) for size in sizes)
+    rows = gradient_rows(model, calibration, m, b, layers, options.fisher, generator=generator,
+                         out=dict(zip(layers, parts, strict=True)))
+    for name, gone in _removed(layers, masks):
+        rows[name][:, gone] = 0
+    if not any(part.any() for part in rows.values()):
+        raise NumericalError(next(iter(rows)), "every gradient is zero, here and in all other layers",
+                             "prune before the loss is exactly zero, or use fisher=sampled")
+    if whole:
+        return [Part(layers, BlockFisher(together, options.damping, name="the whole network"))]
+    return [Part({name: module}, BlockFisher(rows[name], options.damping, options.chunk, name)) for name, module in layers.items()]
+
+
+def _removed(layers: Mapping[str, nn.Module], masks: Mapping[str, Tensor] | None) -> Iterator[tuple[str, Tensor]]:
+    for name in layers:
+        if masks is not None and f"{name}.weight" in masks:
+            yield name, ~masks[f"{name}.weight"].flatten()

@@ -1,0 +1,83 @@
+"""WoodFisher (Singh & Alistarh 2020, arXiv:2004.14340): Optimal Brain Surgeon with the empirical Fisher, its inverse by Woodbury.
+
+Letters as in the paper: F̂ the empirical Fisher, ρ the pruning statistic, λ the dampening, m rows of b examples, blocks of c.
+Uses common.fisher.rows, common.fisher.inverse (Eq. 2 in low-rank form), common.obs (Eqs. 10, 11), common.select. Beyond the
+paper, and ours: update "joint" or "triangular", chunk="network". Deviations: README.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from common import layers as L
+from common import masks as M
+from common.errors import UserError
+from common.pruned import Pruned
+from common.schedule import levels
+from woodfisher.fisher import FisherOptions, fisher_parts
+from woodfisher.surgeon import SurgeonOptions, statistic, step
+
+Rank = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Options(FisherOptions, SurgeonOptions):
+    """Every field with the paper's value; the estimate in fisher.py, scope and update in surgeon.py."""
+
+    recompute: int = 0                  # R more estimates on the way to the target, without training (Fig. 4)
+    recompute_schedule: str = "linear"  # of the R + 1 levels; the released code's default
+
+    def __post_init__(self):
+        FisherOptions.__post_init__(self)
+        SurgeonOptions.__post_init__(self)
+        if self.recompute < 0:
+            raise UserError("recompute", self.recompute, "must not be negative")
+
+
+def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, float], options: Options,
+          generator: torch.Generator, masks: M.Masks | None = None) -> Pruned:
+    """A copy of `model` with `amount` of its weights removed (a fraction, or with scope="layer" one a layer).
+
+    calibration: (inputs, labels) batches of at least m · b training examples. masks: weights already removed, which stay so and
+    count. predicted_increase is ½ δᵀF̂δ of the update that was made, summed over recomputations.
+    """
+    return surgery(model, calibration, amount, options, generator, masks)
+
+
+def surgery(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, float], options: Options,
+            generator: torch.Generator, masks: M.Masks | None = None, rank: Rank = lambda scores: scores) -> Pruned:
+    """`prune` with the order of removal decided by `rank` of the statistics."""
+    calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
+    result = Pruned(copy.deepcopy(model), dict(masks or {}), predicted_increase=0.0)
+    M.apply(result.model, result.masks)
+    for level in _levels(amount, result, options):
+        parts = fisher_parts(result.model, calibration, options, generator, result.masks)  # F̂ = λI + (1/m) Σ ∇∇ᵀ (Eq. 1)
+        rho = statistic(parts)                                                             # ρ = w² / 2[F̂⁻¹] (Eq. 11)
+        result.masks, increase = step(result.model, parts, rank(rho), level, options, result.masks)  # δw (Eq. 10), masked
+        result.predicted_increase += increase
+        result.notes += [f"{name}: all gradients are zero; its weights score λw²/2" for name in _silent(parts)]
+    return result
+
+
+def _levels(amount: float | Mapping[str, float], result: Pruned, options: Options) -> list[float | dict[str, float]]:
+    """What is removed after each of the R + 1 estimates, from what is removed already to `amount`."""
+    removed = {name: 1 - float(mask.double().mean()) for name, mask in result.masks.items()}
+    steps, kind = options.recompute + 1, options.recompute_schedule
+    if isinstance(amount, Mapping):
+        each = {name: levels(steps, goal, min(goal, removed.get(f"{name}.weight", 0.0)), kind) for name, goal in amount.items()}
+        return [{name: goals[i] for name, goals in each.items()} for i in range(steps)]
+    layers = L.prunable(result.model, options.skip)
+    total = sum(module.weight.numel() for module in layers.values())
+    gone = sum(int((~result.masks[f"{name}.weight"]).sum()) for name in layers if f"{name}.weight" in result.masks)
+    least = max(removed.values(), default=0.0) if options.scope == "layer" else gone / total
+    return levels(steps, amount, min(amount, least), kind)
+
+
+def _silent(parts: list) -> list[str]:
+    """Layers without any gradient."""
+    return [name for part in parts if len(part.layers) == 1 and not part.curvature.rows.any() for name in part.layers]
