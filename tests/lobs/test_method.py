@@ -1,0 +1,281 @@
+"""L-OBS against its dense twins: Hessian, walk, optimum, errors predicted and measured, stopping rules and bad input."""
+
+import copy
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from common import masks as M
+from common.errors import LayerError, NumericalError, UserError
+from common.fisher.kron import input_hessian
+from lobs import hessian
+from lobs.choose import divide, inflection, shares, tolerated
+from lobs.hessian import Layer, layer_statistics
+from lobs.method import Options, prune
+from tests import toy
+from tests.lobs import reference
+
+RIDGE = 1e-3
+
+
+def equal(a, b, tolerance=1e-8):
+    torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance * float(b.abs().max()))
+
+
+def data(examples=24, shape=(2, 5, 5), seed=0):
+    return [toy.batch(examples // 3, shape, seed=seed + i) for i in range(3)]
+
+
+def mlp(sizes=(6, 5, 4, 3), seed=0):
+    layers = []
+    for a, b in zip(sizes, sizes[1:]):
+        layers += [nn.Linear(a, b), nn.ReLU()]
+    return toy.seeded(nn.Sequential(*layers[:-1]), seed)
+
+
+def ask(model, loader, amount, masks=None, **options):
+    return prune(model, loader, amount, Options(**{"damping": RIDGE} | options), toy.generator(), masks)
+
+
+def predicted(result, name):
+    """The layer error that the notes speak of."""
+    note = next(n for n in result.notes if n.startswith(f"{name}:"))
+    return float(re.search(r"predicted layer error ([\d.e+-]+)", note)[1])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", toy.CONVOLUTIONS)
+def test_the_layer_hessian_of_a_convolution_is_the_mean_over_its_patches(kind, bias):
+    model, loader = toy.conv_head(kind, bias=bias), data(shape=(2, 6, 6))
+    statistics = layer_statistics(model, loader, {"0": model[0]}, bias, 5)["0"]
+    rows = reference.rows_of(model[0], torch.cat([x for x, _ in loader]), bias)
+    equal(statistics.moment / statistics.count, reference.hessian(rows))
+    equal(input_hessian(model, loader, bias=bias)["0"], reference.hessian(rows))
+
+
+def test_its_inverse_is_the_papers_recursion_from_alpha():
+    g = toy.generator(1)
+    rows = torch.randn(30, 7, generator=g, dtype=torch.float64)
+    for alpha in (1e4, 1e6):
+        layer = hessian.DenseMatrix(rows.T @ rows / 30, 1 / alpha)
+        equal(layer.inverse, reference.woodbury(rows, alpha), 1e-6)
+
+
+@pytest.mark.parametrize("amount", [0.3, 0.7, 0.9])
+def test_paper_mode_is_the_walk_over_one_ranked_list_with_the_dense_networks_inputs(amount):
+    model, loader = mlp(), data(shape=(6,))
+    result = ask(model, loader, amount)
+    x = torch.cat([x for x, _ in loader])
+    for i, module in enumerate(model):
+        if isinstance(module, nn.Linear):
+            rows, W = reference.rows_of(module, x, True)[0], reference.matrix_of(module, True)[0]
+            total = module.weight.numel()
+            truth = reference.paper_layer(rows, W, RIDGE, round(amount * total), W.shape[1] - 1)
+            new = reference.matrix_of(result.model[i], True)[0]
+            equal(new, truth)
+            assert int((result.model[i].weight == 0).sum()) == round(amount * total)
+            assert predicted(result, str(i)) == pytest.approx(reference.layer_error(rows, truth, rows @ W.T), rel=1e-3)
+        x = module(x).detach()
+
+
+@pytest.mark.parametrize("kind", toy.CONVOLUTIONS)
+@pytest.mark.parametrize("options", [{}, {"update": "joint"}, {"update": "joint", "rescore": 3}, {"update": "diagonal"}], ids=str)
+def test_predicted_layer_error_is_the_measured_one_exactly(kind, options):
+    """The layer is linear; strides, padding, dilation and groups included."""
+    model, loader = toy.conv_head(kind, bias=True), data(shape=(2, 6, 6))
+    x = torch.cat([x for x, _ in loader])
+    options = Options(damping=RIDGE, **options)
+    layer = Layer.of("0", layer_statistics(model, loader, {"0": model[0]}, True, 7)["0"], options, None)
+    result = prune(model, loader, 0.6, options, toy.generator())
+    new = reference.matrix_of(result.model[0], True)
+    measured = (model(x) - result.model(x)).detach().square().sum() / 2 / (len(x) * model[0](x)[0, 0].numel())
+    assert layer.error(new) == pytest.approx(float(measured), rel=1e-9)
+    assert layer.energy() == pytest.approx(float(model(x).detach().square().sum()) / 2 / (len(x) * model[0](x)[0, 0].numel()), rel=1e-9)
+    assert predicted(result, "0") == pytest.approx(float(measured), rel=1e-3)
+
+
+@pytest.mark.parametrize("rescore", [0, 4])
+def test_joint_is_least_squares_over_what_is_kept(rescore):
+    model, loader = mlp(), data(shape=(6,))
+    result = ask(model, loader, 0.5, update="joint", rescore=rescore)
+    x = torch.cat([x for x, _ in loader])
+    rows, W = reference.rows_of(model[0], x, True)[0], reference.matrix_of(model[0], True)[0]
+    kept = torch.cat([result.masks["0.weight"], torch.ones(5, 1, dtype=torch.bool)], 1)
+    equal(reference.matrix_of(result.model[0], True)[0], reference.best_layer(rows, rows @ W.T, W, kept, RIDGE))
+
+
+@pytest.mark.parametrize("update", ["joint"])
+def test_pruned_inputs_match_the_dense_layers_output_from_what_the_pruned_network_sees(update):
+    """Layer after layer: min ½ mean ‖W'x_pruned − W x_dense‖² + ½ρ‖W' − W‖²."""
+    model, loader = toy.small_net(), data()
+    result = ask(model, loader, 0.5, update=update, inputs="pruned", bias=True)
+    dense, seen = (torch.cat([x for x, _ in loader]) for _ in range(2))
+    for i, module in enumerate(model):
+        if isinstance(module, nn.Linear):
+            a, b = reference.rows_of(module, dense, True)[0], reference.rows_of(module, seen, True)[0]
+            W, new = reference.matrix_of(module, True)[0], reference.matrix_of(result.model[i], True)[0]
+            kept = torch.cat([result.masks[f"{i}.weight"], torch.ones(len(W), 1, dtype=torch.bool)], 1)
+            equal(new, reference.best_layer(b, a @ W.T, W, kept, RIDGE))
+            assert predicted(result, str(i)) == pytest.approx(reference.layer_error(b, new, a @ W.T), rel=1e-3)
+        dense, seen = module(dense).detach(), result.model[i](seen).detach()
+
+
+def test_each_of_our_options_lowers_the_error_it_is_for():
+    """Joint below the walk, re-scored below joint, on layer errors; the network's own error falls with pruned inputs."""
+    model, loader = mlp((12, 10, 8, 3)), data(120, (12,))
+    x = torch.cat([x for x, _ in loader])
+    walk, joint, again = (ask(model, loader, 0.6, **o) for o in ({}, {"update": "joint"}, {"update": "joint", "rescore": 8}))
+    for name in ("0", "2", "4"):
+        assert predicted(joint, name) <= predicted(walk, name)
+    assert sum(predicted(again, n) for n in "024") <= sum(predicted(joint, n) for n in "024")
+    behind = ask(model, loader, 0.6, update="joint", rescore=8, inputs="pruned")
+    apart = [float((r.model(x) - model(x)).square().mean()) for r in (walk, joint, behind)]
+    assert apart[2] < apart[1] < apart[0]
+
+
+def test_wide_layers_are_kept_as_their_inputs_and_answer_the_same(monkeypatch):
+    model, loader = mlp(), data(shape=(6,))
+    options = [{"update": u, "damping": 1e-2} for u in ("triangular", "joint")] + [{"update": "joint", "inputs": "pruned", "rescore": 3}]
+    few = [(x[:1], y[:1]) for x, y in loader]
+    for option in options:
+        truth = ask(model, few, 0.5, **option)
+        monkeypatch.setattr(hessian, "WIDE", 3)
+        wide = ask(model, few, 0.5, **option)
+        monkeypatch.undo()
+        for a, b in zip(wide.model.parameters(), truth.model.parameters()):
+            equal(a, b, 1e-6)
+    monkeypatch.setattr(hessian, "WIDE", 3)  # and as a matrix once the inputs outnumber the width
+    many = layer_statistics(model, loader, {"0": model[0]}, True, 4)["0"]
+    assert many.moment is not None and not many.rows
+    equal(many.moment / 24, reference.hessian(reference.rows_of(model[0], torch.cat([x for x, _ in loader]), True)))
+
+
+def test_memory_does_not_grow_with_the_number_of_examples():
+    model = mlp()
+    sizes = []
+    for examples in (30, 300):
+        s = layer_statistics(model, data(examples, (6,)), {"0": model[0]}, True, 10)["0"]
+        sizes.append(s.moment.numel() + sum(r.numel() for r in s.rows))
+    assert sizes[0] == sizes[1] == 49
+
+
+def test_what_was_pruned_stays_pruned_and_counts():
+    model, loader = mlp(), data(shape=(6,))
+    first = ask(model, loader, 0.4, update="joint")
+    second = ask(first.model, loader, 0.7, first.masks, update="joint", rescore=3, inputs="pruned")
+    assert M.nested(second.masks, first.masks)
+    assert all(int((~mask).sum()) == round(0.7 * mask.numel()) for mask in second.masks.values())
+    with pytest.raises(UserError, match="already removed"):
+        ask(second.model, loader, 0.5, second.masks)
+
+
+def test_one_budget_is_met_exactly_and_not_below_the_even_split():
+    model, loader = mlp((12, 10, 8, 3)), data(120, (12,))
+    total = sum(m.weight.numel() for m in model if isinstance(m, nn.Linear))
+    even, divided = (ask(model, loader, 0.6, update="joint", rescore=4, scope=s) for s in ("layer", "global"))
+    assert sum(int((~m).sum()) for m in divided.masks.values()) == round(0.6 * total)
+
+    def relative(result):
+        return sum(float(re.search(r"output ([\d.e+-]+)", n)[1]) for n in result.notes)
+    assert relative(divided) <= relative(even) * 1.02
+
+
+def test_division_finds_the_known_optimum():
+    """Errors a·kept⁻¹ on equal layers: at the optimum kept is in proportion to √a."""
+    shares_ = torch.logspace(0, -3, 400, dtype=torch.float64).tolist()
+    curves = {"a": [(k, 1 / k) for k in shares_], "b": [(k, 4 / k) for k in shares_]}
+    kept = {n: 1 - r for n, r in divide(curves, {"a": 10_000, "b": 10_000}, 0.85).items()}
+    assert kept["a"] == pytest.approx(0.1, rel=0.03) and kept["b"] == pytest.approx(0.2, rel=0.03)
+    assert round(10_000 * (kept["a"] + kept["b"])) == 3_000
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.floats(0.01, 1), st.floats(0.001, 1), st.integers(1, 20))
+def test_steps_fall_to_the_goal(before, ratio, steps):
+    path = shares(before, before * ratio, steps)
+    assert path[-1] == pytest.approx(before * ratio) and len(path) == steps
+    assert all(a >= b * (1 - 1e-12) for a, b in zip([before, *path], path))
+
+
+def test_stopping_by_tolerance_and_at_the_inflection_point():
+    scores = torch.tensor([0.0, 1.0, 4.0, 9.0, 400.0], dtype=torch.float64)
+    assert tolerated(scores, 2.0) == 0.6
+    assert inflection(scores) == 0.6  # √L = 0 1 2 3 20: the corner is the fourth point, which stays
+    assert inflection(torch.ones(9)) == 0.0
+    model, loader = mlp(), data(shape=(6,))
+    small, large = (ask(model, loader, 0.9, stop="tolerance", epsilon=e) for e in (1e-4, 1e9))
+    assert small.masks["0.weight"].all()
+    assert M.sparsity(large.masks) == pytest.approx(0.9, abs=0.03)  # what ε would remove altogether stops at the amount
+    with torch.no_grad():
+        for p in model.parameters():
+            p.pow_(3)  # heavy tails: few weights matter
+    found = ask(model, loader, 0.95, stop="inflection")
+    assert 0 < M.sparsity(found.masks) < 0.95
+
+
+def test_biases_may_go_when_asked_and_move_otherwise():
+    model, loader = mlp(), data(shape=(6,))
+    kept = ask(model, loader, 0.5)
+    assert not any(name.endswith("bias") for name in kept.masks) and not torch.equal(kept.model[0].bias, model[0].bias)
+    gone = ask(model, loader, 0.9, prune_bias=True)
+    assert int((~gone.masks["0.weight"]).sum() + (~gone.masks["0.bias"]).sum()) == round(0.9 * 35)
+    assert torch.equal(gone.model[0].bias == 0, ~gone.masks["0.bias"])
+    again = ask(gone.model, loader, 0.95, gone.masks, prune_bias=True)
+    assert M.nested(again.masks, gone.masks)
+    still = ask(model, loader, 0.5, bias=False)
+    assert torch.equal(still.model[0].bias, model[0].bias)
+
+
+def test_dead_inputs_go_first_and_are_told():
+    model, loader = mlp(), data(shape=(6,))
+    for x, _ in loader:
+        x[:, [1, 4]] = 0
+    result = ask(model, loader, 1 / 3)
+    assert not result.masks["0.weight"][:, [1, 4]].any() and result.masks["0.weight"].sum() == 20
+    assert "2 of 7 inputs dead" in result.notes[0] and predicted(result, "0") < 1e-20
+
+
+def test_a_singular_hessian_gets_a_larger_ridge_that_is_told():
+    model, loader = mlp(), [(torch.full((4, 6), 1e8, dtype=torch.float64), torch.zeros(4, dtype=torch.long))]
+    result = ask(model, loader, 0.5, damping=1e-9)
+    ridge = float(re.search(r"ridge ([\d.e+-]+)", result.notes[0])[1])
+    assert ridge > 1e-9 and all(torch.isfinite(p).all() for p in result.model.parameters())
+
+
+class Unused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.used, self.spare = nn.Linear(6, 3), nn.Linear(6, 3)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+def broken(value):
+    x, y = toy.batch(4, (6,))
+    x[0, 0] = value
+    return [(x, y)]
+
+
+BAD = [
+    ({"amount": 1.0}, UserError, "outside"), ({"amount": -0.1}, UserError, "outside"), ({"amount": {"0": 0.5}}, UserError, "layer"),
+    ({"amount": {"0": 0.5, "2": 0.5, "4": 2.0}}, UserError, "outside"), ({"loader": []}, UserError, "calibration"),
+    ({"loader": broken(float("nan"))}, NumericalError, "'0'.*not finite"), ({"loader": broken(float("inf"))}, NumericalError, "'0'"),
+    ({"options": {"damping": 0.0}}, UserError, "damping"), ({"options": {"damping": float("nan")}}, UserError, "damping"),
+    ({"options": {"stop": "tolerance"}}, UserError, "epsilon"), ({"options": {"update": "exact"}}, UserError, "update"),
+    ({"options": {"rescore": 3}}, UserError, "rescore"), ({"options": {"scope": "global", "stop": "inflection"}}, UserError, "stop"),
+    ({"options": {"skip": ("7",)}}, UserError, "skip"), ({"model": Unused().double()}, LayerError, "'spare'.*no input"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD, ids=lambda v: str(v)[:40])
+def test_bad_input_is_named_and_the_network_untouched(change, error, message):
+    model = change.get("model", mlp())
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(error, match=message):
+        ask(model, change.get("loader", data(shape=(6,))), change.get("amount", 0.5), **change.get("options", {}))
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
