@@ -95,7 +95,7 @@ def stopping(layer: Layer, most: float, options: Options) -> float:
     """The fraction that the layer loses by the options' rule, at most `most` and at least what it has lost already."""
     if options.stop == "ratio":
         return most
-    scores = layer.free(sensitivity(layer, layer.target(), layer.inverse_diagonal()))
+    scores = layer.free(sensitivity(layer, layer.target(), layer.inverse_diagonal())).flatten()
     found = tolerated(scores, options.epsilon) if options.stop == "tolerance" else inflection(scores)
     return max(min(found, most), 1 - layer.share(layer.kept))
 
