@@ -102,6 +102,7 @@ def prune(spec: Spec) -> Record:
         record.loss = dense.loss | {"pruned": loss, "predicted_increase": result.predicted_increase if spec.steps == 1 else None,
                                     "measured_increase": loss - dense.loss["dense"], "pruned_test": test_loss}
         record.trajectory, record.timing, record.notes = trajectory, timer.report(), result.notes
+        record.layers = [layer | result.layers.get(layer["name"], {}) for layer in record.layers]
         return _publish(record, folder, result, _architecture(spec, data))
 
 

@@ -28,7 +28,7 @@ class Record:
     achieved: sparsity, kept_params, kept_macs, dense_params, dense_macs (prunable weights and their multiply-accumulates),
     and model_params, dense_model_params (all parameters, biases and BatchNorm included).
     accuracy: dense, pruned, last, best, best_selected_on. loss: dense, pruned, predicted_increase, measured_increase.
-    layers: [{name, kept, total}]. timing: seconds per phase and peak_rss_mb.
+    layers: [{name, kept, total, and what the method knows of it}]. timing: seconds per phase and peak_rss_mb.
     provenance: git, dirty, versions, device, threads, seed, command, data_sha256.
     trajectory: one entry a pruning step or epoch. notes: what the numerics had to do (dead units, raised damping).
     """

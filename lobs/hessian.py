@@ -72,6 +72,7 @@ class LayerProblem:
     target: Tensor
     matrix: Matrix
     ridge: float
+    raised: bool       # ρ is more than was asked for
     wanted: Tensor
     energy: float
     dead: Tensor       # inputs that were always zero, bool [in]
@@ -92,9 +93,10 @@ class LayerProblem:
                 ridge *= 10
         if seen.wanted is None:
             wanted = matrix.times(W) - ridge * W
-            return cls(W, matrix, ridge, wanted, float((wanted * W).sum()), diagonal == 0)
+            return cls(W, matrix, ridge, raised > 0, wanted, float((wanted * W).sum()), diagonal == 0)
         wanted = seen.wanted[g] / seen.count
-        return cls(matrix.solve(wanted + ridge * W), matrix, ridge, wanted, float(seen.energy[g]) / seen.count, diagonal == 0)
+        return cls(matrix.solve(wanted + ridge * W), matrix, ridge, raised > 0, wanted, float(seen.energy[g]) / seen.count,
+                   diagonal == 0)
 
     def error(self, W: Tensor) -> float:
         """E(W'): half the mean squared distance of the layer's output to the wanted one, in squared units of that output."""
@@ -170,12 +172,17 @@ class Layer:
         found = {f"{self.name}.weight": L.to_weight(self.module, kept[..., :kept.shape[2] - self.bias])}
         return found | ({f"{self.name}.bias": kept[..., -1].flatten()} if self.bias and self.prune_bias else {})
 
-    def note(self, new: Tensor, kept: Tensor) -> str:
-        """What was done, for the record: predicted layer error, absolute and relative to the output, ridge and dead inputs."""
-        error, dead, ridge = self.error(new), self.dead(), max(problem.ridge for problem in self.problems)
-        return (f"{self.name}: kept {100 * self.share(kept):.3g}%, predicted layer error {error:.4g}, relative to the output "
-                f"{error / (self.energy() or 1):.4g}, ridge {ridge:.3g}"
-                + (f", {int(dead.sum())} of {dead.numel()} inputs dead" if dead.any() else ""))
+    def notes(self) -> list[str]:
+        """What the numerics had to do, one line each."""
+        raised = [f"{self.name}: its Hessian was singular, so its ridge is {p.ridge:g}" for p in self.problems if p.raised]
+        dead = int(self.dead().sum())
+        return raised[:1] + ([f"{self.name}: {dead} of {self.dead().numel()} inputs dead, their weights first to go"] if dead else [])
+
+    def report(self, new: Tensor) -> dict[str, float]:
+        """For the record: predicted layer error E, E over the output's energy, ridge ρ, number of dead inputs."""
+        error, dead = self.error(new), int(self.dead().sum())
+        return {"predicted_error": error, "relative_error": error / (self.energy() or 1.0),
+                "ridge": max(problem.ridge for problem in self.problems)} | ({"dead_inputs": dead} if dead else {})
 
 
 def layer_statistics(model: nn.Module, calibration: Iterable, layers: dict[str, nn.Module], bias: bool, batch_size: int,

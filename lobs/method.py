@@ -124,6 +124,7 @@ def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, 
         new, kept = prune_layer(layer, stopping(layer, fraction, options), options)                       # Steps 3 to 5
         write(module, new, layer.bias)
         result.masks |= layer.masks(kept)
-        result.notes.append(layer.note(new, kept))
+        result.layers[name] = layer.report(new)
+        result.notes += layer.notes()
     M.apply(result.model, result.masks)
     return result

@@ -1,7 +1,6 @@
 """L-OBS against its dense twins: Hessian, walk, optimum, errors predicted and measured, stopping rules and bad input."""
 
 import copy
-import re
 
 import pytest
 import torch
@@ -42,9 +41,7 @@ def ask(model, loader, amount, masks=None, **options):
 
 
 def predicted(result, name):
-    """The layer error that the notes speak of."""
-    note = next(n for n in result.notes if n.startswith(f"{name}:"))
-    return float(re.search(r"predicted layer error ([\d.e+-]+)", note)[1])
+    return result.layers[name]["predicted_error"]
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -78,7 +75,7 @@ def test_paper_mode_is_the_walk_over_one_ranked_list_with_the_dense_networks_inp
             new = reference.matrix_of(result.model[i], True)[0]
             equal(new, truth)
             assert int((result.model[i].weight == 0).sum()) == round(amount * total)
-            assert predicted(result, str(i)) == pytest.approx(reference.layer_error(rows, truth, rows @ W.T), rel=1e-3)
+            assert predicted(result, str(i)) == pytest.approx(reference.layer_error(rows, truth, rows @ W.T), rel=1e-8)
         x = module(x).detach()
 
 
@@ -95,7 +92,7 @@ def test_predicted_layer_error_is_the_measured_one_exactly(kind, options):
     measured = (model(x) - result.model(x)).detach().square().sum() / 2 / (len(x) * model[0](x)[0, 0].numel())
     assert layer.error(new) == pytest.approx(float(measured), rel=1e-9)
     assert layer.energy() == pytest.approx(float(model(x).detach().square().sum()) / 2 / (len(x) * model[0](x)[0, 0].numel()), rel=1e-9)
-    assert predicted(result, "0") == pytest.approx(float(measured), rel=1e-3)
+    assert predicted(result, "0") == pytest.approx(float(measured), rel=1e-8)
 
 
 @pytest.mark.parametrize("rescore", [0, 4])
@@ -120,7 +117,7 @@ def test_pruned_inputs_match_the_dense_layers_output_from_what_the_pruned_networ
             W, new = reference.matrix_of(module, True)[0], reference.matrix_of(result.model[i], True)[0]
             kept = torch.cat([result.masks[f"{i}.weight"], torch.ones(len(W), 1, dtype=torch.bool)], 1)
             equal(new, reference.best_layer(b, a @ W.T, W, kept, RIDGE))
-            assert predicted(result, str(i)) == pytest.approx(reference.layer_error(b, new, a @ W.T), rel=1e-3)
+            assert predicted(result, str(i)) == pytest.approx(reference.layer_error(b, new, a @ W.T), rel=1e-8)
         dense, seen = module(dense).detach(), result.model[i](seen).detach()
 
 
@@ -133,7 +130,7 @@ def test_each_of_our_options_lowers_the_error_it_is_for():
         assert predicted(joint, name) <= predicted(walk, name)
     assert sum(predicted(again, n) for n in "024") <= sum(predicted(joint, n) for n in "024")
     behind = ask(model, loader, 0.6, update="joint", rescore=8, inputs="pruned")
-    apart = [float((r.model(x) - model(x)).square().mean()) for r in (walk, joint, behind)]
+    apart = [float((r.model(x) - model(x)).detach().square().mean()) for r in (walk, joint, behind)]
     assert apart[2] < apart[1] < apart[0]
 
 
@@ -180,7 +177,7 @@ def test_one_budget_is_met_exactly_and_not_below_the_even_split():
     assert sum(int((~m).sum()) for m in divided.masks.values()) == round(0.6 * total)
 
     def relative(result):
-        return sum(float(re.search(r"output ([\d.e+-]+)", n)[1]) for n in result.notes)
+        return sum(layer["relative_error"] for layer in result.layers.values())
     assert relative(divided) <= relative(even) * 1.02
 
 
@@ -236,14 +233,14 @@ def test_dead_inputs_go_first_and_are_told():
         x[:, [1, 4]] = 0
     result = ask(model, loader, 1 / 3)
     assert not result.masks["0.weight"][:, [1, 4]].any() and result.masks["0.weight"].sum() == 20
-    assert "2 of 7 inputs dead" in result.notes[0] and predicted(result, "0") < 1e-20
+    assert "0: 2 of 7 inputs dead" in result.notes[0] and predicted(result, "0") < 1e-20
 
 
 def test_a_singular_hessian_gets_a_larger_ridge_that_is_told():
     model, loader = mlp(), [(torch.full((4, 6), 1e8, dtype=torch.float64), torch.zeros(4, dtype=torch.long))]
     result = ask(model, loader, 0.5, damping=1e-9)
-    ridge = float(re.search(r"ridge ([\d.e+-]+)", result.notes[0])[1])
-    assert ridge > 1e-9 and all(torch.isfinite(p).all() for p in result.model.parameters())
+    assert "singular" in result.notes[0] and result.layers["0"]["ridge"] > 1e-9
+    assert all(torch.isfinite(p).all() for p in result.model.parameters())
 
 
 class Unused(nn.Module):
