@@ -115,8 +115,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> None:
-    if arguments.seeds < 1:
-        raise UserError("seeds", arguments.seeds, "must be at least 1")
+    for name in ("seeds", "threads"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            raise UserError(name, getattr(arguments, name), "must be at least 1")
     cells = grid(arguments)
     folder = Path(arguments.output_dir) / cells[0].paper / cells[0].table
     if arguments.print_folder:
@@ -133,10 +134,8 @@ def _main(arguments: argparse.Namespace) -> None:
         for cell in cells:
             print(pipeline.cell_folder(cell))
         return
-    threads = arguments.threads or (1 if cells[0].scale == "quick" else torch.get_num_threads())
-    if threads < 1:
-        raise UserError("threads", threads, "must be at least 1")
-    torch.set_num_threads(threads)
+    if arguments.threads or cells[0].scale == "quick":
+        torch.set_num_threads(arguments.threads or 1)
     dense = pipeline.train(cells[0])
     print(f"dense {dense.spec['model']} on {dense.spec['dataset']}: test accuracy {100 * dense.accuracy['last']:.2f}%, "
           f"{dense.achieved['dense_params']:,} prunable weights, {dense.achieved['dense_macs']:,} MACs", flush=True)

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common import checkpoint, distributed
 from common.data import Data
+from common.errors import UserError
 from common.fisher import mean_loss
 from common.masks import Hold, Masks
 from common.progress import progress
@@ -97,6 +98,8 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
     the caller removes it once the result is safe. before: (test loss, accuracy) of the start, where it is known. Under torchrun
     every process trains on its share of each batch.
     """
+    if recipe.batch_size % distributed.world():
+        raise UserError("batch_size", recipe.batch_size, f"does not divide among {distributed.world()} processes", "choose a multiple")
     device = next(model.parameters()).device
     steps_per_epoch = math.ceil(len(data.train) / recipe.batch_size)
     total = round(recipe.epochs * steps_per_epoch)

@@ -35,7 +35,8 @@ def table(comparison: Comparison) -> str:
     dense = comparison.dense
     accuracy = "?" if dense["accuracy"] is None else f"{100 * dense['accuracy']:.2f}%"
     lines = [f"{dense['model']} on {dense['dataset']}, dense accuracy {accuracy}; test accuracy in percent after pruning → after "
-             f"fine-tuning ({dense['finetune']}), mean ± sample standard deviation of {len(comparison.seeds)} seeds; scale {dense['scale']}.", ""]
+             f"fine-tuning ({dense['finetune']}), mean ± sample standard deviation of {len(comparison.seeds)} seeds; "
+             f"scale {dense['scale']}.", ""]
     for unit, words in UNITS.items():
         rows = {(row.method, row.amount): row for row in comparison.rows if row.unit == unit}
         amounts, methods = sorted({a for _, a in rows}), dict.fromkeys(m for m, _ in rows)
