@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from common.errors import NumericalError, UserError, choose
 from common.fisher.inverse import BlockFisher
 from common.fisher.rows import gradient_rows
 from common.obs import Curvature
+from woodfisher import sharing
 
 NETWORK = "network"
 ROWS = 100  # m where neither m nor b is said: the least that Sec. 3.2 calls typical
@@ -49,6 +50,7 @@ class Part:
 
     layers: dict[str, nn.Module]
     curvature: Curvature
+    shared: bool = False  # the curvature was ready (sharing.py)
 
     def flat(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Tensors by layer name as this part's flat vector [d]."""
@@ -85,12 +87,29 @@ def fisher_parts(model: nn.Module, calibration: Iterable, options: FisherOptions
 
     Raises UserError for too little data, NumericalError for gradients that are not finite or all zero.
     """
-    layers, (m, b) = L.prunable(model, options.skip), rows_of(calibration, options)
+    layers = L.prunable(model, options.skip)
+    chosen = FisherOptions(**{f.name: getattr(options, f.name) for f in fields(FisherOptions)})
+    key = sharing.key(model, calibration, chosen, generator, masks)
+    curvatures = sharing.find(key) if key else None
+    ready = curvatures is not None
+    if not ready:
+        curvatures = _estimate(model, layers, calibration, chosen, generator, masks)
+        if key:
+            sharing.keep(key, curvatures)
+    if options.chunk == NETWORK:
+        return [Part(layers, curvatures[0], ready)]
+    return [Part({name: module}, curvature, ready) for (name, module), curvature in zip(layers.items(), curvatures, strict=True)]
+
+
+def _estimate(model: nn.Module, layers: dict[str, nn.Module], calibration: Iterable, options: FisherOptions,
+              generator: torch.Generator, masks: Mapping[str, Tensor] | None) -> list[BlockFisher]:
+    """The curvatures of `fisher_parts`, in the order of the layers."""
+    m, b = rows_of(calibration, options)
     whole = options.chunk == NETWORK
     sizes = [module.weight.numel() for module in layers.values()]
-    like = next(iter(layers.values())).weight
+    like = next(iter(layers.values())).weight.detach()
     together = like.new_empty(m, sum(sizes)) if whole else None
-    parts = together.split(sizes, 1) if whole else (like.new_empty(m, size) for size in sizes)
+    parts = together.split(sizes, 1) if whole else [like.new_empty(m, size) for size in sizes]
     rows = gradient_rows(model, calibration, m, b, layers, options.fisher, generator=generator,
                          out=dict(zip(layers, parts, strict=True)))
     for name, gone in _removed(layers, masks):
@@ -99,8 +118,8 @@ def fisher_parts(model: nn.Module, calibration: Iterable, options: FisherOptions
         raise NumericalError(next(iter(rows)), "every gradient is zero, here and in all other layers",
                              "prune before the loss is exactly zero, or use fisher=sampled")
     if whole:
-        return [Part(layers, BlockFisher(together, options.damping, name="the whole network"))]
-    return [Part({name: module}, BlockFisher(rows[name], options.damping, options.chunk, name)) for name, module in layers.items()]
+        return [BlockFisher(together, options.damping, name="the whole network")]
+    return [BlockFisher(rows[name], options.damping, options.chunk, name) for name in layers]
 
 
 def _removed(layers: Mapping[str, nn.Module], masks: Mapping[str, Tensor] | None) -> Iterator[tuple[str, Tensor]]:

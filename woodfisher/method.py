@@ -19,7 +19,8 @@ from common import masks as M
 from common.errors import UserError
 from common.pruned import Pruned
 from common.schedule import levels
-from woodfisher.fisher import FisherOptions, fisher_parts
+from woodfisher import sharing
+from woodfisher.fisher import FisherOptions, Part, fisher_parts
 from woodfisher.surgeon import SurgeonOptions, statistic, step
 
 Rank = Callable[[dict[str, Tensor]], dict[str, Tensor]]
@@ -60,7 +61,7 @@ def surgery(model: nn.Module, calibration: Iterable, amount: float | Mapping[str
         rho = statistic(parts)                                                             # ρ = w² / 2[F̂⁻¹] (Eq. 11)
         result.masks, increase = step(result.model, parts, rank(rho), level, options, result.masks)  # δw (Eq. 10), masked
         result.predicted_increase += increase
-        result.notes += [f"{name}: all gradients are zero; its weights score λw²/2" for name in _silent(parts)]
+        result.notes += notes(parts)
     return result
 
 
@@ -78,6 +79,7 @@ def _levels(amount: float | Mapping[str, float], result: Pruned, options: Option
     return levels(steps, amount, min(amount, least), kind)
 
 
-def _silent(parts: list) -> list[str]:
-    """Layers without any gradient."""
-    return [name for part in parts if len(part.layers) == 1 and not part.curvature.rows.any() for name in part.layers]
+def notes(parts: list[Part]) -> list[str]:
+    """What the record should say of an estimate: layers without any gradient, and whether it was shared."""
+    silent = [name for part in parts if len(part.layers) == 1 and not part.curvature.rows.any() for name in part.layers]
+    return [f"{name}: all gradients are zero; its weights score λw²/2" for name in silent] + [sharing.NOTE] * parts[0].shared

@@ -19,6 +19,7 @@ from common import masks as M
 from common.errors import NumericalError, UserError
 from common.pruned import Pruned
 from woodfisher.fisher import FisherOptions, Part, fisher_parts
+from woodfisher.method import notes
 from woodfisher.surgeon import SurgeonOptions, statistic, step
 
 
@@ -54,7 +55,7 @@ def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, 
     gain = _move(parts)                                                              # − F̂⁻¹ ∇L, the last term of Eqs. 21, 22
     rho = statistic(parts)                                                           # Eq. 23
     result.masks, increase = step(result.model, parts, rho, amount, options, masks)  # the first term of Eq. 21, masked
-    result.predicted_increase = increase - gain
+    result.predicted_increase, result.notes = increase - gain, notes(parts)
     return result
 
 

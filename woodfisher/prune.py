@@ -1,0 +1,11 @@
+"""WoodFisher: prune the cells of its tables and figures. `--list` shows the cells, `--help` the flags."""
+
+import sys
+
+from common.cli import run
+from woodfisher.experiments import FIGURES, TABLES
+from woodfisher.sharing import sharing
+
+if __name__ == "__main__":
+    with sharing():  # cells that differ only in the amount follow each other
+        sys.exit(run("woodfisher", "prune", TABLES, FIGURES))

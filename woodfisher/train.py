@@ -1,0 +1,9 @@
+"""WoodFisher: the dense networks of its tables and figures. `--list` shows the cells, `--help` the flags."""
+
+import sys
+
+from common.cli import run
+from woodfisher.experiments import FIGURES, TABLES
+
+if __name__ == "__main__":
+    sys.exit(run("woodfisher", "train", TABLES, FIGURES))
