@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import platform
 import shlex
@@ -16,6 +17,7 @@ import torch
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+log = logging.getLogger(__name__)
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "torch-pruning", "safetensors")
 
 
@@ -89,6 +91,14 @@ def peak_memory_mb() -> float:
     import resource
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
+def forecast(what: str, gigabytes: float, budget: float = 0.0, remedy: str = "") -> None:
+    """Say in the log what a job will take; UserError before it starts if that is above `budget` GB (0: 60% of what is free)."""
+    limit = budget or 0.6 * free_memory_gb()
+    log.log(logging.INFO if gigabytes > 0.5 else logging.DEBUG, "%s: about %.1f GB of %.1f", what, gigabytes, limit)
+    if gigabytes > limit:
+        raise UserError("memory_budget", round(limit, 1), f"{what} would take about {gigabytes:.1f} GB", remedy or "raise --memory-budget")
 
 
 def free_memory_gb() -> float:

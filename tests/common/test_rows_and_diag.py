@@ -98,3 +98,9 @@ def test_too_few_examples_and_bad_values():
     model[6].weight.data.fill_(float("inf"))
     with pytest.raises(NumericalError, match="layer '0'"):
         gradient_rows(model, [(x, y)], 2)
+
+
+def test_rows_that_would_not_fit_are_refused_before_anything_is_computed():
+    model = toy.small_net()
+    with pytest.raises(UserError, match="memory_budget=0.0.*4000000 gradient rows would take about .* GB; lower --num-samples"):
+        gradient_rows(model, iter(()), 4_000_000, memory_budget=0.01)
