@@ -98,7 +98,7 @@ def forecast(what: str, gigabytes: float, budget: float = 0.0, remedy: str = "")
     limit = budget or 0.6 * free_memory_gb()
     log.log(logging.INFO if gigabytes > 0.5 else logging.DEBUG, "%s: about %.1f GB of %.1f", what, gigabytes, limit)
     if gigabytes > limit:
-        raise UserError("memory_budget", round(limit, 1), f"{what} would take about {gigabytes:.1f} GB", remedy or "raise --memory-budget")
+        raise UserError("memory_budget", round(limit, 2), f"{what} would take about {gigabytes:.1f} GB", remedy or "raise --memory-budget")
 
 
 def free_memory_gb() -> float:

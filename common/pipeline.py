@@ -143,13 +143,15 @@ def _steps(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable
         loaded = checkpoint.load(progress_file)
         result = Pruned(loaded.model.to(next(model.parameters()).device), loaded.masks, loaded.edits)
         trajectory = loaded.extra["trajectory"]
-    layer_sparsity = dict(spec.options).get("layer_sparsity")
+    by_layer = {name: schedule.levels(spec.steps, final, min(spec.initial_sparsity, final), spec.step_schedule)
+                for name, final in dict(spec.options).get("layer_sparsity", {}).items()}
     between = dataclasses.replace(spec.finetune, epochs=spec.step_epochs, max_steps=0)
     for step in range(len(trajectory), len(goals)):
         generator = torch.Generator().manual_seed(spec.seed * 1_000 + step)
         with timer.phase("prune"):
             calibration = data.calibration(spec.num_samples or min(DEFAULT_CALIBRATION, len(data.train)), seed=spec.seed * 1_000 + step)
-            new = function(result.model, calibration, layer_sparsity or goals[step], options, generator, **_so_far(result))
+            amount = {name: levels[step] for name, levels in by_layer.items()} or goals[step]
+            new = function(result.model, calibration, amount, options, generator, **_so_far(result))
             result = dataclasses.replace(new, edits=result.edits + new.edits, notes=result.notes + new.notes)
         if spec.recalibrate_bn:
             with timer.phase("recalibrate_bn"):

@@ -117,6 +117,15 @@ def test_layers_may_have_fractions_of_their_own(output):
         assert layer["total"] - layer["kept"] == round(goals[layer["name"]] * layer["total"])
 
 
+def test_fractions_of_their_own_grow_with_the_schedule(tmp_path):
+    goals = dict.fromkeys(("conv1", "conv2", "conv3", "conv4", "fc1", "fc2"), 0.8)
+    record = pipeline.prune(Spec(method="magnitude-layer", sparsity=0.8, options={"layer_sparsity": goals}, steps=2, step_schedule="linear",
+                                 step_epochs=0.2, output_dir=str(tmp_path), **TINY))
+    halfway = pipeline.prune(Spec(method="magnitude-layer", sparsity=0.4, output_dir=str(tmp_path), **TINY))
+    assert [round(e["amount"], 6) for e in record.trajectory] == [0.4, 0.8]
+    assert record.trajectory[0]["pruned"] == halfway.accuracy["pruned"]
+
+
 def test_settings_that_a_method_does_not_have_are_refused_not_ignored(output):
     with pytest.raises(UserError, match="damping=0.1: method 'magnitude-global' has no such option"):
         pipeline.method_of(Spec(damping=0.1, sparsity=0.5))

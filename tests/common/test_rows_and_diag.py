@@ -102,5 +102,5 @@ def test_too_few_examples_and_bad_values():
 
 def test_rows_that_would_not_fit_are_refused_before_anything_is_computed():
     model = toy.small_net()
-    with pytest.raises(UserError, match="memory_budget=0.0.*4000000 gradient rows would take about .* GB; lower --num-samples"):
+    with pytest.raises(UserError, match="memory_budget=0.01.*4000000 gradient rows would take about .* GB; lower --num-samples"):
         gradient_rows(model, iter(()), 4_000_000, memory_budget=0.01)
