@@ -41,7 +41,14 @@ def diagonal_fisher(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], l
 
 
 def _sum_of_squares(module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
-    """Σ_b (∂loss_b/∂w)², [groups, out, in], float64, a bounded number of examples at a time."""
+    """Σ_b (∂loss_b/∂w)², [groups, out, in], float64, a bounded number of examples at a time.
+
+    With one output position an example's gradient is g aᵀ and its square (g∘g)(a∘a)ᵀ: no example's gradient is formed.
+    """
+    out = L.gradients(module, g)
+    if out.shape[2] == 1:
+        rows = L.inputs(module, x)
+        return (out.square()[:, :, 0].permute(1, 2, 0) @ rows.square()[:, :, 0].transpose(0, 1)).double()
     step = max(1, PER_EXAMPLE_ENTRIES // module.weight.numel())
     parts = (L.weight_gradients(module, x[i:i + step], g[i:i + step]) for i in range(0, len(x), step))
     return sum(part.square().sum(0).double() for part in parts)
