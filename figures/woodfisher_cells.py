@@ -1,0 +1,89 @@
+"""WoodFisher's committed cells as series, and the one panel most of its figures are: accuracy against sparsity.
+
+A cell is called <series>-<amount>-seed<k>; its record has the accuracies. Lines join means over seeds, bands span the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from common.errors import UserError
+from common.record import Record, read_all
+from figures.style import RC
+
+RESULTS = Path(__file__).resolve().parents[1] / "woodfisher" / "results"
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a series is drawn and called."""
+
+    label: str
+    colour: str
+    marker: str = "o"
+    style: str = "-"
+
+
+def series(folder: str, results: Path = RESULTS) -> dict[str, dict[float, list[Record]]]:
+    """Series name -> requested sparsity -> the prune records of its seeds, of results/<folder>; one dense network or UserError."""
+    found: dict[str, dict[float, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    hashes = set()
+    for record in read_all(results / folder):
+        if record.stage == "prune":
+            found[record.cell.rsplit("-", 2)[0]][float(record.requested["sparsity"])].append(record)
+            hashes.add(record.dense_hash)
+    if not found:
+        raise UserError("results", folder, "holds no prune record", f"run python -m woodfisher.prune --{folder.replace('-', ' ')}")
+    if len(hashes) > 1:
+        raise UserError("results", folder, "its records start from different dense networks", "run the cells again from one")
+    return found
+
+
+def draw(ax: Axes, found: Mapping[str, Mapping[float, list[Record]]], lines: Mapping[str, Line]) -> None:
+    """Test accuracy right after pruning, percent, for the series in `lines` that exist, and the dense network's."""
+    for name, line in lines.items():
+        if name not in found:
+            continue
+        amounts = sorted(found[name])
+        values = [[100 * record.accuracy["pruned"] for record in found[name][amount]] for amount in amounts]
+        across = [100 * amount for amount in amounts]
+        ax.plot(across, [statistics.fmean(v) for v in values], line.style, color=line.colour, marker=line.marker,
+                label=line.label, gid=name)
+        if any(len(v) > 1 for v in values):
+            ax.fill_between(across, [min(v) for v in values], [max(v) for v in values], color=line.colour, alpha=0.13, linewidth=0)
+    dense = next(record for amounts in found.values() for records in amounts.values() for record in records).accuracy["dense"]
+    ax.axhline(100 * dense, color="#444444", linewidth=1, linestyle=(0, (1, 2)), label=f"Dense network, {100 * dense:.2f}%")
+    ax.set(xlabel="Weights removed [% of the prunable]", ylabel="Test accuracy [%]")
+
+
+def panel(folder: str, title: str, lines: Mapping[str, Line], low: float | None = None, results: Path = RESULTS) -> Figure:
+    """A figure of one panel, the legend beside it; low: where the accuracy axis starts."""
+    with matplotlib.rc_context(RC):
+        figure = Figure(figsize=(8.2, 4.2), layout="constrained")
+        ax = figure.subplots()
+        draw(ax, series(folder, results), lines)
+        ax.set_title(title)
+        if low is not None:
+            ax.set_ylim(bottom=low)
+        ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6)
+        return figure
+
+
+def save(name: str, figure: Figure, description: str, argv: list[str] | None = None) -> int:
+    """Command line of a figure: write <output>/<name>.png; returns the exit status."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--output", type=Path, default=RESULTS, help="folder (default: woodfisher/results)")
+    folder = parser.parse_args(argv).output
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.png", dpi=120)
+    print(folder / f"{name}.png")
+    return 0

@@ -1,0 +1,17 @@
+"""WoodFisher Fig. 3a: one-shot ResNet-20, WoodFisher against magnitude and the diagonal Fisher."""
+
+import sys
+
+from figures import style
+from figures.woodfisher_cells import Line, panel, save
+
+LINES = {
+    "woodfisher": Line("WoodFisher, joint", style.BLUE),
+    "woodfisher-layer": Line("WoodFisher, independent", style.BLUE, "s", "--"),
+    "magnitude-global": Line("Global magnitude", style.BLACK),
+    "magnitude-layer": Line("Magnitude", style.BLACK, "s", "--"),
+    "diagonal-fisher": Line("Diagonal Fisher, per layer", style.ORANGE, "s", "--"),
+}
+
+if __name__ == "__main__":
+    sys.exit(save("fig3a", panel("figure-3a", "ResNet-20, CIFAR-10 as JPEG: one-shot", LINES), __doc__))

@@ -1,0 +1,18 @@
+"""WoodFisher Fig. 5b: one-shot MLPNet, WoodFisher against K-FAC with and without the damping π."""
+
+import sys
+
+from figures import style
+from figures.woodfisher_cells import Line, panel, save
+
+LINES = {
+    "woodfisher": Line("WoodFisher", style.BLUE),
+    "woodfisher-joint-update": Line("WoodFisher, joint update (ours)", style.BLUE, "D", "-."),
+    "kfac-pi": Line("K-FAC, with π", style.PINK, "P"),
+    "kfac": Line("K-FAC, without π", style.PINK, "v", "--"),
+    "kfac-sampled-pi": Line("K-FAC, sampled labels, with π", style.VERMILION, "*", ":"),
+    "magnitude-global": Line("Global magnitude", style.BLACK),
+}
+
+if __name__ == "__main__":
+    sys.exit(save("fig5b", panel("figure-5b", "MLPNet, MNIST: one-shot from 50,000 samples", LINES), __doc__))

@@ -1,0 +1,67 @@
+"""DPF: steps on the dense weights with gradients of the masked ones, by hand; masks and what comes back."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from common import data as D
+from common import masks as M
+from common import models
+from common.errors import UserError
+from common.fisher import mean_loss
+from common.spec import Recipe
+from common.train import fit
+from woodfisher import dpf
+
+
+def test_three_steps_by_hand():
+    data = D.load("synthetic:samples=64,size=2")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 4, bias=False))
+    recipe = Recipe(epochs=1, lr=0.5, momentum=0.9, batch_size=16, max_steps=3)
+    torch.manual_seed(0)
+    nn.init.normal_(model[1].weight)
+    w = model[1].weight.detach().clone()
+    velocity = torch.zeros_like(w)
+    feedback = dpf.Feedback(lambda progress: 0.5, every=2)
+
+    def masked(weight):
+        keep = torch.zeros(16, dtype=torch.bool)
+        keep[weight.abs().flatten().argsort(stable=True)[8:]] = True
+        return keep.reshape(4, 4)
+
+    keep = masked(w)
+    for step, (x, y) in enumerate(data.train_loader(16, seed=0), start=1):
+        if step > 3:
+            break
+        at = (w * keep).requires_grad_()
+        gradient = torch.autograd.grad(mean_loss(x.flatten(1) @ at.T, y), at)[0]
+        velocity = 0.9 * velocity + gradient
+        w = w - 0.5 * velocity
+        keep = masked(w) if step in (2, 3) else keep
+    fit(model, data, recipe, callbacks=[feedback])
+    torch.testing.assert_close(feedback.dense["1.weight"], w)
+    assert torch.equal(feedback.masks["1.weight"], keep)
+    torch.testing.assert_close(model[1].weight.detach(), w * keep)
+
+
+def test_weights_come_back_and_the_end_is_exact():
+    data = D.load("digits")
+    model = models.build("digits_cnn:width=0.25", 10, data.input_shape, 0)
+    seen = []
+    feedback = dpf.Feedback(lambda progress: 0.8, every=1)
+    watch = lambda state: seen.append(copy.deepcopy(feedback.masks)) if state.event == "step" else None
+    fit(model, data, Recipe(epochs=1, lr=0.2, max_steps=6), callbacks=[feedback, watch])
+    assert any(not M.nested(later, earlier) for earlier, later in zip(seen, seen[1:]))
+    result, masks = dpf.train(model, data, Recipe(epochs=1, lr=0.05, max_steps=6), 0.9)
+    total = sum(mask.numel() for mask in masks.values())
+    assert sum(int((~mask).sum()) for mask in masks.values()) == round(0.9 * total)
+    assert all(not model.get_parameter(name)[~mask].any() for name, mask in masks.items()) and len(result.history) == 2
+
+
+@pytest.mark.parametrize(("make", "field"), [(lambda: dpf.Feedback(lambda p: 0.5, every=0), "every"),
+                                             (lambda: dpf.train(None, None, Recipe(), 0.5, ramp=0), "ramp")])
+def test_bad_input(make, field):
+    with pytest.raises(UserError, match=field):
+        make()
