@@ -17,15 +17,16 @@ from torch import Tensor
 
 from common.errors import NumericalError, UserError
 
-WORK_ENTRIES = 1 << 25  # float64 entries of the blocks factorised together (256 MB)
+WORK_ENTRIES = 1 << 20  # float64 entries of the blocks taken together (8 MB: about a core's share of cache)
+KEPT_ENTRIES = 1 << 27  # float64 entries of factors kept (1 GB)
 
 
 class BlockFisher:
     """F = λI + GᵀG/m over a flat weight vector, block-diagonal in consecutive chunks (the last may be shorter).
 
     rows: [m, d]. damping: λ > 0. chunk: block size, None for one block. A curvature for obs.py.
-    Factorisations are made group by group and again when asked for, so that memory stays at the rows plus one group; only the
-    last group's are kept for the next question.
+    Blocks are converted and factorised a group at a time, so that the work stays in cache; their Cholesky factors, small beside
+    the rows, are kept up to a limit and made again beyond it.
     """
 
     def __init__(self, rows: Tensor, damping: float, chunk: int | None = None, name: str = ""):
@@ -38,7 +39,7 @@ class BlockFisher:
         self.rows, self.damping, self.name = rows, float(damping), name
         self.count, self.size = rows.shape
         self.chunk = min(chunk or self.size, self.size)
-        self._last: tuple[slice, tuple[Tensor, Tensor, bool]] | None = None
+        self._factors: dict[tuple[int, int], Tensor] = {}
         self._diagonal: Tensor | None = None
 
     # -- blocks ---------------------------------------------------------------------------------------------------------
@@ -53,21 +54,27 @@ class BlockFisher:
             yield slice(whole, self.size), self.size - whole
 
     def _blocks(self, where: slice, size: int) -> Tensor:
-        """G of the blocks in `where`: [blocks, m, size], float64."""
-        return self.rows[:, where].double().reshape(self.count, -1, size).transpose(0, 1)
+        """G of the blocks in `where`: [blocks, m, size], float64, contiguous."""
+        parts = self.rows[:, where].reshape(self.count, -1, size).transpose(0, 1)
+        return parts.to(torch.float64, memory_format=torch.contiguous_format)
 
-    def _factored(self, where: slice, size: int) -> tuple[Tensor, Tensor, bool]:
-        """(G, Cholesky factor, dual) of the blocks in `where`."""
-        if self._last is None or self._last[0] != where:
-            self._last = None  # before the new one takes its memory
-            G = self._blocks(where, size)
-            self._last = where, (G, *self._factor(G))
-        return self._last[1]
+    def _factored(self, where: slice, size: int) -> tuple[Tensor, Tensor]:
+        """(G, Cholesky factor) of the blocks in `where`."""
+        G = self._blocks(where, size)
+        factor = self._factors.get((where.start, where.stop))
+        if factor is None:
+            factor = self._factor(G)
+            if sum(f.numel() for f in self._factors.values()) + factor.numel() <= KEPT_ENTRIES:
+                self._factors[where.start, where.stop] = factor
+        return G, factor
 
-    def _factor(self, G: Tensor) -> tuple[Tensor, bool]:
-        """(Cholesky factor, dual): of K [blocks, m, m] when m < c (dual), of F itself [blocks, c, c] otherwise."""
-        dual = self.count < G.shape[-1]
-        if dual:
+    def _dual(self, G: Tensor) -> bool:
+        """Whether blocks have fewer rows than weights, so that K is what is factorised."""
+        return self.count < G.shape[-1]
+
+    def _factor(self, G: Tensor) -> Tensor:
+        """Cholesky factor of K [blocks, m, m] when m < c, of F itself [blocks, c, c] otherwise."""
+        if self._dual(G):
             matrix = G @ G.mT
             matrix.diagonal(dim1=-2, dim2=-1).add_(self.count * self.damping)
         else:
@@ -76,11 +83,11 @@ class BlockFisher:
         factor, info = torch.linalg.cholesky_ex(matrix)
         if info.any() or not torch.isfinite(factor.diagonal(dim1=-2, dim2=-1)).all():
             raise NumericalError(self.name, f"its Fisher is singular or not finite at damping {self.damping:g}", "raise --damping")
-        return factor, dual
+        return factor
 
-    def _solve(self, G: Tensor, factor: Tensor, dual: bool, v: Tensor) -> Tensor:
+    def _solve(self, G: Tensor, factor: Tensor, v: Tensor) -> Tensor:
         """F⁻¹ v for blocks G [blocks, m, c], their factor, and v [blocks, c, k]."""
-        if not dual:
+        if not self._dual(G):
             return torch.cholesky_solve(v, factor)
         return (v - G.mT @ torch.cholesky_solve(G @ v, factor)) / self.damping
 
@@ -95,10 +102,11 @@ class BlockFisher:
     def _inverse_diagonal(self) -> Tensor:
         parts = []
         for where, size in self._groups():
-            G, factor, dual = self._factored(where, size)
-            if dual:
-                Z = torch.linalg.solve_triangular(factor, G, upper=False)
-                parts.append(((1 - Z.square().sum(-2)) / self.damping).flatten())
+            G, factor = self._factored(where, size)
+            if self._dual(G):
+                unit = torch.eye(self.count, dtype=torch.float64, device=G.device).expand_as(factor)
+                Z = torch.linalg.solve_triangular(factor, unit, upper=False) @ G  # faster than solving for all of G
+                parts.append(((1 - Z.square_().sum(-2)) / self.damping).flatten())
             else:
                 parts.append(torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1).flatten())
         return torch.cat(parts)
@@ -130,7 +138,7 @@ class BlockFisher:
             G = self.rows[:, start:stop].double()[None]
             unit = torch.zeros(1, stop - start, len(mine), dtype=torch.float64, device=self.rows.device)
             unit[0, index[mine] - start, torch.arange(len(mine), device=self.rows.device)] = 1
-            result[mine[:, None], mine[None, :]] = self._solve(G, *self._factor(G), unit)[0, index[mine] - start]
+            result[mine[:, None], mine[None, :]] = self._solve(G, self._factor(G), unit)[0, index[mine] - start]
         return result
 
     def joint(self, w: Tensor, pruned: Tensor) -> Tensor:
@@ -148,9 +156,9 @@ class BlockFisher:
             gone = gone[active][:, None, :]
             kept = G.masked_fill(gone, 0.0)
             pull = (G - kept) @ w[where].double().reshape(-1, size)[active][..., None]
-            factor, dual = self._factor(kept)
+            factor = self._factor(kept)
             # Kᵀ (mλI + KKᵀ)⁻¹ pull = (λI + KᵀK/m)⁻¹ Kᵀ pull / m, the push-through identity
-            move = kept.mT @ torch.cholesky_solve(pull, factor) if dual else torch.cholesky_solve(kept.mT @ pull, factor) / self.count
+            move = kept.mT @ torch.cholesky_solve(pull, factor) if self._dual(G) else torch.cholesky_solve(kept.mT @ pull, factor) / self.count
             full = delta[where].reshape(-1, size)
             full[active] = torch.where(gone[:, 0], full[active], move[..., 0])
             delta[where] = full.flatten()

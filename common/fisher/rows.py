@@ -59,14 +59,14 @@ def gradient_rows(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], num
                 tape.backward(value)
             for name, module in layers.items():
                 rows = L.weight_gradients(module, tape.input(name), tape.gradient(name), each=batch == 1)
-                out[name][filled:filled + count] = rows.reshape(count, -1) / batch
+                out[name][filled:filled + count] = rows.reshape(count, -1) if batch == 1 else rows.reshape(count, -1) / batch
             filled += count
             bar.update(count)
     if filled < num_rows:
         raise UserError("num_samples", needed, f"only {filled * batch} examples are there for {num_rows} rows of {batch}",
                         "lower --num-samples or --fisher-batch-size")
     for name, rows in out.items():
-        if not torch.isfinite(rows).all():
+        if not torch.isfinite(torch.stack(rows.aminmax())).all():
             raise NumericalError(name, "its gradients are not finite", "check the data and the checkpoint")
     return out
 
