@@ -18,6 +18,8 @@ LENET5 = Spec(paper="lobs", table="1", scale="cpu", model="lenet5", dataset="mni
 STATED5 = {"conv1": 0.46, "conv2": 0.57, "fc1": 0.94, "fc2": 0.75}  # keeps 54, 43, 6, 25%: 36,270 weights, 8.43%
 CIFARNET = Spec(paper="lobs", table="1", scale="cpu", model="cifarnet", dataset="cifar10-jpeg", num_samples=2_000, recalibrate_bn=100,
                 train=Recipe(epochs=6, lr=0.1, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True))
+# AlexNet, VGG-16 and ResNet-50 with random weights: the path, its time and memory, not its accuracy
+IMAGENET = Spec(paper="lobs", table="imagenet-path", scale="cpu", model="alexnet", dataset="imagenet", data_dir="", sparsity=0.89)
 OURS = {"rescore": 16, "batch_size": 1000}
 
 
