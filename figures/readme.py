@@ -1,10 +1,12 @@
-"""python -m figures.readme: write the comparison tables of README.md from the committed records, between their markers.
+"""python -m figures.readme: write the tables of README.md from the committed records, between their markers.
 
-A block starts with `<!-- compare: NAME -->`, where figures/results/NAME holds the records, and ends with `<!-- end -->`.
+A block starts with `<!-- compare: NAME -->`, where figures/results/NAME holds the records, or with `<!-- bench: NAME -->`, where
+figures/results/NAME.json is what `make bench` wrote, and ends with `<!-- end -->`.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -15,7 +17,7 @@ from figures.compare import write_file
 from figures.records import Comparison, Row, gather
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"(<!-- compare: (\S+) -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- (compare|bench): (\S+) -->\n).*?(<!-- end -->)", re.S)
 UNITS = {"sparsity": "weights removed", "unit_ratio": "units removed"}
 
 
@@ -54,11 +56,20 @@ def table(comparison: Comparison) -> str:
 def render(text: str, results: Path) -> str:
     """`text` with every block's content made anew. Raises UserError when a block names no records."""
     def block(match: re.Match) -> str:
-        folder = results / match[2]
-        if not folder.is_dir():
-            raise UserError("README.md", match[2], "names no folder of records", f"see {results.name}/")
-        return match[1] + table(gather(read_all(folder))) + match[3]
+        start, kind, name, end = match.groups()
+        source = results / (name if kind == "compare" else f"{name}.json")
+        if not source.exists():
+            raise UserError("README.md", name, f"there is no {source.name}", f"see {results.name}/")
+        return start + (table(gather(read_all(source))) if kind == "compare" else speeds(json.loads(source.read_text()))) + end
     return BLOCK.sub(block, text)
+
+
+def speeds(bench: dict) -> str:
+    """The ratios of one `make bench`."""
+    where = bench["provenance"]
+    lines = [f"{where['device']}, {where['threads']} threads, torch {where['versions']['torch']}.", "", "| | ratio | |", "| --- | ---: | --- |"]
+    lines += [f"| {name} | {entry['ratio']:.1f} | {entry['meaning']} |" for name, entry in bench["ratios"].items()]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> int:
