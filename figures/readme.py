@@ -67,7 +67,8 @@ def render(text: str, results: Path) -> str:
 def speeds(bench: dict) -> str:
     """The ratios of one `make bench`."""
     where = bench["provenance"]
-    lines = [f"{where['device']}, {where['threads']} threads, torch {where['versions']['torch']}.", "", "| | ratio | |", "| --- | ---: | --- |"]
+    lines = [f"{where['device']}, {where['threads']} threads, torch {where['versions']['torch']}.", "",
+             "| | ratio | |", "| --- | ---: | --- |"]
     lines += [f"| {name} | {entry['ratio']:.1f} | {entry['meaning']} |" for name, entry in bench["ratios"].items()]
     return "\n".join(lines) + "\n"
 
