@@ -1,0 +1,86 @@
+"""The cells as data: each is one the pipeline takes, committed records are of them, and figures show what the records say."""
+
+import importlib
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+
+from common import pipeline
+from common.errors import UserError
+from common.record import Record, read_all
+from common.schedule import levels
+from common.spec import Spec
+from figures import woodfisher_cells as drawing
+from woodfisher.experiments import FIGURES, QUICK, R20, TABLES
+from woodfisher.imagenet import MOBILENET
+
+RESULTS = Path(__file__).resolve().parents[2] / "woodfisher" / "results"
+CELLS = {(spec.table, name): spec for group in (*TABLES.values(), *FIGURES.values()) for name, spec in group.items()}
+RECORDS = [record for record in read_all(RESULTS) if record.stage == "prune"] if RESULTS.is_dir() else []
+
+
+def test_every_cell_has_a_method_with_these_options():
+    for (table, name), spec in CELLS.items():
+        assert (spec.table, spec.cell, spec.paper) == (table, name, "woodfisher")
+        pipeline.method_of(spec)
+    names = [(spec.table, pipeline.cell_folder(spec)) for spec in CELLS.values()]
+    assert len(set(names)) == len(names)  # no two cells write to one folder
+
+
+def test_committed_records_are_of_cells_and_kept_what_they_say():
+    for record in RECORDS:
+        cell = CELLS[record.table, record.cell]
+        assert Spec.from_dict(record.spec).digest() == cell.digest(), record.cell
+        skipped = dict(cell.options).get("skip", ())
+        prunable = sum(layer["total"] for layer in record.layers if layer["name"] not in skipped)
+        gone = sum(layer["total"] - layer["kept"] for layer in record.layers)
+        assert gone / prunable == pytest.approx(cell.sparsity, abs=0.01 if "layer" in cell.method else 1e-4)
+
+
+def test_one_dense_network_for_all_of_resnet20():
+    assert len({record.dense_hash for record in RECORDS if record.spec["model"] == "resnet20"}) <= 1
+    compared = pipeline.dense_folder(R20.but(paper="compare")).name
+    assert pipeline.dense_folder(R20).name == compared  # the comparison's, by name
+
+
+@pytest.mark.parametrize("name", [name for name in ("fig3a", "fig5b", "fig7") if (RESULTS / name.replace("fig", "figure-")).is_dir()])
+def test_lines_are_the_means_of_the_records(name):
+    module = importlib.import_module(f"figures.woodfisher_{name}")
+    folder = "figure-" + name.removeprefix("fig")
+    figure = drawing.panel(folder, "", module.LINES, results=RESULTS)
+    for line in figure.axes[0].get_lines():
+        series = line.get_gid()
+        if series not in module.LINES:
+            continue
+        for x, y in zip(*line.get_data()):
+            paths = (RESULTS / folder).glob(f"{series}-{x / 100:g}-seed*-prune.json")
+            values = [100 * json.loads(path.read_text())["accuracy"]["pruned"] for path in paths]
+            assert y == pytest.approx(statistics.fmean(values))
+
+
+def test_records_of_two_dense_networks_are_refused(tmp_path):
+    for seed, dense in enumerate("ab"):
+        record = Record("x", "woodfisher", "figure-1", f"line-0.5-seed{seed}", "woodfisher", "prune", "cpu", {}, dense_hash=dense,
+                        requested={"sparsity": 0.5}, accuracy={"dense": 0.9, "pruned": 0.8})
+        record.write(tmp_path / "figure-1" / f"{seed}.json")
+    with pytest.raises(UserError, match="different dense networks"):
+        drawing.series("figure-1", tmp_path)
+    with pytest.raises(UserError, match="holds no prune record"):
+        drawing.series("figure-2", tmp_path)
+
+
+def test_mobilenets_steps_are_the_papers():
+    """Facts of S1.1: .3930 .6010 .7078 .7472 .7528 at epochs 8 to 24."""
+    assert levels(MOBILENET.steps, 0.7528, MOBILENET.initial_sparsity) == pytest.approx([0.3930, 0.6010, 0.7078, 0.7472, 0.7528], abs=6e-5)
+
+
+@pytest.mark.slow
+def test_the_verbs_on_digits(tmp_path):
+    """A quick cell of each method through the pipeline, offline; the second run does nothing."""
+    for method in ("woodfisher", "woodtaylor", "kfac-prune", "woodfisher-flops"):
+        spec = QUICK.but(method=method, sparsity=0.6, output_dir=str(tmp_path), num_samples=100, model="digits_cnn:width=0.25")
+        first = pipeline.prune(spec)
+        assert first.loss["predicted_increase"] is not None and first.achieved["sparsity"] == pytest.approx(0.6, abs=1e-3)
+        assert pipeline.prune(spec) == first
