@@ -93,5 +93,13 @@ def _cifarnet() -> dict[str, Spec]:
             "cifarnet-9-lwc": CIFARNET.but(method="magnitude-layer", sparsity=0.91, finetune=tune, num_samples=None)}
 
 
+def _fig2a() -> dict[str, Spec]:
+    """One ratio in every layer, no retraining, BatchNorm re-estimated; ResNet-20 in place of the paper's ResNet-50."""
+    base = Spec(paper="lobs", scale="cpu", model="resnet20", dataset="cifar10-jpeg:norm=imagenet", checkpoint="resnet20_cifar10",
+                num_samples=500, recalibrate_bn=20)
+    return {f"resnet20-{100 * (1 - s):.0f}-{method}": base.but(method=method, sparsity=s)
+            for s in (0.2, 0.4, 0.5, 0.6, 0.7, 0.8) for method in ("l-obs", "l-obs-joint", "magnitude-layer")}
+
+
 TABLES = {"1": named("1", _lenet300() | _lenet5() | _cifarnet())}
-FIGURES: dict[str, dict[str, Spec]] = {}
+FIGURES = {"2a": named("figure-2a", _fig2a())}

@@ -1,0 +1,73 @@
+"""Hessian and inverse of every layer of LeNet-300-100 from all of MNIST's training images, against the textbook recursion.
+
+    python -m tests.lobs.bench [--samples 2000] [--json FILE]
+
+The recursion (Sec. 3.4.1 of L-OBS: one rank-one update an image) is timed on the first `samples` images and scaled up, since
+each of its steps costs the same; its result on those images is held to ours first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+import torch
+
+from common import data as D
+from common import layers as L
+from common import machine, models
+from common.capture import capture
+from common.fisher.shared import DenseMatrix
+from common.record import write_json
+from lobs.hessian import Layer, layer_statistics
+from lobs.method import Options
+from tests.lobs import reference
+
+ALPHA = 1e6
+
+
+def ours(model, loader) -> dict:
+    """Statistics and inverse of every layer."""
+    seen = layer_statistics(model, loader, L.prunable(model), True, 1000)
+    return {name: Layer.of(name, one, Options(damping=1 / ALPHA), None).problems[0].matrix for name, one in seen.items()}
+
+
+def measure(samples: int, total: int) -> dict:
+    """Seconds of both, and their ratio for `total` images."""
+    data = D.load("mnist")
+    model = models.build("lenet300", data.classes, data.input_shape, 0).eval()
+    layers = L.prunable(model)
+    loader = data.calibration(samples, samples)
+    with capture(model, layers, gradients=False) as tape:
+        tape.forward(next(iter(loader))[0])
+    rows = {name: reference.rows_of(module, tape.input(name).reshape(samples, -1), True)[0].double() for name, module in layers.items()}
+    start = time.perf_counter()
+    textbook = {name: reference.woodbury(x, ALPHA) for name, x in rows.items()}
+    slow = (time.perf_counter() - start) / samples * total
+    for name, x in rows.items():
+        exact = DenseMatrix(x.T @ x / samples, 1 / ALPHA, name).inverse
+        torch.testing.assert_close(textbook[name], exact, rtol=1e-4, atol=1e-4 * float(exact.abs().max()))
+    start = time.perf_counter()
+    ours(model, data.calibration(total, 1000))
+    fast = time.perf_counter() - start
+    return {"images": total, "recursion_timed_on": samples, "recursion_s": round(slow, 2), "ours_s": round(fast, 3), "ratio": round(slow / fast, 1)}
+
+
+def main() -> int:
+    """Print the ratio; with --json also write it."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--samples", type=int, default=2_000, help="images of the recursion that are timed")
+    p.add_argument("--images", type=int, default=60_000, help="images that both are for")
+    p.add_argument("--json", help="also write the numbers here")
+    arguments = p.parse_args()
+    result = measure(arguments.samples, arguments.images)
+    print(f"{result['images']} images: recursion {result['recursion_s']} s (timed on {result['recursion_timed_on']}), "
+          f"ours {result['ours_s']} s, {result['ratio']} times")
+    if arguments.json:
+        write_json(arguments.json, result | {"provenance": machine.provenance(torch.device("cpu"), 0)})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
