@@ -13,6 +13,7 @@ from common.record import Record, read_all
 from common.schedule import levels
 from common.spec import Spec
 from figures import woodfisher_cells as drawing
+from figures import woodfisher_table5 as table5
 from woodfisher.experiments import FIGURES, QUICK, R20, TABLES
 from woodfisher.imagenet import MOBILENET
 
@@ -84,3 +85,10 @@ def test_the_verbs_on_digits(tmp_path):
         first = pipeline.prune(spec)
         assert first.loss["predicted_increase"] is not None and first.achieved["sparsity"] == pytest.approx(0.6, abs=1e-3)
         assert pipeline.prune(spec) == first
+
+
+def test_the_papers_p_values_follow_from_its_means_and_deviations():
+    """Table 5 prints 0.02979 and 0.00003 from unrounded runs; two decimals of mean and deviation leave this much room."""
+    first, second = (table5.p_value(one, two) for _, one, two, _ in table5.published())
+    assert first == pytest.approx(0.02979, abs=0.003) and second == pytest.approx(0.00003, abs=0.00001)
+    assert table5.p_value((1.0, 1.0, 2), (1.0, 1.0, 2)) == pytest.approx(1.0)
