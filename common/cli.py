@@ -145,7 +145,8 @@ def _chosen(paper: str, tables: Cells, figures: Cells, arguments: argparse.Names
 def _status(spec: Spec, pipeline) -> str:
     done = [stage for stage, folder in (("train", pipeline.dense_folder(spec)), ("prune", pipeline.cell_folder(spec)),
                                         ("finetune", pipeline.cell_folder(spec))) if (folder / f"{stage}.json").exists()]
-    return f"{'table ' + spec.table if spec.table else '':10} {spec.cell:40} {spec.scale:6} {', '.join(done) or 'not run'}"
+    group = spec.table if spec.table.startswith("figure") else f"table {spec.table}"
+    return f"{group:10} {spec.cell:40} {spec.scale:6} {', '.join(done) or 'not run'}"
 
 
 def summary(record) -> str:
