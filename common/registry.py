@@ -36,6 +36,11 @@ METHODS: dict[str, Method] = {
     "woodfisher-flops": Method("woodfisher.flops_aware:prune", "WoodFisher, FLOPs-aware", "weights", "woodfisher"),
     "woodtaylor": Method("woodfisher.woodtaylor:prune", "WoodTaylor", "weights", "woodfisher", {"scope": "global"}),
     "kfac-prune": Method("woodfisher.kfac:prune", "K-FAC pruning", "weights", "woodfisher", {"scope": "global"}),
+    "c-obd": Method("eigendamage.c_obd:prune", "C-OBD", "channels", "eigendamage"),
+    "c-obs": Method("eigendamage.c_obs:prune", "C-OBS", "channels", "eigendamage"),
+    "kron-obd": Method("eigendamage.kron_obd:prune", "Kron-OBD", "channels", "eigendamage"),
+    "kron-obs": Method("eigendamage.kron_obs:prune", "Kron-OBS", "channels", "eigendamage"),
+    "eigendamage": Method("eigendamage.method:prune", "EigenDamage", "low-rank", "eigendamage"),
 }
 
 

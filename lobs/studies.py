@@ -1,6 +1,6 @@
-"""What L-OBS shows that is not a cell: Theorem 3.2, Table 2 (Net-Trim), Fig. 2b (memory), and the ImageNet networks layer by layer.
+"""What L-OBS shows that is not a cell: Theorem 3.2, Table 2 (Net-Trim), Fig. 2b (memory), DNS, and the ImageNet networks.
 
-    python -m lobs.studies theorem | net-trim | memory | imagenet [--model alexnet] [--examples 8] [--output-dir runs/lobs/studies]
+    python -m lobs.studies theorem | net-trim | dns | memory | imagenet [--model alexnet] [--examples 8] [--output-dir runs/lobs/studies]
 
 Each writes one record; the numbers are in its trajectory. ImageNet networks are randomly initialised: no accuracy is claimed.
 """
@@ -28,6 +28,7 @@ from common.errors import choose
 from common.record import Record
 from common.running import Timer
 from common.spec import Spec
+from lobs import dns
 from lobs.bound import propagation
 from lobs.experiments import IMAGENET, LENET300, OURS, STATED
 from lobs.hessian import Layer, layer_statistics
@@ -120,6 +121,20 @@ def net_trim_table(spec: Spec, timer: Timer) -> list[dict]:
     return rows
 
 
+def surgery(spec: Spec, timer: Timer) -> list[dict]:
+    """DNS at the keeps of Table 1's row and at the iterative row's, one layer like the other: error against iterations spent."""
+    model, data = _dense(spec)
+    rows = []
+    for keep in (0.018, 0.015):
+        for steps in (643, 4_000):
+            with timer.phase("dns"):
+                result = dns.prune(model, data.calibration(60_000, 10_000), 1 - keep, dns.Options(steps=steps),
+                                   torch.Generator().manual_seed(spec.seed))
+            rows.append({"method": "dns", "kept": keep, "steps": steps,
+                         "error": round(1 - T.evaluate(result.model, data.test_loader())[1], 5)})
+    return rows
+
+
 def memory(spec: Spec, timer: Timer) -> list[dict]:
     """Fig. 2b: bytes that pruning the middle layer takes, against the number of samples. Measured for L-OBS and for Net-Trim by
     ADMM; Q is what the quadratic constraints of Net-Trim's own formulation would hold, in float64, and is only counted."""
@@ -196,6 +211,7 @@ def _short(value: float) -> object:
 STUDIES: dict[str, tuple[Callable, Spec]] = {
     "theorem": (theorem, LENET300.but(table="theorem-3.2", cell="lenet300-theorem")),
     "net-trim": (net_trim_table, LENET300.but(table="2", cell="lenet300-net-trim")),
+    "dns": (surgery, LENET300.but(table="1-dns", cell="lenet300-dns")),
     "memory": (memory, LENET300.but(table="figure-2b", cell="lenet300-memory")),
     "imagenet": (imagenet, IMAGENET)}
 

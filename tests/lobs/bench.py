@@ -51,7 +51,8 @@ def measure(samples: int, total: int) -> dict:
     start = time.perf_counter()
     ours(model, data.calibration(total, 1000))
     fast = time.perf_counter() - start
-    return {"images": total, "recursion_timed_on": samples, "recursion_s": round(slow, 2), "ours_s": round(fast, 3), "ratio": round(slow / fast, 1)}
+    return {"images": total, "recursion_timed_on": samples, "recursion_s": round(slow, 2), "ours_s": round(fast, 3),
+            "ratio": round(slow / fast, 1)}
 
 
 def main() -> int:
