@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common import layers as L
+from common import machine
 from common.errors import NumericalError, UserError, choose
 from common.fisher.inverse import BlockFisher
 from common.fisher.rows import gradient_rows
@@ -106,12 +107,15 @@ def _estimate(model: nn.Module, layers: dict[str, nn.Module], calibration: Itera
     """The curvatures of `fisher_parts`, in the order of the layers."""
     m, b = rows_of(calibration, options)
     whole = options.chunk == NETWORK
-    sizes = [module.weight.numel() for module in layers.values()]
-    like = next(iter(layers.values())).weight.detach()
-    together = like.new_empty(m, sum(sizes)) if whole else None
-    parts = together.split(sizes, 1) if whole else [like.new_empty(m, size) for size in sizes]
-    rows = gradient_rows(model, calibration, m, b, layers, options.fisher, generator=generator,
-                         out=dict(zip(layers, parts, strict=True)))
+    sizes = {name: module.weight.numel() for name, module in layers.items()}
+    together = out = None
+    if whole:  # one tensor, of which every layer's rows are a part
+        like = next(iter(layers.values())).weight.detach()
+        machine.forecast(f"{m} gradient rows", m * sum(sizes.values()) * like.element_size() / 2**30, 0.0,
+                         "lower --num-samples, or give --chunk a block size")
+        together = like.new_empty(m, sum(sizes.values()))
+        out = dict(zip(layers, together.split(list(sizes.values()), 1), strict=True))
+    rows = gradient_rows(model, calibration, m, b, layers, options.fisher, generator=generator, out=out)
     for name, gone in _removed(layers, masks):
         rows[name][:, gone] = 0
     if not any(part.any() for part in rows.values()):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from common import layers as L
+from common import machine
 from common import masks as M
 from common.baselines import ScopeOptions, magnitude
 from common.errors import NumericalError, UserError
@@ -206,3 +207,10 @@ def test_a_layer_without_gradients_is_noted():
         model[9].weight.zero_()  # nothing before it has a gradient then
     result = prune(model, twin.data(), 0.5, Options(), toy.generator())
     assert [note.split(":")[0] for note in result.notes] == ["0", "3", "6"]
+
+
+@pytest.mark.parametrize("chunk", [None, 5, "network"])
+def test_rows_that_would_not_fit_are_refused_before_they_are_made(chunk, monkeypatch):
+    monkeypatch.setattr(machine, "free_memory_gb", lambda: 1e-6)
+    with pytest.raises(UserError, match="gradient rows would take"):
+        prune(twin.net(), twin.data(), 0.5, Options(chunk=chunk), toy.generator())
