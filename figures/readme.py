@@ -36,8 +36,9 @@ def table(comparison: Comparison) -> str:
     """Methods down, amounts across, one Markdown table a unit of removal."""
     dense = comparison.dense
     accuracy = "?" if dense["accuracy"] is None else f"{100 * dense['accuracy']:.2f}%"
+    seeds = f"{len(comparison.seeds)} seed{'s' if len(comparison.seeds) > 1 else ''}"
     lines = [f"{dense['model']} on {dense['dataset']}, dense accuracy {accuracy}; test accuracy in percent after pruning → after "
-             f"fine-tuning ({dense['finetune']}), mean ± sample standard deviation of {len(comparison.seeds)} seeds; "
+             f"fine-tuning ({dense['finetune']}), mean ± sample standard deviation over {seeds}; "
              f"scale {dense['scale']}.", ""]
     for unit, words in UNITS.items():
         rows = {(row.method, row.amount): row for row in comparison.rows if row.unit == unit}
