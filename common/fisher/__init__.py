@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common.errors import UserError, choose
+from common.errors import NumericalError, UserError, choose
 
 FISHERS = ("sampled", "empirical", "exact")
 LOSSES = ("cross_entropy", "mse")
@@ -43,6 +43,8 @@ def losses(output: Tensor, y: Tensor, fisher: str, loss: str, generator: torch.G
     if fisher == "empirical":
         yield F.nll_loss(log_p, y, reduction="sum")
     elif fisher == "sampled":
+        if torch.isnan(log_p).any():
+            raise NumericalError("output", "the model's predictions are not finite", "check the data and the checkpoint")
         drawn = torch.multinomial(log_p.detach().exp().cpu(), 1, generator=generator).to(output.device)
         yield -log_p.gather(1, drawn).sum()
     else:
