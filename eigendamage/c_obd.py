@@ -1,0 +1,31 @@
+"""C-OBD (Wang et al. 2019, Sec. 4.2): Optimal Brain Damage's importance of each weight, summed over a filter. No weight update.
+
+Uses common.fisher.diag (exact per-example gradients, positions summed before squaring) and eigendamage.filters. The filter's
+bias goes with it and is not scored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from common import masks as M
+from common.fisher.diag import diagonal_fisher
+from common.pruned import Pruned
+from eigendamage.filters import FilterOptions, Filters
+
+
+def importance(weight: Tensor, fisher: Tensor) -> Tensor:
+    """Σ_j ½ θ_ij² F_ij,ij of each filter i (Eq. 8 summed), [filters]; both weight-shaped."""
+    return (0.5 * weight.detach().double().square() * fisher).flatten(1).sum(1)
+
+
+def prune(model: nn.Module, calibration: Iterable, amount: float, options: FilterOptions, generator: torch.Generator,
+          masks: M.Masks | None = None) -> Pruned:
+    """A copy of `model` without the `amount` of its units whose filters score lowest."""
+    net = Filters(model, calibration, options.skip, masks)
+    fisher = diagonal_fisher(model, net.calibration, net.layers, options.fisher, generator=generator)
+    scores = {name: importance(module.weight, fisher[name]) for name, module in net.layers.items()}
+    return net.remove(scores, amount, options.cap)

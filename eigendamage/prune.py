@@ -1,0 +1,9 @@
+"""EigenDamage: prune the cells of its tables. `--list` shows the cells, `--help` the flags."""
+
+import sys
+
+from common.cli import run
+from eigendamage.experiments import FIGURES, TABLES
+
+if __name__ == "__main__":
+    sys.exit(run("eigendamage", "prune", TABLES, FIGURES))

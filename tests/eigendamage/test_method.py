@@ -1,0 +1,160 @@
+"""EigenDamage against dense rotations: scores, bottlenecks, projections, merged bases, cells, and a fresh process."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from common import checkpoint, models, pipeline
+from common.errors import UserError
+from common.fisher.kron import kron_factors
+from common.spec import Recipe, Spec
+from common.surgery import apply_edits
+from eigendamage import experiments, method
+from eigendamage.bottleneck import factors_of, is_bottleneck, place
+from tests import toy
+
+ROOT = Path(__file__).resolve().parents[2]
+KINDS = [kind for kind in toy.CONVOLUTIONS if kind != "grouped"]
+
+
+def estimate(model, data, layers, factor, seed=0):
+    return kron_factors(model, data, layers, fisher="sampled", channel_only=factor == "channel", generator=toy.generator(seed))
+
+
+@pytest.mark.parametrize("factor", ["channel", "patch"])
+@pytest.mark.parametrize("kind", ["padded", "strided", "1x1", "oblong"])
+def test_theta_is_the_diagonal_of_the_rotated_fisher(kind, factor):
+    """Θ = ½ w'² diag(Rᵀ F R) for the dense F = S ⊗ A (⊗ I over the offsets), R = Q_S ⊗ Q_A (⊗ I)."""
+    model, data = toy.conv_head(kind), [toy.batch(6)]
+    conv = model[0]
+    f = estimate(model, data, {"0": conv}, factor)["0"]
+    layer = method.rotate(conv.weight, f)
+    eye = torch.eye(layer.W.shape[2], dtype=torch.float64)
+    fisher = torch.kron(f.G[0], torch.kron(f.A[0], eye))
+    R = torch.kron(layer.QS.contiguous(), torch.kron(layer.QA.contiguous(), eye))
+    rotated = R.T @ fisher @ R
+    w = R.T @ conv.weight.detach().flatten()
+    expected = (0.5 * w.square() * rotated.diagonal()).reshape(layer.W.shape).sum(2)
+    torch.testing.assert_close(layer.theta, expected, rtol=1e-9, atol=1e-12)
+    assert (rotated - torch.diag(rotated.diagonal())).abs().max() < 1e-10 * rotated.abs().max()
+
+
+@pytest.mark.parametrize("factor", ["channel", "patch"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_full_bottleneck_is_the_layer_and_a_part_is_a_projection(kind, factor, bias):
+    model = toy.conv_head(kind, bias)
+    (x, _), conv = (data := [toy.batch(6)])[0], model[0]
+    layer = method.rotate(conv.weight, estimate(model, data, {"0": conv}, factor)["0"])
+    full, part = copy.deepcopy(model), copy.deepcopy(model)
+    place(full, "0", factors_of(conv, layer.QA, layer.W, layer.QS))
+    torch.testing.assert_close(full(x), model(x), rtol=0, atol=1e-10)
+    QA, QS = layer.QA[:, 1:], layer.QS[:, [0, 2, 3]]
+    place(part, "0", factors_of(conv, QA, layer.W[[0, 2, 3]][:, 1:], QS))
+    W = conv.weight.detach().reshape(4, len(layer.QA), -1)
+    with torch.no_grad():
+        conv.weight.copy_(torch.einsum("os,oip,ij->sjp", QS @ QS.T, W, QA @ QA.T).reshape(conv.weight.shape))
+    torch.testing.assert_close(part(x), model(x), rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("factor", ["channel", "patch"])
+@pytest.mark.parametrize("name", ["digits_cnn", "lenet300", "resnet20"])
+def test_the_pruned_network_projects_each_weight_onto_what_was_kept(name, factor):
+    """End to end, with the bases read off the pruned network itself; the prediction is Θ outside the kept rows and columns."""
+    model = toy.seeded(models.build(name, 3, (1, 16, 16), 0))
+    x, y = toy.batch(12, (1, 16, 16))
+    result = method.prune(model, [(x, y)], 0.6 if factor == "channel" else 0.9, method.Options(factor=factor), toy.generator())
+    twin, predicted = copy.deepcopy(model), 0.0
+    modules = method.rotatable(model)
+    f = estimate(model, [(x, y)], modules, factor)
+    for layer_name, module in modules.items():
+        new = result.model.get_submodule(layer_name)
+        assert is_bottleneck(new) or any(note.startswith(f"{layer_name}: left dense") for note in result.notes)
+        if not is_bottleneck(new):
+            continue
+        PA, PS = (q.T @ q for q in (new.first.weight.detach().flatten(1), new.last.weight.detach().flatten(1).T))
+        W = module.weight.detach().reshape(len(PS), len(PA), -1)
+        projected = torch.einsum("os,oip,ij->sjp", PS, W, PA)
+        twin.get_submodule(layer_name).weight.data.copy_(projected.reshape(module.weight.shape))
+        lost = method.rotate(module.weight, f[layer_name]).theta.sum() - method.rotate(projected, f[layer_name]).theta.sum()
+        predicted += float(lost)
+        assert new.last.bias is None or torch.equal(new.last.bias, module.bias)
+    assert any(map(is_bottleneck, result.model.modules()))
+    torch.testing.assert_close(result.model(x), twin(x), rtol=1e-8, atol=1e-10)
+    assert result.predicted_increase == pytest.approx(predicted, rel=1e-6)
+    head = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
+    assert isinstance(result.model.get_submodule(head), nn.Linear)
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "lenet300"])
+def test_a_second_pruning_merges_its_bases_and_replays(name):
+    """Eq. 16: still three layers each, bases still orthonormal, smaller; all edits rebuild the network."""
+    model = toy.seeded(models.build(name, 3, (1, 8, 8), 0))
+    data = [toy.batch(16, (1, 8, 8))]
+    once = method.prune(model, data, 0.7, method.Options(), toy.generator())
+    twice = method.prune(once.model, data, 0.9, method.Options(), toy.generator())
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (once.model, twice.model)]
+    assert sizes[1] < sizes[0]
+    bottlenecks = {n: m for n, m in twice.model.named_modules() if is_bottleneck(m)}
+    assert bottlenecks and not any(is_bottleneck(part) for m in bottlenecks.values() for part in m)
+    for m in bottlenecks.values():
+        for q in (m.first.weight.flatten(1), m.last.weight.flatten(1).T):
+            torch.testing.assert_close(q @ q.T, torch.eye(len(q), dtype=torch.float64), rtol=0, atol=1e-10)
+    again = copy.deepcopy(model)
+    apply_edits(again, once.edits + twice.edits)
+    again.load_state_dict(twice.model.state_dict())
+    assert torch.equal(again(data[0][0]), twice.model(data[0][0]))
+
+
+def test_a_full_rank_merge_changes_nothing():
+    model, data = toy.conv_head("strided", bias=True), [toy.batch(6)]
+    x = data[0][0]
+    for _ in range(2):
+        name = "0"
+        target = model[0].core if is_bottleneck(model[0]) else model[0]
+        expected = model(x)
+        layer = method.rotate(target.weight, estimate(model, data, {name: target}, "channel")[name])
+        place(model, name, factors_of(target, layer.QA, layer.W, layer.QS))
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-10)
+
+
+def test_a_patch_wide_basis_does_not_meet_a_core_with_a_kernel():
+    model, data = toy.seeded(models.build("digits_cnn", 3, (1, 8, 8), 0)), [toy.batch(8, (1, 8, 8))]
+    once = method.prune(model, data, 0.6, method.Options(), toy.generator())
+    with pytest.raises(UserError, match="factor='patch'.*kernel of its own"):
+        method.prune(once.model, data, 0.5, method.Options(factor="patch"), toy.generator())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "settings"), [("kron-obs", {}), ("eigendamage", {}),
+                                               ("eigendamage", {"steps": 2, "step_schedule": "constant", "step_epochs": 0.2})],
+                         ids=["kron-obs", "eigendamage", "iterative"])
+def test_a_saved_network_is_the_same_in_a_fresh_process(name, settings, tmp_path):
+    spec = Spec(paper="eigendamage", method=name, unit_ratio=0.5, num_samples=64, output_dir=str(tmp_path), model="digits_cnn:width=0.5",
+                train=Recipe(epochs=1, lr=0.05), finetune=Recipe(epochs=0), **settings)
+    record = pipeline.prune(spec)
+    path = pipeline.cell_folder(spec) / "pruned.safetensors"
+    x = torch.randn(3, 1, 8, 8, generator=toy.generator())
+    torch.save(x, tmp_path / "x.pt")
+    code = (f"import torch; from common import checkpoint; m = checkpoint.load({str(path)!r}).model.eval(); "
+            f"torch.save(m(torch.load({str(tmp_path / 'x.pt')!r})).detach(), {str(tmp_path / 'y.pt')!r})")
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
+    assert torch.equal(torch.load(tmp_path / "y.pt"), checkpoint.load(path).model.eval()(x).detach())
+    assert record.achieved["model_params"] < record.achieved["dense_model_params"]
+    if not settings:
+        assert record.loss["predicted_increase"] > 0
+
+
+def test_every_cell_is_well_formed_and_has_a_folder_of_its_own():
+    cells = [(table, name, spec) for table, group in experiments.TABLES.items() for name, spec in group.items()]
+    assert len({pipeline.cell_folder(spec) for *_, spec in cells}) == len(cells)
+    for table, name, spec in cells:
+        assert (spec.table, spec.cell, spec.paper) == (table, name, "eigendamage")
+        pipeline.method_of(spec)
+        models.MODELS[spec.model.partition(":")[0]]
+    assert len(experiments.TABLES["1"]) == 200 and len(experiments.TABLES["lenet5"]) == 75
