@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import logging
 import os
@@ -9,6 +11,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -18,6 +21,7 @@ from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 log = logging.getLogger(__name__)
+_budget = contextvars.ContextVar("memory budget in GB", default=0.0)
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "torch-pruning", "safetensors")
 
 
@@ -93,9 +97,19 @@ def peak_memory_mb() -> float:
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def forecast(what: str, gigabytes: float, budget: float = 0.0, remedy: str = "") -> None:
-    """Say in the log what a job will take; UserError before it starts if that is above `budget` GB (0: 60% of what is free)."""
-    limit = budget or 0.6 * free_memory_gb()
+@contextlib.contextmanager
+def memory_budget(gigabytes: float) -> Iterator[None]:
+    """What jobs inside may take; 0 is 60% of what is free, which also holds outside."""
+    token = _budget.set(gigabytes)
+    try:
+        yield
+    finally:
+        _budget.reset(token)
+
+
+def forecast(what: str, gigabytes: float, remedy: str = "") -> None:
+    """Say in the log what a job will take; UserError before it starts if that is above the memory budget."""
+    limit = _budget.get() or 0.6 * free_memory_gb()
     log.log(logging.INFO if gigabytes > 0.5 else logging.DEBUG, "%s: about %.1f GB of %.1f", what, gigabytes, limit)
     if gigabytes > limit:
         raise UserError("memory_budget", round(limit, 2), f"{what} would take about {gigabytes:.1f} GB", remedy or "raise --memory-budget")

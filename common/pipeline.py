@@ -91,7 +91,8 @@ def prune(spec: Spec) -> Record:
     before = costs(start, data.input_shape)
     with claim(folder):
         timer = Timer()
-        result, trajectory = _steps(spec, start, data, function, options, timer, folder)
+        with machine.memory_budget(spec.memory_budget):
+            result, trajectory = _steps(spec, start, data, function, options, timer, folder)
         with timer.phase("evaluate"):
             loss, _ = T.evaluate(result.model, _loss_loader(data))
             test_loss, accuracy = T.evaluate(result.model, data.test_loader())

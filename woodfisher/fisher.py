@@ -111,7 +111,7 @@ def _estimate(model: nn.Module, layers: dict[str, nn.Module], calibration: Itera
     together = out = None
     if whole:  # one tensor, of which every layer's rows are a part
         like = next(iter(layers.values())).weight.detach()
-        machine.forecast(f"{m} gradient rows", m * sum(sizes.values()) * like.element_size() / 2**30, 0.0,
+        machine.forecast(f"{m} gradient rows", m * sum(sizes.values()) * like.element_size() / 2**30,
                          "lower --num-samples, or give --chunk a block size")
         together = like.new_empty(m, sum(sizes.values()))
         out = dict(zip(layers, together.split(list(sizes.values()), 1), strict=True))

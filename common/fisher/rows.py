@@ -25,13 +25,12 @@ PER_EXAMPLE_ENTRIES = 1 << 24  # float32 entries of per-example gradients held a
 
 def gradient_rows(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], num_rows: int, batch: int = 1,
                   layers: dict[str, nn.Module] | None = None, fisher: str = "empirical", loss: str = "cross_entropy",
-                  generator: torch.Generator | None = None, out: dict[str, Tensor] | None = None,
-                  memory_budget: float = 0.0) -> dict[str, Tensor]:
+                  generator: torch.Generator | None = None, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Rows by layer name: [num_rows, weights of the layer], in the network's dtype, evaluation mode.
 
     Consumes num_rows × batch examples of `loader`, in order. `out` takes preallocated (for example memory-mapped) rows.
-    Raises UserError when the rows would not fit `memory_budget` GB (0: 60% of what is free) or the loader has too few examples,
-    NumericalError naming the layer of a non-finite gradient.
+    Raises UserError when the rows would not fit the memory budget (machine.memory_budget) or the loader has too few
+    examples, NumericalError naming the layer of a non-finite gradient.
     """
     choose("fisher", fisher, ("sampled", "empirical"))
     if num_rows < 1 or batch < 1:
@@ -40,7 +39,7 @@ def gradient_rows(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], num
     device = next(model.parameters()).device
     if out is None:
         size = num_rows * sum(module.weight.numel() * module.weight.element_size() for module in layers.values())
-        machine.forecast(f"{num_rows} gradient rows", size / 2**30, memory_budget, "lower --num-samples, or raise --memory-budget")
+        machine.forecast(f"{num_rows} gradient rows", size / 2**30, "lower --num-samples, or raise --memory-budget")
         out = {name: module.weight.new_empty(num_rows, module.weight.numel()) for name, module in layers.items()}
     at_once = 1
     if batch == 1:

@@ -201,3 +201,9 @@ def test_a_method_that_fails_leaves_no_record_and_the_dense_network_whole(output
         pipeline.prune(spec)
     assert not (pipeline.cell_folder(spec) / "prune.json").exists()
     assert checkpoint.state_hash(checkpoint.load(pipeline.dense_folder(spec) / "model.safetensors").model) == dense.dense_hash
+
+
+def test_the_memory_budget_refuses_before_anything_is_computed(output, capsys):
+    code = run("common", "prune", argv=["--model", TINY["model"], "--output-dir", output, "--method", "woodfisher", "--sparsity", "0.51",
+                                        "--memory-budget", "0.0001"])
+    assert code == 2 and "memory_budget=0.0" in capsys.readouterr().err

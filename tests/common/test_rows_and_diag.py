@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from common import layers as L
+from common import machine
 from common.errors import NumericalError, UserError
 from common.fisher.diag import diagonal_fisher
 from common.fisher.rows import gradient_rows
@@ -102,5 +103,6 @@ def test_too_few_examples_and_bad_values():
 
 def test_rows_that_would_not_fit_are_refused_before_anything_is_computed():
     model = toy.small_net()
-    with pytest.raises(UserError, match="memory_budget=0.01.*4000000 gradient rows would take about .* GB; lower --num-samples"):
-        gradient_rows(model, iter(()), 4_000_000, memory_budget=0.01)
+    with pytest.raises(UserError, match="memory_budget=0.01.*4000000 gradient rows would take about .* GB; lower --num-samples"), \
+            machine.memory_budget(0.01):
+        gradient_rows(model, iter(()), 4_000_000)
