@@ -158,7 +158,8 @@ class BlockFisher:
             pull = (G - kept) @ w[where].double().reshape(-1, size)[active][..., None]
             factor = self._factor(kept)
             # Kᵀ (mλI + KKᵀ)⁻¹ pull = (λI + KᵀK/m)⁻¹ Kᵀ pull / m, the push-through identity
-            move = kept.mT @ torch.cholesky_solve(pull, factor) if self._dual(G) else torch.cholesky_solve(kept.mT @ pull, factor) / self.count
+            move = (kept.mT @ torch.cholesky_solve(pull, factor) if self._dual(G)
+                    else torch.cholesky_solve(kept.mT @ pull, factor) / self.count)
             full = delta[where].reshape(-1, size)
             full[active] = torch.where(gone[:, 0], full[active], move[..., 0])
             delta[where] = full.flatten()
