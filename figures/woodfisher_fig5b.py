@@ -10,7 +10,6 @@ LINES = {
     "woodfisher-joint-update": Line("WoodFisher, joint update (ours)", style.BLUE, "D", "-."),
     "kfac-pi": Line("K-FAC, with π", style.PINK, "P"),
     "kfac": Line("K-FAC, without π", style.PINK, "v", "--"),
-    "kfac-sampled-pi": Line("K-FAC, sampled labels, with π", style.VERMILION, "*", ":"),
     "magnitude-global": Line("Global magnitude", style.BLACK),
 }
 

@@ -79,13 +79,13 @@ def fig3b(method: str, label: str) -> Group:
 
 def fig5b() -> Group:
     """One-shot MLPNet: K-FAC from 50,000 samples with and without π, WoodFisher from 1,000 rows of 50 of them."""
-    some = MLP_AMOUNTS[4:]
+    some, big = MLP_AMOUNTS[4:], {"batch_size": 2000}
     return labelled("figure", "5b", sweep(MLP, "magnitude-global", "magnitude-global", MLP_AMOUNTS), *(
         sweep(MLP, name, method, amounts, seeds, num_samples=50_000, **changes) for name, method, amounts, seeds, changes in (
             ("woodfisher", "woodfisher", MLP_AMOUNTS, 3, {"fisher_batch_size": 50}),
             ("woodfisher-joint-update", "woodfisher", MLP_AMOUNTS, 1, {"fisher_batch_size": 50, "update": "joint"}),
-            ("kfac-pi", "kfac-prune", some, 3, {}), ("kfac", "kfac-prune", some, 3, {"options": {"pi": False}}),
-            ("kfac-sampled-pi", "kfac-prune", some, 1, {"fisher": "sampled"}))))
+            ("kfac-pi", "kfac-prune", some, 3, {"options": big}),
+            ("kfac", "kfac-prune", some, 3, {"options": big | {"pi": False}}))))
 
 
 def fig7() -> Group:

@@ -25,7 +25,7 @@ from woodfisher.method import Options, prune
 
 FOLDER = Path(__file__).resolve().parent
 LAYERS = ("layer1.0.conv1", "layer2.1.conv1", "layer3.2.conv2")  # one a stage; the paper's three are not named
-GRID = tuple(i / 8 for i in range(-4, 9))
+GRID = tuple(i / 4 for i in range(-2, 5))
 EXAMPLES = 1000
 log = logging.getLogger(__name__)
 
