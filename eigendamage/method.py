@@ -21,6 +21,7 @@ from common.fisher import FISHERS
 from common.fisher.kron import Kron, kron_factors
 from common.pruned import Pruned
 from eigendamage.bottleneck import factors_of, is_bottleneck, place
+from eigendamage.depthwise import joined, separate
 from eigendamage.threshold import CAP, percentile, require_cap
 
 
@@ -31,22 +32,34 @@ class Options:
     fisher: str = "sampled"       # one label drawn from the model's own distribution an example (released code)
     factor: str = "channel"       # Sec. 4.5: A over channels, one basis for all kernel offsets; "patch": A over all that a filter reads
     cap: float = CAP              # Sec. 5.2: at most 95% of a layer's rows, and of its columns, goes at once
+    depthwise: bool = False       # Sec. 4.6: cores with a kernel become depthwise convolutions
     skip: tuple[str, ...] = ()    # layers left as they are, besides the last Linear (released code)
 
     def __post_init__(self):
         choose("fisher", self.fisher, FISHERS)
         choose("factor", self.factor, ("channel", "patch"))
+        if self.depthwise and self.factor != "channel":
+            raise UserError("depthwise", True, "needs a core that has the kernel", "use factor='channel'")
         require_cap(self.cap)
 
 
 @dataclass
 class Rotated:
-    """A layer in its KFE. W: W' [out, in, offsets] in eigen-directions; QA [in, in], QS [out, out]; theta: Θ [out, in]."""
+    """A layer in its KFE. W: W' [out, in, offsets] in eigen-directions; QA [in, in], QS [out, out]; curvature: λ_S λ_Aᵀ [out, in]."""
 
     W: Tensor
     QA: Tensor
     QS: Tensor
-    theta: Tensor
+    curvature: Tensor
+
+    @property
+    def theta(self) -> Tensor:
+        """Θ = ½ W'∘W' λ_S λ_Aᵀ summed over the offsets, [out, in] (Algorithm 1, line 4)."""
+        return self.increase(torch.zeros_like(self.W))
+
+    def increase(self, new: Tensor) -> Tensor:
+        """The predicted loss increase of each row and column's meeting when W' becomes `new`, [out, in]."""
+        return 0.5 * (self.W - new).square().sum(2) * self.curvature
 
 
 def rotatable(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module]:
@@ -68,13 +81,12 @@ def rotatable(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module
 
 
 def rotate(weight: Tensor, factors: Kron) -> Rotated:
-    """W' = Q_Sᵀ W Q_A at every kernel offset (Eq. 15) and Θ = ½ W'∘W' λ_S λ_Aᵀ summed over the offsets (Algorithm 1, lines 2-4).
-    weight: the layer's own shape; with a patch-wide A all offsets lie in its one basis."""
+    """W' = Q_Sᵀ W Q_A at every kernel offset (Eq. 15; Algorithm 1, lines 2 and 3). weight: the layer's own shape; with a patch-wide A
+    all offsets lie in its one basis."""
     (A,), (S,) = factors.A, factors.G
     (lambda_A, QA), (lambda_S, QS) = torch.linalg.eigh(A), torch.linalg.eigh(S)
     W = torch.einsum("os,oip,ia->sap", QS, weight.detach().double().reshape(len(S), len(A), -1), QA)
-    theta = 0.5 * W.square().sum(2) * torch.outer(lambda_S.clamp(min=0), lambda_A.clamp(min=0))
-    return Rotated(W, QA, QS, theta)
+    return Rotated(W, QA, QS, torch.outer(lambda_S.clamp(min=0), lambda_A.clamp(min=0)))
 
 
 def prune(model: nn.Module, calibration: Iterable, amount: float, options: Options, generator: torch.Generator,
@@ -87,6 +99,8 @@ def prune(model: nn.Module, calibration: Iterable, amount: float, options: Optio
         if options.factor == "patch" and is_bottleneck(model.get_submodule(name)) and module.weight[0, 0].numel() > 1:
             raise UserError("factor", options.factor, f"the core of {name!r} has a kernel of its own, which no 1x1 basis merges with",
                             "choose one factor for all steps")
+        if options.depthwise and is_bottleneck(model.get_submodule(name)):
+            raise UserError("depthwise", True, f"{name!r} is a bottleneck already", "take the depthwise step at the first pruning")
     factors = kron_factors(model, calibration, modules, fisher=options.fisher, channel_only=options.factor == "channel",
                            generator=generator)                                                        # line 1
     layers = {name: rotate(module.weight, factors.pop(name)) for name, module in modules.items()}      # lines 2-4
@@ -97,11 +111,19 @@ def prune(model: nn.Module, calibration: Iterable, amount: float, options: Optio
     for name, layer in layers.items():                                                                 # line 9
         rows, columns = kept[f"{name} rows"], kept[f"{name} columns"]
         result.layers[name] = {"rows": int(rows.sum()), "columns": int(columns.sum())}
-        weights = factors_of(modules[name], layer.QA[:, columns], layer.W[rows][:, columns], layer.QS[:, rows])
+        QA, core, QS = layer.QA[:, columns], layer.W[rows][:, columns], layer.QS[:, rows]
+        new = torch.zeros_like(layer.W)
+        if options.depthwise and core.shape[2] > 1:
+            U, D, V = separate(core)                                                                   # Eq. 18
+            new[rows.nonzero(), columns.nonzero().T] = joined(U, D, V)
+            QA, core, QS = QA @ V, D.T[:, None], QS @ U
+        else:
+            new[rows.nonzero(), columns.nonzero().T] = core
+        weights = factors_of(modules[name], QA, core, QS)
         before, after = modules[name].weight.numel(), sum(weight.numel() for weight in weights)
         if not is_bottleneck(model.get_submodule(name)) and after > before:
             result.notes.append(f"{name}: left dense, its bottleneck would have {after} weights for {before}")
             continue
-        result.predicted_increase += float(layer.theta.masked_fill(torch.outer(rows, columns), 0).sum())
+        result.predicted_increase += float(layer.increase(new).sum())
         result.edits += place(result.model, name, weights)
     return result

@@ -16,6 +16,7 @@ from common.spec import Recipe, Spec
 from common.surgery import apply_edits
 from eigendamage import experiments, method
 from eigendamage.bottleneck import factors_of, is_bottleneck, place
+from eigendamage.depthwise import joined, separate
 from tests import toy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,6 +129,41 @@ def test_a_patch_wide_basis_does_not_meet_a_core_with_a_kernel():
     once = method.prune(model, data, 0.6, method.Options(), toy.generator())
     with pytest.raises(UserError, match="factor='patch'.*kernel of its own"):
         method.prune(once.model, data, 0.5, method.Options(factor="patch"), toy.generator())
+
+
+def test_separation_finds_what_is_separable_and_its_error_never_grows():
+    """Eq. 18: exact for a sum of few separable terms and for a single offset; more sweeps are never worse."""
+    g = toy.generator(4)
+    U, D, V = (torch.randn(n, 2, generator=g, dtype=torch.float64) for n in (2, 9, 5))
+    W = joined(U, D, V)
+    torch.testing.assert_close(joined(*separate(W, 500)), W, rtol=0, atol=1e-6)
+    W = torch.randn(4, 6, 9, generator=g, dtype=torch.float64)
+    torch.testing.assert_close(joined(*separate(W[..., :1], 0)), W[..., :1], rtol=0, atol=1e-12)
+    errors = [float((joined(*separate(W, sweeps)) - W).square().sum()) for sweeps in (0, 1, 2, 5, 20)]
+    assert all(later <= earlier + 1e-12 for earlier, later in zip(errors, errors[1:])) and errors[-1] < errors[0]
+
+
+def test_depthwise_cores_compute_the_separated_weight_replay_and_are_not_rotated_again():
+    model, data = toy.seeded(models.build("digits_cnn", 3, (1, 8, 8), 0)), [toy.batch(8, (1, 8, 8))]
+    x = data[0][0]
+    plain = method.prune(model, data, 0.6, method.Options(), toy.generator())
+    result = method.prune(model, data, 0.6, method.Options(depthwise=True), toy.generator())
+    cores = [m.core for m in result.model.modules() if is_bottleneck(m) and isinstance(m.core, nn.Conv2d)]
+    assert cores and all(core.groups == core.out_channels == core.in_channels for core in cores)
+    assert result.predicted_increase > plain.predicted_increase
+    again, twin = copy.deepcopy(model), copy.deepcopy(model)
+    apply_edits(again, result.edits)
+    again.load_state_dict(result.model.state_dict())
+    assert torch.equal(again(x), result.model(x))
+    for name, m in result.model.named_modules():
+        if is_bottleneck(m) and isinstance(m.core, nn.Conv2d):
+            first, last = m.first.weight[..., 0, 0], m.last.weight[..., 0, 0]
+            twin.get_submodule(name).weight.data.copy_(torch.einsum("oq,qhw,qi->oihw", last, m.core.weight[:, 0], first))
+        elif is_bottleneck(m):
+            twin.get_submodule(name).weight.data.copy_(m.last.weight @ m.core.weight @ m.first.weight)
+    torch.testing.assert_close(result.model(x), twin(x), rtol=1e-8, atol=1e-10)
+    with pytest.raises(UserError, match="bottleneck already"):
+        method.prune(plain.model, data, 0.5, method.Options(depthwise=True), toy.generator())
 
 
 @pytest.mark.slow
