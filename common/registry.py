@@ -29,7 +29,7 @@ METHODS: dict[str, Method] = {
     "obd-global": Method("common.baselines:obd", "Diagonal-Fisher OBD, global", "weights", preset={"scope": "global"}),
     "l-obs": Method("lobs.method:prune", "L-OBS", "weights", "lobs", {"update": "triangular", "scope": "layer"}),
     "l-obs-joint": Method("lobs.method:prune", "L-OBS, joint optimum", "weights", "lobs", {"update": "joint", "scope": "layer"}),
-    "l-obs-ours": Method("lobs.method:prune", "L-OBS, joint, re-scored, pruned inputs, one budget", "weights", "lobs",
+    "l-obs-ours": Method("lobs.method:prune", "L-OBS, ours (joint, re-scored)", "weights", "lobs",
                          {"update": "joint", "scope": "global", "inputs": "pruned", "damping": 1e-3, "relative": True}),
     "woodfisher": Method("woodfisher.method:prune", "WoodFisher, global", "weights", "woodfisher", {"scope": "global"}),
     "woodfisher-layer": Method("woodfisher.method:prune", "WoodFisher, per layer", "weights", "woodfisher", {"scope": "layer"}),
