@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from common.errors import UserError
 from common.record import Record, read_all
+from figures.panels import accuracy_axis
 from figures.style import RC
 
 RESULTS = Path(__file__).resolve().parents[1] / "woodfisher" / "results"
@@ -65,15 +66,15 @@ def draw(ax: Axes, found: Mapping[str, Mapping[float, list[Record]]], lines: Map
     ax.set(xlabel="Weights removed [% of the prunable]", ylabel="Test accuracy [%]")
 
 
-def panel(folder: str, title: str, lines: Mapping[str, Line], low: float | None = None, results: Path = RESULTS) -> Figure:
-    """A figure of one panel, the legend beside it; low: where the accuracy axis starts."""
+def panel(folder: str, title: str, lines: Mapping[str, Line], log_error: bool = False, results: Path = RESULTS) -> Figure:
+    """A figure of one panel, the legend beside it; log_error: an accuracy axis that is logarithmic in the error."""
     with matplotlib.rc_context(RC):
         figure = Figure(figsize=(8.2, 4.2), layout="constrained")
         ax = figure.subplots()
         draw(ax, series(folder, results), lines)
         ax.set_title(title)
-        if low is not None:
-            ax.set_ylim(bottom=low)
+        if log_error:
+            accuracy_axis(ax)
         ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6)
         return figure
 
