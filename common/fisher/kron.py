@@ -169,10 +169,12 @@ class KronInverse:
         A, G = factors.A, factors.G
         mean_a = A.diagonal(dim1=-2, dim2=-1).mean(-1)
         mean_g = G.diagonal(dim1=-2, dim2=-1).mean(-1)
-        dead = (mean_a <= 0) | (mean_g <= 0)  # a group without signal keeps π = 1
-        ratio = torch.where(dead, 1.0, mean_a / mean_g.where(~dead, torch.ones_like(mean_g))).sqrt() if pi else torch.ones_like(mean_a)
-        root = (damping * (mean_a * mean_g).where(~dead, torch.ones_like(mean_a)) if relative
-                else torch.full_like(mean_a, damping)).sqrt()
+        dead = (mean_a <= 0) | (mean_g <= 0)
+        mean_a, mean_g = (mean.where(mean > 0, torch.ones_like(mean)) for mean in (mean_a, mean_g))
+        one = torch.ones_like(mean_a)
+        # without signal there is no π of an absolute damping; a relative one still fits the factor that has a size
+        ratio = (mean_a / mean_g).where(~dead | relative, one).sqrt() if pi else one
+        root = (damping * mean_a * mean_g if relative else damping * one).sqrt()
         A = A + torch.diag_embed((ratio * root)[:, None].expand(A.shape[:2]))
         G = G + torch.diag_embed((root / ratio)[:, None].expand(G.shape[:2]))
         inverses = []
