@@ -157,6 +157,15 @@ def test_a_bias_goes_and_is_updated_with_its_filter():
     assert delta[0, 1::2, -1].abs().max() > 0
 
 
+def test_a_layer_without_any_gradient_is_damped_by_its_inputs():
+    """Predictions so sure that every gradient is exactly zero: no curvature, no failure, whatever the size of A."""
+    f = Kron(1e6 * factors().A, torch.zeros(1, 4, 4, dtype=torch.float64), 1)
+    f.A[0] -= 2e-8 * torch.linalg.eigvalsh(f.A[0]).max() * torch.eye(5, dtype=torch.float64)  # as rounding may
+    inverse = KronInverse.of(f, 1e-4, relative=True)
+    assert inverse.damping["A"][0] == pytest.approx(1e-2 * float(f.A[0].diagonal().mean()))
+    assert torch.isfinite(kron_obs.importance(weight(), inverse)).all()
+
+
 @pytest.mark.parametrize("method", EVERY)
 def test_bad_input_is_a_typed_error_and_the_network_is_untouched(method):
     prune, options = EVERY[method]
