@@ -39,7 +39,7 @@ def hessian_block(model: nn.Module, x: Tensor, y: Tensor, rows: str, columns: st
         return mean_loss(functional_call(model, parameters, (x,)), y)
 
     block = hessian(loss)(chosen)[names[0]][names[-1]]
-    return block.reshape(chosen[names[0]].numel(), -1)
+    return block.detach().reshape(chosen[names[0]].numel(), -1)  # the other parameters ask for gradients
 
 
 def fisher_block(model: nn.Module, x: Tensor, y: Tensor, rows: str, columns: str | None = None) -> Tensor:
