@@ -94,7 +94,8 @@ def main() -> int:
                         "cosine": cosine(point["hessian"], point["fisher"]),
                         "scale": float(point["fisher"].norm() / point["hessian"].norm())})
         for name in ("hessian", "fisher"):
-            pictures[f"{name}_{point['epochs']:g}"] = smoothed(point[name]).numpy().astype(np.float16)
+            image = smoothed(point[name])
+            pictures[f"{name}_{point['epochs']:g}"] = (255 * image / image.max()).round().to(torch.uint8).numpy()  # on its own scale
         log.info("%(epochs)g epochs: accuracy %(accuracy).4f, cosine %(cosine).3f, Fisher/Hessian norm %(scale).3f", numbers[-1])
     write_json(FOLDER / "results" / "hessian_s4.json", numbers)
     np.savez_compressed(FOLDER / "results" / "hessian_s4.npz", **pictures)
