@@ -185,6 +185,9 @@ def method_of(spec: Spec) -> tuple[typing.Callable, object]:
     unit, other = ("sparsity", "unit_ratio") if entry.kind == "weights" else ("unit_ratio", "sparsity")
     if getattr(spec, unit) is None and spec.amount is not None:
         raise UserError(other, spec.amount, f"method {spec.method!r} removes {entry.kind}", f"give --{unit.replace('_', '-')}")
+    if entry.kind != "weights" and spec.steps > 1 and spec.step_schedule != "constant":
+        raise UserError("step_schedule", spec.step_schedule, f"every step of {spec.method!r} removes its ratio of the units that are left",
+                        "use the constant schedule")
     function = registry.load(spec.method)
     kind = typing.get_type_hints(function)["options"]
     known = {f.name for f in dataclasses.fields(kind)}

@@ -135,6 +135,8 @@ def test_settings_that_a_method_does_not_have_are_refused_not_ignored(output):
         pipeline.method_of(Spec(method="obd-global", scope="layer", sparsity=0.5))
     with pytest.raises(UserError, match="options: fisher, scope, skip"):
         pipeline.method_of(Spec(method="obd-global", options={"lambda": 3}, sparsity=0.5))
+    with pytest.raises(UserError, match="step_schedule='cubic': every step of 'eigendamage' removes its ratio"):
+        pipeline.method_of(Spec(method="eigendamage", unit_ratio=0.5, steps=3))
 
 
 def test_two_processes_on_one_cell_are_told_apart(tmp_path):
