@@ -386,7 +386,8 @@ def test_missing_files_without_a_network_end_in_one_line(tmp_path, monkeypatch, 
     assert not capsys.readouterr().out
 
 
-def test_folder_errors(colours, tmp_path_factory):
+def test_folder_errors(colours, tmp_path_factory, monkeypatch):
+    monkeypatch.delenv("DATA_DIR", raising=False)
     error = refusal("imagefolder")
     assert error.field == "data_dir" and "--data-dir" in str(error)
     assert "no such folder" in str(refusal("imagefolder", colours / "nowhere"))

@@ -180,7 +180,8 @@ def test_a_saved_network_is_the_same_in_a_fresh_process(name, settings, tmp_path
     code = (f"import torch; from common import checkpoint; m = checkpoint.load({str(path)!r}).model.eval(); "
             f"torch.save(m(torch.load({str(tmp_path / 'x.pt')!r})).detach(), {str(tmp_path / 'y.pt')!r})")
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
-    assert torch.equal(torch.load(tmp_path / "y.pt"), checkpoint.load(path).model.eval()(x).detach())
+    here = checkpoint.load(path).model.eval()(x).detach()  # the same weights; another process may add up in another order
+    torch.testing.assert_close(torch.load(tmp_path / "y.pt"), here, rtol=1e-5, atol=1e-5)
     assert record.achieved["model_params"] < record.achieved["dense_model_params"]
     if not settings:
         assert record.loss["predicted_increase"] > 0
