@@ -11,7 +11,7 @@ ifneq ($(DATA_DIR),)
 export DATA_DIR
 endif
 
-.PHONY: help setup compare test lint bench figures clean
+.PHONY: help setup compare test lint bench clean
 help:               ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 12
 	@echo
