@@ -230,8 +230,8 @@ def _dense(used: list[Record]) -> dict:
     record = next(r for r in used if r.stage != "train")
     spec = Spec.from_dict(record.spec).to_dict()
     recipe = spec["finetune"]
-    words = f"{recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'} of {recipe['optimizer']}, lr {recipe['lr']:g} ({recipe['schedule']}), " \
-            f"batch {recipe['batch_size']}"
+    words = f"{recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'} of {recipe['optimizer']}, " \
+            f"lr {recipe['lr']:g} ({recipe['schedule']}), batch {recipe['batch_size']}"
     if recipe["max_steps"]:
         words += f", at most {recipe['max_steps']} steps"
     if spec["steps"] > 1:
