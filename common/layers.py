@@ -53,6 +53,21 @@ def to_weight(module: nn.Module, matrix: Tensor) -> Tensor:
     return matrix.reshape(module.weight.shape)
 
 
+def joined(module: nn.Module, bias: bool) -> Tensor:
+    """The weight as [groups, out, in], float64, with the layer's bias as a last column if `bias`."""
+    W = to_matrix(module, module.weight.detach().double())
+    return torch.cat([W, module.bias.detach().double().reshape(*W.shape[:2], 1)], dim=-1) if bias else W
+
+
+@torch.no_grad()
+def write_joined(module: nn.Module, W: Tensor) -> None:
+    """The inverse of `joined`, in place: the bias is written where W has a column for it."""
+    width = module.weight[0].numel()
+    module.weight.copy_(to_weight(module, W[..., :width]))
+    if W.shape[-1] > width:
+        module.bias.copy_(W[..., width].flatten())
+
+
 def spatial_padding(module: nn.Conv2d) -> tuple[int, int, int, int]:
     """(left, right, top, bottom) padding, also for padding="same"."""
     if module.padding == "valid":

@@ -11,11 +11,12 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from common import layers as L
 from common import masks as M
 from common import obs
 from common.fisher.kron import KronInverse
 from common.pruned import Pruned
-from eigendamage.filters import Filters, KronOptions, damping_of, matrix
+from eigendamage.filters import Filters, KronOptions, damping_of
 
 
 def importance(W: Tensor, inverse: KronInverse) -> Tensor:
@@ -35,7 +36,7 @@ def prune(model: nn.Module, calibration: Iterable, amount: float, options: KronO
     """A copy of `model` without the `amount` of its units whose filters score lowest, what stays moved by Eq. 10."""
     net = Filters(model, calibration, options.skip, masks)
     inverses = net.inverses(options, generator)
-    weights = {name: matrix(module) for name, module in net.layers.items()}
+    weights = {name: L.joined(module, module.bias is not None) for name, module in net.layers.items()}
     scores = {name: importance(W, inverses[name]) for name, W in weights.items()}
     result = net.remove(scores, amount, options.cap, lambda name, gone: change(weights[name], inverses[name], gone, name))
     result.layers = damping_of(inverses)

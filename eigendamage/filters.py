@@ -22,7 +22,7 @@ from common.surgery import channel_groups, narrow
 from eigendamage.threshold import CAP, percentile, require_cap
 
 FORMS = ("paper", "released")
-Update = Callable[[str, Tensor], tuple[Tensor, float]]  # (layer, which filters go [filters]) -> (δ like `matrix`, its increase)
+Update = Callable[[str, Tensor], tuple[Tensor, float]]  # (layer, which filters go [filters]) -> (δ like L.joined, its increase)
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,8 @@ class Filters:
             elif gone.any():
                 delta, increase = update(name, gone)
                 result.predicted_increase += increase
-                _write(result.model.get_submodule(name), matrix(self.layers[name]) + delta)
+                module = self.layers[name]
+                L.write_joined(result.model.get_submodule(name), L.joined(module, module.bias is not None) + delta)
         result.edits = narrow(result.model, self.groups, {name: k.nonzero().flatten().tolist() for name, k in kept.items()})
         return result
 
@@ -99,21 +100,6 @@ class Filters:
                 for unit in (~kept[group.name]).nonzero().flatten().tolist():
                     gone[member.module][member.map[unit]] = True
         return gone
-
-
-def matrix(module: nn.Module) -> Tensor:
-    """W as [groups, out, in (+1)], float64, the bias its last column where there is one: what K-FAC's A with bias multiplies."""
-    W = L.to_matrix(module, module.weight.detach().double())
-    return W if module.bias is None else torch.cat([W, module.bias.detach().double().reshape(*W.shape[:2], 1)], dim=-1)
-
-
-@torch.no_grad()
-def _write(module: nn.Module, W: Tensor) -> None:
-    """The inverse of `matrix`, in place."""
-    width = module.weight[0].numel()
-    module.weight.copy_(L.to_weight(module, W[..., :width]))
-    if module.bias is not None:
-        module.bias.copy_(W[..., -1].flatten())
 
 
 def input_form(W: Tensor, A: Tensor, form: str) -> Tensor:

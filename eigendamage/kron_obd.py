@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from common import layers as L
 from common import masks as M
 from common.errors import choose
 from common.fisher.kron import Kron, kron_factors
 from common.pruned import Pruned
-from eigendamage.filters import FORMS, FilterOptions, Filters, input_form, matrix
+from eigendamage.filters import FORMS, FilterOptions, Filters, input_form
 
 
 @dataclass(frozen=True)
@@ -39,5 +40,6 @@ def prune(model: nn.Module, calibration: Iterable, amount: float, options: Optio
     """A copy of `model` without the `amount` of its units whose filters score lowest; δθ_i = −θ_i and nothing else moves."""
     net = Filters(model, calibration, options.skip, masks)
     factors = kron_factors(model, net.calibration, net.layers, fisher=options.fisher, bias=True, generator=generator)
-    scores = {name: importance(matrix(module), factors[name], options.form) for name, module in net.layers.items()}
+    scores = {name: importance(L.joined(module, module.bias is not None), factors[name], options.form)
+              for name, module in net.layers.items()}
     return net.remove(scores, amount, options.cap)

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from common import layers as L
 from common import masks as M
 from common import obs
 from common.errors import NumericalError, choose
 from common.fisher.kron import KronInverse
 from common.pruned import Pruned
-from eigendamage.filters import FORMS, Filters, KronOptions, damping_of, input_form, matrix
+from eigendamage.filters import FORMS, Filters, KronOptions, damping_of, input_form
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def prune(model: nn.Module, calibration: Iterable, amount: float, options: Optio
     """A copy of `model` without the `amount` of its units whose filters score lowest, what stays moved by Eq. 14."""
     net = Filters(model, calibration, options.skip, masks)
     inverses = net.inverses(options, generator)
-    weights = {name: matrix(module) for name, module in net.layers.items()}
+    weights = {name: L.joined(module, module.bias is not None) for name, module in net.layers.items()}
     scores = {name: importance(W, inverses[name], options.form) for name, W in weights.items()}
     result = net.remove(scores, amount, options.cap,
                         lambda name, gone: change(weights[name], inverses[name], gone, options.update, name))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
+import functools
 from pathlib import Path
-
-from matplotlib.figure import Figure
 
 from common.errors import UserError
 from common.record import Record, read_all
+from figures import script
 
 PAPER = Path(__file__).resolve().parents[1] / "lobs"
 RESULTS = PAPER / "results"
+save = functools.partial(script.save, RESULTS)
 
 
 def records(stage: str = "", cell: str = "", results: Path = RESULTS) -> list[Record]:
@@ -32,14 +32,3 @@ def paper_values(table: str, quantity: str = "") -> list[dict[str, str]]:
     """Rows of paper_values.csv."""
     with (PAPER / "paper_values.csv").open(encoding="utf-8") as handle:
         return [row for row in csv.DictReader(handle) if row["table"] == table and quantity in ("", row["quantity"])]
-
-
-def save(name: str, figure: Figure, description: str, argv: list[str] | None = None) -> int:
-    """Command line of a figure: write <output>/<name>.png; returns the exit status."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder (default: lobs/results)")
-    folder = parser.parse_args(argv).output
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=120)
-    print(folder / f"{name}.png")
-    return 0

@@ -5,7 +5,7 @@ A cell is called <series>-<amount>-seed<k>; its record has the accuracies. Lines
 
 from __future__ import annotations
 
-import argparse
+import functools
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,10 +18,12 @@ from matplotlib.figure import Figure
 
 from common.errors import UserError
 from common.record import Record, read_all
+from figures import script
 from figures.panels import accuracy_axis
 from figures.style import RC
 
 RESULTS = Path(__file__).resolve().parents[1] / "woodfisher" / "results"
+save = functools.partial(script.save, RESULTS)
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,3 @@ def panel(folder: str, title: str, lines: Mapping[str, Line], log_error: bool = 
             accuracy_axis(ax)
         ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6)
         return figure
-
-
-def save(name: str, figure: Figure, description: str, argv: list[str] | None = None) -> int:
-    """Command line of a figure: write <output>/<name>.png; returns the exit status."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--output", type=Path, default=RESULTS, help="folder (default: woodfisher/results)")
-    folder = parser.parse_args(argv).output
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / f"{name}.png", dpi=120)
-    print(folder / f"{name}.png")
-    return 0

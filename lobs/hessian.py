@@ -54,7 +54,7 @@ class LayerStatistics:
             self.moment += input_moment(self.module, x, self.bias)
         if dense is not None:
             seen = L.inputs(self.module, x, self.bias).transpose(0, 1).flatten(1, 2).double()
-            z = L.inputs(dense[0], dense[1], self.bias).transpose(0, 1).flatten(1, 2).double() @ weights(dense[0], self.bias).mT
+            z = L.inputs(dense[0], dense[1], self.bias).transpose(0, 1).flatten(1, 2).double() @ L.joined(dense[0], self.bias).mT
             wanted, energy = z.mT @ seen, z.square().sum((1, 2))
             self.wanted, self.energy = (wanted, energy) if self.wanted is None else (self.wanted + wanted, self.energy + energy)
 
@@ -121,7 +121,7 @@ class Layer:
     @classmethod
     def of(cls, name: str, seen: LayerStatistics, options: object, masks: Mapping[str, Tensor] | None) -> Layer:
         """From a layer's statistics; of the options: damping, relative, prune_bias. Raises NumericalError naming the layer."""
-        W, masks = weights(seen.module, seen.bias), masks or {}
+        W, masks = L.joined(seen.module, seen.bias), masks or {}
         problems = [LayerProblem.of(name, W[g], seen, g, options.damping, options.relative) for g in range(len(W))]
         layer = cls(name, seen.module, problems, torch.ones_like(W, dtype=torch.bool), seen.bias, options.prune_bias)
         if f"{name}.weight" in masks:
@@ -211,17 +211,3 @@ def layer_statistics(model: nn.Module, calibration: Iterable, layers: dict[str, 
     for name, statistics in result.items():
         statistics.check(name)
     return result
-
-
-def weights(module: nn.Module, bias: bool) -> Tensor:
-    """A layer's weights as [groups, out, in (+1 with the bias)], float64."""
-    W = L.to_matrix(module, module.weight.detach()).double()
-    return torch.cat([W, module.bias.detach().double().reshape(*W.shape[:2], 1)], 2) if bias else W
-
-
-@torch.no_grad()
-def write(module: nn.Module, W: Tensor, bias: bool) -> None:
-    """The inverse of `weights`."""
-    module.weight.copy_(L.to_weight(module, W[..., :-1] if bias else W))
-    if bias:
-        module.bias.copy_(W[..., -1].flatten())

@@ -22,7 +22,7 @@ from common.fisher.shared import SharedRows
 from common.pruned import Pruned
 from common.select import select
 from lobs.choose import divide, inflection, shares, tolerated
-from lobs.hessian import Layer, layer_statistics, write
+from lobs.hessian import Layer, layer_statistics
 
 CURVE_STEPS, CURVE_LEAST = 24, 2e-3  # the pruning along which scope="global" measures each layer's error
 
@@ -122,7 +122,7 @@ def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, 
             seen = layer_statistics(result.model, calibration, {name: module}, options.bias, options.batch_size, dense=model)[name]
         layer = Layer.of(name, seen, options, masks)
         new, kept = prune_layer(layer, stopping(layer, fraction, options), options)                       # Steps 3 to 5
-        write(module, new, layer.bias)
+        L.write_joined(module, new)
         result.masks |= layer.masks(kept)
         result.layers[name] = layer.report(new)
         result.notes += layer.notes()

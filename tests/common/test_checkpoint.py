@@ -24,15 +24,7 @@ from tests import toy
 ROOT = Path(__file__).resolve().parents[2]
 RESNET = {"model": "resnet20:shortcut=A", "classes": 5, "input_shape": [3, 16, 16]}
 DIGITS = {"model": "digits_cnn:width=0.25", "classes": 10, "input_shape": [1, 8, 8]}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Networks this small only wait for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(architecture=DIGITS, seed=0):

@@ -20,15 +20,7 @@ from tests import toy
 NETS = {"vgg19:width=0.25": (3, 32, 32), "resnet20:shortcut=A": (3, 16, 16), "resnet20:shortcut=B": (3, 16, 16),
         "preresnet29": (3, 16, 16), "mobilenet_v1:width=0.25": (3, 32, 32), "digits_cnn": (1, 8, 8), "lenet5": (1, 16, 16),
         "cifarnet": (3, 32, 32), "lenet300": (1, 8, 8), "resnet50": (3, 32, 32)}
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Networks this small only wait for a second thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_keep(groups, seed=0):

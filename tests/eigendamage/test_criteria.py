@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from common import checkpoint, models
+from common import layers as L
 from common.errors import LayerError, NumericalError, UserError
 from common.fisher.kron import Kron, KronInverse
 from common.surgery import apply_edits, channel_groups, zero_units
@@ -150,10 +151,10 @@ def test_a_bias_goes_and_is_updated_with_its_filter():
     """Kron-OBS treats the bias as the weight of a constant input."""
     model, data = network("lenet300"), loader()
     net = filters.Filters(model, data)
-    assert filters.matrix(model.fc1).shape == (1, 300, 65)
+    assert L.joined(model.fc1, True).shape == (1, 300, 65)
     inverse = net.inverses(filters.KronOptions(), toy.generator())["fc1"]
     gone = torch.arange(300) % 2 == 0
-    delta, _ = kron_obs.change(filters.matrix(model.fc1), inverse, gone)
+    delta, _ = kron_obs.change(L.joined(model.fc1, True), inverse, gone)
     assert delta[0, 1::2, -1].abs().max() > 0
 
 
