@@ -36,12 +36,13 @@ class Recipe:
     gamma: float = 0.1                  # factor per milestone (multistep) or per epoch (exponential)
     augment: bool = False
     max_steps: int = 0
+    bn_l1: float = 0.0                  # subgradient of an L1 penalty on BatchNorm scales (Liu et al. 2017: 1e-4)
 
     def __post_init__(self):
         _floats(self)
         choose("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
         choose("schedule", self.schedule, ("constant", "multistep", "cosine", "exponential"))
-        for name, least in (("epochs", 0), ("lr", 0), ("weight_decay", 0), ("batch_size", 1), ("max_steps", 0)):
+        for name, least in (("epochs", 0), ("lr", 0), ("weight_decay", 0), ("batch_size", 1), ("max_steps", 0), ("bn_l1", 0)):
             value = getattr(self, name)
             if not math.isfinite(value) or value < least:
                 raise UserError(name, value, f"must be a finite number of at least {least}")

@@ -171,12 +171,22 @@ def _step(network: nn.Module, state: State, x: Tensor, y: Tensor, amp: bool, see
         return
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()
+    if state.recipe.bn_l1:
+        _pull_scales(state.model, state.recipe.bn_l1)
     _tell(callbacks, state, "gradient")
     state.optimizer.step()
     if state.hold:
         state.hold(state.optimizer)
     state.step += 1
     _tell(callbacks, state, "step")
+
+
+@torch.no_grad()
+def _pull_scales(model: nn.Module, strength: float) -> None:
+    """Add the subgradient of strength · Σ|γ| over BatchNorm scales γ (Liu et al. 2017, Eq. 1)."""
+    for norm in model.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.affine:
+            norm.weight.grad.add_(norm.weight.sign(), alpha=strength)
 
 
 def _tell(callbacks: Sequence[Callback], state: State, event: str) -> None:

@@ -6,6 +6,8 @@ is the paper's own setting, cpu the same criteria on a network that two cores fi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from common.compare import job_of
 from common.spec import Recipe, Spec
 
@@ -22,6 +24,18 @@ PAPER = Spec(paper="eigendamage", scale="paper", train=DENSE, num_samples=50_000
 # LeNet-5 has 570 prunable channels (20 + 50 + 500) and 20 + 1, 50 + 20 and 500 + 800 rows and columns with channel-only A
 LENET5 = Spec(paper="eigendamage", scale="cpu", model="lenet5", dataset="mnist", train=job_of("mnist", "lenet5").train,
               finetune=job_of("mnist", "lenet5").finetune, num_samples=5_000)
+
+# JPEG CIFAR-10 at cpu scale: short schedules; "+L1" (Liu et al. 2017) where NN Slimming needs it, as in Table 1
+_SHORT = Recipe(epochs=10, lr=0.1, batch_size=128, weight_decay=2e-4, schedule="cosine", augment=True)
+_HALF = Recipe(epochs=0.5, lr=0.01, batch_size=128, weight_decay=1e-4, schedule="cosine", augment=True)
+CIFAR = Spec(paper="eigendamage", scale="cpu", dataset="cifar10-jpeg", num_samples=5_000, finetune=_HALF)
+CPU_NETWORKS = {
+    "vgg19-L1": CIFAR.but(model="vgg19:width=0.25", train=replace(_SHORT, bn_l1=1e-4)),
+    "preresnet29-L1": CIFAR.but(model="preresnet29", train=replace(_SHORT, epochs=7, bn_l1=1e-5)),
+    # a public network trained on the original pixels, so it is tuned on the JPEG copy first
+    "resnet32": CIFAR.but(model="resnet32", dataset="cifar10-jpeg:norm=imagenet", checkpoint="resnet32_cifar10",
+                          train=replace(_SHORT, epochs=2, lr=0.02, weight_decay=5e-4)),
+}
 
 
 def sweep(base: Spec, table: str, name: str, ratios: tuple[float, ...], seeds: int) -> dict[str, Spec]:
@@ -47,3 +61,4 @@ def table1() -> dict[str, Spec]:
 
 TABLES: dict[str, dict[str, Spec]] = {"1": table1(), "lenet5": sweep(LENET5, "lenet5", "lenet5", RATIOS, 3)}
 FIGURES: dict[str, dict[str, Spec]] = {}
+TABLES["1"] |= {name: spec for net, base in CPU_NETWORKS.items() for name, spec in sweep(base, "1", f"cpu-{net}", (0.6, 0.9), 1).items()}
