@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
+from common import shard
 from common.errors import LayerError, NumericalError, UserError, choose
 from common.spec import SCALES, Recipe, Spec
 
@@ -43,6 +44,7 @@ def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
     add("--device", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     add("--amp", action="store_true", help="bfloat16 autocast")
     add("--output-dir", help="where runs are kept (default: runs)")
+    add("--shard", default="1/1", metavar="I/N", help="this process is the I-th of N that share the chosen cells (default: 1/1)")
     add("--dry-run", action="store_true", help="print the resolved settings and output folder, and stop")
     if verb != "train":
         add("--method", help="a registered method; an unknown name lists them")
@@ -102,6 +104,7 @@ def run(paper: str, verb: str, tables: Cells | None = None, figures: Cells | Non
 def _run(paper: str, verb: str, tables: Cells, figures: Cells, arguments: argparse.Namespace) -> None:
     from common import distributed, machine, pipeline  # torch: not needed to print --help
 
+    shard.parse(arguments.shard)
     cells = list(_chosen(paper, tables, figures, arguments))
     specs = [cell.but(**overrides(arguments, verb, cell)) for cell in cells]
     if arguments.list:
@@ -115,10 +118,9 @@ def _run(paper: str, verb: str, tables: Cells, figures: Cells, arguments: argpar
         return
     distributed.start(machine.device(specs[0].device))
     try:
-        for i, spec in enumerate(specs):
-            record = pipeline.VERBS[verb](spec)
+        for i, record in shard.work(specs, pipeline.VERBS[verb], arguments.shard):
             if distributed.rank() == 0:
-                print(f"[{i + 1}/{len(specs)}] {summary(record)}")
+                print(f"[{i + 1}/{len(specs)}] {summary(record)}", flush=True)
     finally:
         distributed.stop()
 

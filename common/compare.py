@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common import registry
+from common import registry, shard
 from common.cli import guarded
 from common.errors import UserError, choose
 from common.progress import progress, quiet
@@ -107,6 +107,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--train-epochs", type=float, help="epochs of dense training (default: by job)")
     p.add_argument("--num-samples", type=int, help="calibration examples (default: by job)")
     p.add_argument("--threads", type=int, help="CPU threads (default: 1 for quick jobs, which gain nothing from more, else all)")
+    p.add_argument("--shard", default="1/1", metavar="I/N", help="this process is the I-th of N on one output folder (default: 1/1)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     p.add_argument("--output-dir", default="runs", help="where runs are kept (default: runs)")
     p.add_argument("--dry-run", action="store_true", help="print the folders of the cells and stop")
@@ -118,6 +119,7 @@ def _main(arguments: argparse.Namespace) -> None:
     for name in ("seeds", "threads"):
         if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
             raise UserError(name, getattr(arguments, name), "must be at least 1")
+    shard.parse(arguments.shard)
     cells = grid(arguments)
     folder = Path(arguments.output_dir) / cells[0].paper / cells[0].table
     if arguments.print_folder:
@@ -140,11 +142,13 @@ def _main(arguments: argparse.Namespace) -> None:
     print(f"dense {dense.spec['model']} on {dense.spec['dataset']}: test accuracy {100 * dense.accuracy['last']:.2f}%, "
           f"{dense.achieved['dense_params']:,} prunable weights, {dense.achieved['dense_macs']:,} MACs", flush=True)
     with progress(total=len(cells), desc="compare", unit="cell", leave=True) as bar, quiet():
-        for cell in cells:
+        def run(cell: Spec) -> None:
             bar.set_postfix_str(f"{cell.cell} seed {cell.seed}", refresh=True)
             pipeline.finetune(cell)
             bar.update(1)
-    print(f"{len(cells)} cells in {folder}")
+
+        done = sum(1 for _ in shard.work(cells, run, arguments.shard))
+    print(f"{done} of {len(cells)} cells in {folder}" if done < len(cells) else f"{done} cells in {folder}")
 
 
 def _words(text: str) -> list[str]:

@@ -61,7 +61,9 @@ def train(spec: Spec) -> Record:
     if spec.checkpoint:
         checkpoint.load_weights(find_checkpoint(spec), model)
     model.to(where)
-    with claim(folder):
+    with claim(folder, wait=True):
+        if (done := _finished(folder, "train")) is not None:  # meanwhile, by another process
+            return done
         timer = Timer()
         with timer.phase("train"):
             fit = T.fit(model, data, spec.train, seed=spec.dense_seed, amp=spec.amp, snapshot=_snapshot(folder, "train"),
@@ -90,6 +92,8 @@ def prune(spec: Spec) -> Record:
     start = checkpoint.load(dense_folder(spec) / "model.safetensors").model.to(where)
     before = costs(start, data.input_shape)
     with claim(folder):
+        if (done := _finished(folder, "prune")) is not None:
+            return done
         timer = Timer()
         with machine.memory_budget(spec.memory_budget):
             result, trajectory = _steps(spec, start, data, function, options, timer, folder)
@@ -117,6 +121,8 @@ def finetune(spec: Spec) -> Record:
     loaded = checkpoint.load(folder / "pruned.safetensors")
     model = loaded.model.to(where)
     with claim(folder):
+        if (done := _finished(folder, "finetune")) is not None:
+            return done
         timer = Timer()
         with timer.phase("finetune"):
             fit = T.fit(model, data, spec.finetune, loaded.masks, seed=spec.seed, amp=spec.amp, snapshot=_snapshot(folder, "finetune"),

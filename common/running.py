@@ -5,12 +5,19 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from common import distributed, machine
 from common.errors import UserError
+
+log = logging.getLogger(__name__)
+
+
+class Busy(UserError):
+    """Another process holds the folder."""
 
 
 class Timer:
@@ -35,10 +42,13 @@ class Timer:
 
 
 @contextlib.contextmanager
-def claim(folder: Path) -> Iterator[None]:
+def claim(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold `folder` for this process; the kernel lets go of it however the process ends. Half-written files of a killed
-    predecessor are removed. Under torchrun the first process holds it for all."""
+    predecessor are removed. Under torchrun the first process holds it for all, and none goes on before.
+
+    Raises Busy where another process holds it, or with `wait` waits for that one to end."""
     if distributed.rank():
+        distributed.barrier()
         yield
         return
     try:
@@ -52,9 +62,13 @@ def claim(folder: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
-            raise UserError("output_dir", folder.name, "another process is computing this cell",
-                            "wait for it, or choose another --output-dir") from None
+            if not wait:
+                raise Busy("output_dir", folder.name, "another process is computing this cell",
+                           "wait for it, or choose another --output-dir") from None
+            log.info("waiting for another process that computes %s", folder.parent.name)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         for orphan in folder.glob(".*"):
             if orphan.name != ".lock":
                 orphan.unlink()
+        distributed.barrier()
         yield
