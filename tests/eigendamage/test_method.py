@@ -194,4 +194,5 @@ def test_every_cell_is_well_formed_and_has_a_folder_of_its_own():
         assert (spec.table, spec.cell, spec.paper) == (table, name, "eigendamage")
         pipeline.method_of(spec)
         models.MODELS[spec.model.partition(":")[0]]
-    assert len(experiments.TABLES["1"]) == 200 and len(experiments.TABLES["lenet5"]) == 75
+    count = lambda scale: sum(spec.scale == scale for spec in experiments.TABLES["1"].values())
+    assert count("paper") == 200 and count("cpu") == 60 and len(experiments.TABLES["mnist"]) == 150
