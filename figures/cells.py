@@ -1,0 +1,188 @@
+"""The papers' cells (<paper>/experiments.py, data without torch) with what is committed of each."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import shlex
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from common.errors import UserError
+from common.record import Record, read_all
+from common.spec import Spec
+from figures.records import number
+from figures.values import ROOT, Value, select
+
+Stages = dict[str, Record]
+TRAINING_EXAMPLES = {"mnist": 60_000, "cifar10": 50_000, "cifar10-jpeg": 50_000, "cifar100": 50_000}
+
+
+@functools.cache
+def groups(paper: str) -> dict[str, dict[str, Spec]]:
+    """"Table 1", "Figure 2a" -> its cells by name; empty for a paper without experiments.py."""
+    if importlib.util.find_spec(f"{paper}.experiments") is None:
+        return {}
+    module = importlib.import_module(f"{paper}.experiments")
+    return {f"Table {label}": cells for label, cells in module.TABLES.items()} | {
+        f"Figure {label}": cells for label, cells in module.FIGURES.items()}
+
+
+@functools.cache
+def committed(paper: str, root: Path = ROOT) -> dict[tuple[str, str], dict[int, Stages]]:
+    """(Spec.table, Spec.cell) -> seed -> stage -> record, of <paper>/results."""
+    found: dict[tuple[str, str], dict[int, Stages]] = {}
+    for record in read_all(root / paper / "results"):
+        if record.stage != "train" and record.cell:
+            seed = record.spec.get("seed", 0) if isinstance(record.spec, dict) else 0
+            found.setdefault((record.table, record.cell), {}).setdefault(seed, {})[record.stage] = record
+    return found
+
+
+def verb(spec: Spec) -> str:
+    """The verb that makes everything a cell asks for."""
+    return "finetune" if spec.finetune.epochs else "prune"
+
+
+def command(paper: str, label: str, names: Iterable[str]) -> str:
+    """The shortest command line that runs these cells of a group (and perhaps others whose names begin alike)."""
+    cells, names = groups(paper)[label], list(names)
+    kind, _, short = label.partition(" ")
+    common = os.path.commonprefix(names)
+    one = f"python -m {paper}.{verb(cells[names[0]])} --{kind.lower()} {shlex.quote(short)}"
+    return one if set(names) == set(cells) else f"{one} --cell {shlex.quote(common)}" if common else one
+
+
+def _accuracy(key: str, stage: str | None = None) -> Callable[[Stages], float | None]:
+    def read(stages: Stages) -> float | None:
+        record = stages.get(stage) if stage else stages.get("finetune") or stages.get("prune")
+        return number(record.accuracy.get(key)) if record else None
+    return read
+
+
+def _final(stages: Stages) -> float | None:
+    """Accuracy of the last epoch of fine-tuning; right after pruning where nothing is fine-tuned after it."""
+    return _accuracy("last", "finetune")(stages) if "finetune" in stages else _accuracy("pruned")(stages)
+
+
+def _achieved(key: str, over: str | None = None) -> Callable[[Stages], float | None]:
+    def read(stages: Stages) -> float | None:
+        record = stages.get("prune") or stages.get("finetune")
+        value, total = number(record.achieved.get(key)), number(record.achieved.get(over)) if over else 1.0
+        return None if value is None or not total else value / total
+    return read
+
+
+def iterations(record: Record) -> int:
+    """Optimiser steps of a finetune record in all: those between prunings, whole or capped, and those after."""
+    spec, between = record.spec, 0
+    if spec["steps"] > 1:
+        epoch = -(-TRAINING_EXAMPLES[spec["dataset"].partition(":")[0]] // spec["finetune"]["batch_size"])
+        between = (spec["steps"] - 1) * round(spec["step_epochs"] * epoch)
+    return between + record.trajectory[-1]["steps"]
+
+
+def _of(read: Callable[[Stages], float | None], form: Callable[[float], float]) -> Callable[[Stages], float | None]:
+    def value(stages: Stages) -> float | None:
+        one = read(stages)
+        return None if one is None else form(one)
+    return value
+
+
+def _points(stages: Stages) -> float | None:
+    dense, final = _accuracy("dense")(stages), _final(stages)
+    return None if dense is None or final is None else 100 * (dense - final)
+
+
+def _drop(stages: Stages) -> float | None:
+    dense, final = _accuracy("dense")(stages), _final(stages)
+    return None if not dense or final is None else 100 * (final - dense) / dense
+
+
+_DENSE, _PRUNED, _LAST = _accuracy("dense"), _accuracy("pruned"), _accuracy("last", "finetune")
+_error, _percent, _gone = (lambda a: 100 * (1 - a)), (lambda a: 100 * a), (lambda a: 100 * (1 - a))
+QUANTITIES: dict[str, Callable[[Stages], float | None]] = {  # of a cell's stages; a quantity not here is not in a record
+    "orig_err_top1_pct": _of(_DENSE, _error), "err_after_pruning_top1_pct": _of(_PRUNED, _error),
+    "retrained_err_top1_pct": _of(_LAST, _error), "pruned_err_pct": _of(_PRUNED, _error),
+    "retrain_iterations": lambda stages: float(iterations(stages["finetune"])) if "finetune" in stages else None,
+    "top1_dense_pct": _of(_DENSE, _percent), "top1_pruned_pct": _of(_final, _percent), "relative_drop_pct": _drop,
+    "test_acc_pct": _of(_final, _percent),
+    "remaining_params_m": _of(_achieved("kept_params"), lambda n: n / 1e6), "flops_m": _of(_achieved("kept_macs"), lambda n: n / 1e6),
+    "weights_reduction_pct": _of(_achieved("model_params", "dense_model_params"), _gone),
+    "flops_reduction_pct": _of(_achieved("kept_macs", "dense_macs"), _gone),
+    "delta_top1_err_pct": _points, "delta_err_pct": _points,
+    "compression_ratio_x": _of(_achieved("kept_params", "dense_params"), lambda share: 1 / share if share else None),
+    "speedup_x": _of(_achieved("kept_macs", "dense_macs"), lambda share: 1 / share if share else None),
+    "remaining_pct": _of(_achieved("kept_params", "dense_params"), _percent),
+    "sparsity_pct": _of(_achieved("sparsity"), _percent),
+}
+DEVIATIONS = {"test_acc_std": "test_acc_pct", "weights_reduction_std": "weights_reduction_pct",  # a spread -> what it is the spread of
+              "flops_reduction_std": "flops_reduction_pct", "top1_pruned_std": "top1_pruned_pct"}
+
+
+def of_layer(stages: Stages, quantity: str, layer: str) -> float | None:
+    """remaining_pct or sparsity_pct of one layer, by name."""
+    entry = next((e for e in stages["prune"].layers if e.get("name") == layer), None) if "prune" in stages else None
+    if entry is None or not entry.get("total"):
+        return None
+    kept = 100 * entry["kept"] / entry["total"]
+    return kept if quantity == "remaining_pct" else 100 - kept
+
+
+@dataclass
+class Ours:
+    """What of ours stands beside one printed number: one network, data set and scale; `values` has one entry a seed that ran."""
+
+    scale: str
+    model: str
+    dataset: str
+    command: str
+    asked: int = 0
+    values: list[float] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
+
+
+def beside(value: Value, commands: dict[tuple[str, str], str] | None = None, root: Path = ROOT) -> list[Ours]:
+    """Ours beside a printed number, one entry for each scale, network and data set; UserError for a pattern that names no cell.
+
+    commands: (paper, label) -> command, for numbers that come from a file that names none.
+    """
+    found: dict[tuple, Ours] = {}
+    for pattern in filter(None, value.cells.split("|")):
+        if ".json" in pattern:
+            one, data = select(root / value.paper / "results", pattern)
+            spec = data.get("spec") or {}
+            known = (data.get("scale", ""), spec.get("model", ""), spec.get("dataset", ""))
+            ours = found.setdefault(known, Ours(*known, data.get("provenance", {}).get("command")
+                                                or (commands or {}).get((value.paper, value.table), ""), 1))
+            if one is not None:
+                ours.values.append(one)
+                ours.ids.append(data.get("id") or pattern.partition("?")[0].partition("#")[0])
+            continue
+        label, _, names = pattern.rpartition("/")
+        label = label or value.table
+        cells = {n: s for n, s in groups(value.paper).get(label, {}).items() if fnmatchcase(n, names)}
+        if not cells:
+            raise UserError("cells", pattern, f"{value.paper} has no such cell in {label}", f"see python -m {value.paper}.prune --list")
+        _add(value, label, cells, found, root)
+    return list(found.values())
+
+
+def _add(value: Value, label: str, cells: dict[str, Spec], found: dict[tuple, Ours], root: Path) -> None:
+    index = committed(value.paper, root)
+    layer = dict(value.setting).get("layer")
+    for name, spec in cells.items():
+        ours = found.setdefault((spec.scale, spec.model, spec.dataset), Ours(
+            spec.scale, spec.model, spec.dataset, command(value.paper, label, (n for n, s in cells.items() if s.scale == spec.scale))))
+        ours.asked += 1
+        for stages in index.get((spec.table, spec.cell), {}).values():
+            quantity = DEVIATIONS.get(value.quantity, value.quantity)
+            read = QUANTITIES.get(quantity)
+            one = of_layer(stages, quantity, layer) if layer else read(stages) if read else None
+            if one is not None:
+                ours.values.append(one)
+                ours.ids.append(max(stages.values(), key=lambda r: r.stage == "finetune").id)

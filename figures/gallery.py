@@ -1,0 +1,142 @@
+"""The gallery's entries: every table and figure of the four papers (gallery.toml), with what the committed records say of each."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError, choose
+from common.record import Record
+from common.spec import Spec
+from figures.cells import committed, groups, verb
+from figures.records import number
+from figures.values import PAPERS, ROOT
+
+SOURCE = Path(__file__).with_name("gallery.toml")
+KINDS = ("table", "figure", "example", "theorem", "drawing")
+DRAWING, UNBUILT, WAITING = "a drawing, nothing to measure", "not built", "runnable, not yet run"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One table or figure. Empty `groups` means the cells of its own label; `results` are other committed outputs, at `scale`."""
+
+    paper: str
+    label: str
+    kind: str
+    title: str
+    groups: tuple[str, ...] = ()
+    cells: str = ""                  # only the cells whose name has this
+    results: tuple[str, ...] = ()
+    scale: str = "cpu"
+    run: tuple[str, ...] = ()        # commands besides those of the cells
+    draw: tuple[str, ...] = ()       # modules of figures/, found by name where empty
+    cost: str = ""                   # of what nobody has run, an estimate
+    deviations: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Unique, and fit for an address: lobs-table-1."""
+        return f"{self.paper}-{self.label}".lower().replace(" ", "-").replace(".", "-")
+
+    @property
+    def labels(self) -> list[str]:
+        """The groups of cells that it rests on."""
+        return [label for label in self.groups or (self.label,) if label in groups(self.paper)]
+
+    @property
+    def specs(self) -> list[Spec]:
+        return [spec for label in self.labels for name, spec in groups(self.paper)[label].items() if self.cells in name]
+
+    @property
+    def commands(self) -> list[str]:
+        """How to make it: cells at cpu scale first, then its other commands, then the paper's own scale."""
+        out = {}
+        for scale in ("cpu", "quick", "paper"):
+            for label in self.labels:
+                mine = [s for n, s in groups(self.paper)[label].items() if self.cells in n and s.scale == scale]
+                if mine and not (scale == "quick" and any(s.scale == "cpu" for s in self.specs)):
+                    kind, _, short = label.partition(" ")
+                    what = f" --cell {self.cells}" if self.cells else ""
+                    tuned = "finetune" if any(verb(s) == "finetune" for s in mine) else "prune"
+                    out[f"python -m {self.paper}.{tuned} --{kind.lower()} {short}{what} --scale {scale}"] = scale
+            if scale == "cpu":
+                out |= dict.fromkeys(self.run, "run")
+        return list(out)
+
+    @property
+    def scripts(self) -> list[str]:
+        """Modules of figures/ that draw it."""
+        if self.draw:
+            return list(self.draw)
+        name = f"{self.paper}_{self.label.lower().replace('figure ', 'fig').replace(' ', '')}"
+        return [path.stem for path in SOURCE.parent.glob(f"{self.paper}_*.py") if path.stem.lower() == name]
+
+
+@dataclass(frozen=True)
+class State:
+    """What is committed of an item: how many of its cells ran at each scale, which other outputs exist, and what that cost."""
+
+    ran: Counter
+    asked: Counter
+    outputs: tuple[str, ...]
+    seconds: float
+    memory: float                    # MB, the largest
+    records: tuple[Record, ...]
+
+    def words(self, item: Item) -> str:
+        """The status, one of a few; a share where only some cells ran."""
+        if item.kind == "drawing":
+            return DRAWING
+        if item.scale == "paper" and self.outputs or self.asked["paper"] and self.ran["paper"] == self.asked["paper"]:
+            return "reproduced at paper scale"
+        for scale in ("paper", "cpu", "quick"):
+            if self.ran[scale] and self.ran[scale] == self.asked[scale] and len(self.outputs) == len(item.results):
+                return f"reproduced at {scale} scale"
+            if self.ran[scale]:
+                return f"in part at {scale} scale"
+        if self.outputs:
+            return f"reproduced at {item.scale} scale" if len(self.outputs) == len(item.results) else f"in part at {item.scale} scale"
+        return WAITING if item.commands else UNBUILT
+
+    def detail(self) -> str:
+        """"40 of 62 cells at cpu scale; 0 of 120 at paper scale"."""
+        return "; ".join(f"{self.ran[scale]} of {self.asked[scale]} cells at {scale} scale" for scale in ("cpu", "quick", "paper")
+                         if self.asked[scale])
+
+
+@functools.cache
+def items(source: Path = SOURCE) -> tuple[Item, ...]:
+    """The entries in the file's order; UserError names an entry that cannot be used."""
+    out = []
+    for entry in tomllib.loads(source.read_text(encoding="utf-8"))["item"]:
+        what = f"{entry.get('paper')} {entry.get('label')}"
+        choose("paper", entry.get("paper", ""), PAPERS)
+        choose("kind", entry.get("kind", ""), KINDS)
+        try:
+            item = Item(**{name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()})
+        except TypeError as error:
+            raise UserError("gallery.toml", what, str(error), "see figures/gallery.py: Item") from None
+        if any(item.key == other.key for other in out):
+            raise UserError("gallery.toml", what, "stands there twice")
+        out.append(item)
+    return tuple(out)
+
+
+def state(item: Item, root: Path = ROOT) -> State:
+    """Read off the committed records."""
+    index = committed(item.paper, root)
+    ran, asked, records = Counter(), Counter(), []
+    for spec in item.specs:
+        asked[spec.scale] += 1
+        if found := index.get((spec.table, spec.cell)):
+            needed = verb(spec)
+            ran[spec.scale] += any(needed in stages for stages in found.values())
+            records += [record for stages in found.values() for record in stages.values()]
+    outputs = tuple(name for name in item.results if any((root / item.paper / "results").glob(name)))
+    timings = [{k: number(v) for k, v in record.timing.items()} for record in records]
+    seconds = sum(v for timing in timings for k, v in timing.items() if k.endswith("_s") and v)
+    return State(ran, asked, outputs, seconds, max((t.get("peak_rss_mb") or 0 for t in timings), default=0), tuple(records))

@@ -1,0 +1,198 @@
+"""python -m figures.tables [--output docs/tables]: every table of the papers as Markdown and CSV, the paper's number beside ours.
+
+Numbers come from <paper>/paper_values.csv and the records below <paper>/results; nothing is typed here. Ours is the mean over seeds
+± the sample standard deviation (seeds). A row that nobody has run says so and names its command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import logging
+import statistics
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+from figures.cells import DEVIATIONS, Ours, beside
+from figures.compare import write_file
+from figures.gallery import Item, items
+from figures.values import NAMES, PAPERS, ROOT, Value, read, tables
+
+NOT_RUN, NO_CELL = "runnable, not run", "no cell"
+SCALES = ("paper", "cpu", "quick", "")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One printed row beside ours at one scale, network and data set (None: nothing stands beside it)."""
+
+    values: dict[str, Value]       # by quantity
+    ours: dict[str, Ours]
+    known: Ours | None             # any of `ours`, for scale, network, data set and command
+
+    @property
+    def status(self) -> str:
+        """The scale that ours is at, or why there is none."""
+        if self.known is None:
+            return NO_CELL
+        ran = max((len(one.values) for one in self.ours.values()), default=0)
+        return (self.known.scale or "counted") if ran else NOT_RUN
+
+
+def number(value: float) -> str:
+    """At most two decimals, thousands apart; four significant digits below 1."""
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.4g}" if abs(value) < 0.005 else f"{value:.3f}"
+
+
+def spread(ours: Ours, quantity: str) -> str:
+    """"93.80 ± 0.10 (3)"; a printed deviation's own is the deviation alone; "–" where nothing ran."""
+    if not ours.values:
+        return "–"
+    if quantity in DEVIATIONS:
+        return number(statistics.stdev(ours.values)) if len(ours.values) > 1 else "–"
+    text = number(statistics.fmean(ours.values))
+    many = "" if len(ours.values) == ours.asked == 1 else f" ({len(ours.values)})" if len(ours.values) == ours.asked else \
+        f" ({len(ours.values)} of {ours.asked})"
+    return text + (f" ± {number(statistics.stdev(ours.values))}" if len(ours.values) > 1 else "") + many
+
+
+def lines_of(values: Iterable[Value], commands: dict[tuple[str, str], str]) -> list[Line]:
+    """The printed rows in order, each once for every scale, network and data set of ours that ran; once where none did."""
+    rows: dict[tuple, dict[str, Value]] = {}
+    for value in values:
+        row, twin = (*value.row,), 0
+        while value.quantity in rows.get((*row, twin), {}):
+            twin += 1  # the text says two things of one row
+        rows.setdefault((*row, twin), {})[value.quantity] = value
+    out = []
+    for row in rows.values():
+        ours = {quantity: {(o.scale, o.model, o.dataset): o for o in beside(value, commands)} for quantity, value in row.items()}
+        variants = sorted({key for one in ours.values() for key in one}, key=lambda key: (SCALES.index(key[0]), key))
+        ran = [key for key in variants if any(one[key].values for one in ours.values() if key in one)]
+        for key in ran or variants[-1:] or [None]:
+            mine = {quantity: one[key] for quantity, one in ours.items() if key in one}
+            out.append(Line(row, mine, next((o for o in mine.values() if o.values), next(iter(mine.values()), None))))
+    return out
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(map(_cell, cells)) + " |"
+
+
+def markdown(paper: str, label: str, lines: Sequence[Line], item: Item | None) -> str:
+    """One table: setting columns, then each quantity as "paper / ours", then what ours is and the number of its command."""
+    first = [next(iter(line.values.values())) for line in lines]
+    settings = list(dict.fromkeys(name for value in first for name, _ in value.setting))
+    varying = [name for name in settings if len({dict(v.setting).get(name) for v in first}) > 1]
+    quantities = list(dict.fromkeys(quantity for line in lines for quantity in line.values))
+    commands = list(dict.fromkeys(line.known.command for line in lines if line.known and line.known.command))
+    body = []
+    for value, line in zip(first, lines, strict=True):
+        known = line.known
+        cells = [value.model, value.dataset, value.method, *(dict(value.setting).get(name, "") for name in varying)]
+        for quantity in quantities:
+            printed, ours = line.values.get(quantity), line.ours.get(quantity)
+            cells.append("" if printed is None else f"{printed.value or '–'} / {spread(ours, quantity) if ours else '–'}")
+        what = line.status if known is None or line.status == NOT_RUN else f"{known.model}, {known.dataset}, {line.status}".lstrip(", ")
+        cells += [what, f"[{commands.index(known.command) + 1}]" if known and known.command else ""]
+        body.append(_row(cells))
+    heads = ["network", "data set", "method", *(NAMES.get(name, name.replace("_", " ")) for name in varying),
+             *(NAMES.get(quantity, quantity.replace("_", " ").replace(":", " ")) for quantity in quantities), "ours is", "command"]
+    fixed = [f"{name.replace('_', ' ')}: {first[0].setting and dict(first[0].setting).get(name)}" for name in settings if name not in varying]
+    title = f"## {label}" + (f": {item.title}" if item and item.title else "")
+    text = [title, "", *([f"Everywhere {'; '.join(fixed)}.", ""] if fixed else []),
+            _row(heads), "|" + "---|" * len(heads), *body, ""]
+    text += [f"{i}. `{one}`" for i, one in enumerate(commands, 1)] + ([""] if commands else [])
+    text += [f"- {_cell(why)}" for why in (item.deviations if item else ())] + ([""] if item and item.deviations else [])
+    return "\n".join(text)
+
+
+HEADING = ("paper", "table", "model", "dataset", "method", "setting", "quantity", "paper_value", "ours_mean", "ours_std", "seeds", "asked",
+           "status", "ours_model", "ours_dataset", "command", "records", "note")
+
+
+def comma_separated(paper: str, sections: Iterable[tuple[str, Sequence[Line]]]) -> str:
+    """All tables of a paper, one number a line."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(HEADING)
+    for label, lines in sections:
+        for line in lines:
+            for quantity, value in line.values.items():
+                ours = line.ours.get(quantity)
+                setting = "; ".join(f"{name}={text}" for name, text in value.setting)
+                numbers = ours.values if ours else []
+                status = line.status if ours is None or numbers or line.status in (NOT_RUN, NO_CELL) else "not recorded"
+                writer.writerow([
+                    paper, label, value.model, value.dataset, value.method, setting, quantity, value.value,
+                    f"{statistics.fmean(numbers):.6g}" if numbers else "", f"{statistics.stdev(numbers):.3g}" if len(numbers) > 1 else "",
+                    len(numbers), ours.asked if ours else 0, status, ours.model if ours else "", ours.dataset if ours else "",
+                    ours.command if ours else "", " ".join(dict.fromkeys(ours.ids)) if ours else "", value.note])
+    return out.getvalue()
+
+
+def sections_of(paper: str) -> list[tuple[str, list[Line]]]:
+    """(label, lines) of every table in the paper's file, the text's numbers last."""
+    known = {(item.paper, item.label): item for item in items()}
+    commands = {key: item.commands[0] for key, item in known.items() if item.commands}
+    labels = sorted(tables(paper), key=lambda label: label == "text")
+    return [(label, lines_of((v for v in read(paper) if v.table == label), commands)) for label in labels]
+
+
+def render() -> dict[str, str]:
+    """File name -> content of docs/tables."""
+    known = {(item.paper, item.label): item for item in items()}
+    files, index = {}, []
+    for paper, name in PAPERS.items():
+        sections = sections_of(paper)
+        if not sections:
+            continue
+        head = (f"# {name}: the paper's numbers beside ours\n\nWritten by `python -m figures.tables` from `{paper}/paper_values.csv` and "
+                f"`{paper}/results`. A field reads *paper / ours*; ours is the mean ± sample standard deviation (seeds) where there is more "
+                f"than one, and may be of another network and data set: the column \"ours is\" says which, and at which scale. "
+                f"\"{NO_CELL}\" is a number that the paper quotes, or that has no counterpart here.\n")
+        parts = [markdown(paper, label, lines, known.get((paper, label))) for label, lines in sections]
+        files[f"{paper}.md"] = "\n".join([head, *parts]).rstrip() + "\n"
+        files[f"{paper}.csv"] = comma_separated(paper, sections)
+        rows = [line for _, lines in sections for line in lines]
+        ran = sum(line.status not in (NOT_RUN, NO_CELL) for line in rows)
+        waiting = sum(line.status == NOT_RUN for line in rows)
+        index.append(f"| [{name}]({paper}.md) | {len(sections)} | {len(rows)} | {ran} | {waiting} | {len(rows) - ran - waiting} | "
+                     f"[{paper}.csv]({paper}.csv) |")
+    files["README.md"] = "\n".join([
+        "# Tables of the four papers", "", "Written by `python -m figures.tables`. Rows count each scale of ours once.", "",
+        "| paper | tables | rows | ours beside the paper's | runnable, not run | no cell | all numbers |", "|---|---|---|---|---|---|---|",
+        *index, ""])
+    return files
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m figures.tables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "tables", help="folder (default: docs/tables)")
+    folder = parser.parse_args(argv).output
+    logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records
+    try:
+        files = render()
+        folder.mkdir(parents=True, exist_ok=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name, text in files.items():
+        write_file(folder / name, text.encode())
+        print(folder / name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
