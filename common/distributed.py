@@ -1,8 +1,13 @@
-"""Several processes under torchrun: rank, world size, and the process group; one process without it."""
+"""Several processes under torchrun: rank, world size, and the process group; one process without it.
+
+Training splits each batch (train.py). A curvature pass deals out the batches of its loader, which every process reads alike, and
+adds up what came of them; labels are drawn from one generator in one order by all, so the masks are those of one process.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 import torch
 import torch.distributed as dist
@@ -28,6 +33,18 @@ def rank() -> int:
 def world() -> int:
     """How many processes work together."""
     return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def mine(index: int) -> bool:
+    """Whether the index-th piece of a job that all processes see alike is this process's to do."""
+    return index % world() == rank()
+
+
+def add_up(tensors: Iterable[torch.Tensor]) -> None:
+    """Every process's tensors become the sums over all processes, in place; all give the same shapes in the same order."""
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.all_reduce(tensor)
 
 
 def barrier() -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from common import distributed
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,7 +74,7 @@ def provenance(where: torch.device, seed: int, data_sha256: str = "") -> dict:
     words = [Path(word).name if os.path.isabs(word) else word for word in sys.orig_argv[1:]]
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{_processor()}, {os.cpu_count()} cores"
     return {"git": commit, "dirty": dirty, "versions": dict(_versions()), "device": name, "threads": torch.get_num_threads(),
-            "seed": seed, "command": "python " + shlex.join(words), "data_sha256": data_sha256}
+            "processes": distributed.world(), "seed": seed, "command": "python " + shlex.join(words), "data_sha256": data_sha256}
 
 
 def reset_peak_memory() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from common import distributed
 from common import layers as L
 from common.capture import capture
 from common.errors import NumericalError, UserError
@@ -22,18 +23,23 @@ def diagonal_fisher(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], l
     device = next(model.parameters()).device
     total = {name: torch.zeros(module.weight.shape, dtype=torch.float64, device=device) for name, module in layers.items()}
     examples = 0
-    for x, y in loader:
+    for index, (x, y) in enumerate(loader):
         x, y = x.to(device), y.to(device)
+        examples += len(x)
+        mine = distributed.mine(index)
+        if not mine and fisher != "sampled":
+            continue
         with capture(model, layers) as tape:
-            output = tape.forward(x)
-            for value in losses(output, y, fisher, loss, generator):
+            for value in losses(tape.forward(x), y, fisher, loss, generator):  # every process draws every label
+                if not mine:
+                    break
                 tape.backward(value, retain=True)
                 for name, module in layers.items():
                     squares = _sum_of_squares(module, tape.input(name), tape.gradient(name))
                     total[name] += squares.reshape(module.weight.shape)
-        examples += len(x)
     if not examples:
         raise UserError("calibration", 0, "no batch was seen", "give at least one example")
+    distributed.add_up(total.values())
     for name, value in total.items():
         if not torch.isfinite(value).all():
             raise NumericalError(name, "its gradients are not finite", "check the data and the checkpoint")

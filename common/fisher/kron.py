@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common import distributed
 from common import layers as L
 from common.capture import capture
 from common.errors import LayerError, NumericalError, UserError, choose
@@ -54,6 +55,12 @@ class KronEstimator:
         self.decay, self.generator, self.seen = decay, generator, 0
         self._factors: dict[str, Kron] = {}
 
+    def skip(self, x: Tensor, y: Tensor) -> None:
+        """Leave one batch to another process, but draw its labels, so that all processes draw alike."""
+        if self.fisher == "sampled":
+            with torch.no_grad(), capture(self.model, {}, gradients=False) as tape:
+                next(losses(tape.forward(x), y, self.fisher, self.loss, self.generator))
+
     def update(self, x: Tensor, y: Tensor) -> None:
         """Take one batch in: one forward pass, one backward pass a label draw."""
         batch: dict[str, Kron] = {}
@@ -84,10 +91,17 @@ class KronEstimator:
                 self._factors[name] = new
 
     def factors(self) -> dict[str, Kron]:
-        """The current factors by layer name."""
+        """The current factors by layer name; under torchrun the mean over all processes' examples, which all must ask for."""
         if not self._factors:
-            raise UserError("calibration", 0, "no batch was seen", "give at least one example")
-        return self._factors
+            raise UserError("calibration", 0, "no batch was seen", "give at least one example, and a batch to each process")
+        if distributed.world() == 1:
+            return self._factors
+        seen = torch.tensor(float(self.seen), dtype=torch.float64)
+        distributed.add_up([seen])
+        share = self.seen / float(seen)
+        total = {name: Kron(kron.A * share, kron.G * share, kron.positions) for name, kron in self._factors.items()}
+        distributed.add_up(factor for kron in total.values() for factor in (kron.A, kron.G))
+        return total
 
 
 def kron_factors(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], layers: dict[str, nn.Module] | None = None,
@@ -95,8 +109,9 @@ def kron_factors(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], laye
     """Factors averaged over all of `loader`; options as for KronEstimator."""
     estimator = KronEstimator(model, layers, **options)
     device = next(model.parameters()).device
-    for x, y in loader:
-        estimator.update(x.to(device), y.to(device))
+    for index, (x, y) in enumerate(loader):
+        take = estimator.update if distributed.mine(index) else estimator.skip
+        take(x.to(device), y.to(device))
     return estimator.factors()
 
 

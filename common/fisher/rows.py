@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from common import distributed, machine
 from common import layers as L
-from common import machine
 from common.capture import capture
 from common.data import rebatch
 from common.errors import NumericalError, UserError, choose
@@ -37,35 +37,43 @@ def gradient_rows(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], num
         raise UserError("num_rows" if num_rows < 1 else "batch", min(num_rows, batch), "must be at least 1")
     layers = L.prunable(model) if layers is None else layers
     device = next(model.parameters()).device
+    # chunks do not depend on the number of processes, so that a row is the same number wherever it is computed
+    most = max(32, -(-num_rows // 16))
     if out is None:
         size = num_rows * sum(module.weight.numel() * module.weight.element_size() for module in layers.values())
         machine.forecast(f"{num_rows} gradient rows", size / 2**30, "lower --num-samples, or raise --memory-budget")
         out = {name: module.weight.new_empty(num_rows, module.weight.numel()) for name, module in layers.items()}
     at_once = 1
     if batch == 1:
-        at_once = max(1, min(num_rows, PER_EXAMPLE_ENTRIES // max(m.weight.numel() for m in layers.values())))
+        at_once = max(1, min(num_rows, most, PER_EXAMPLE_ENTRIES // max(m.weight.numel() for m in layers.values())))
     needed = num_rows * batch
     filled = 0
     stream = itertools.islice(rebatch(loader, batch * at_once), -(-num_rows // at_once))
     with capture(model, layers) as tape, progress(total=num_rows, desc="gradient rows") as bar:
-        for x, y in stream:
+        for index, (x, y) in enumerate(stream):
             x, y = x[:needed - filled * batch].to(device), y[:needed - filled * batch].to(device)
             if len(x) % batch:
                 break
             count = len(x) // batch
-            output = tape.forward(x)
-            for value in losses(output, y, fisher, loss, generator):
-                tape.backward(value)
+            mine = distributed.mine(index)
+            if mine or fisher == "sampled":  # every process draws every label
+                for value in losses(tape.forward(x), y, fisher, loss, generator):
+                    if mine:
+                        tape.backward(value)
             for name, module in layers.items():
-                rows = L.weight_gradients(module, tape.input(name), tape.gradient(name), each=batch == 1)
-                out[name][filled:filled + count] = rows.reshape(count, -1) if batch == 1 else rows.reshape(count, -1) / batch
+                target = out[name][filled:filled + count]
+                if mine:
+                    rows = L.weight_gradients(module, tape.input(name), tape.gradient(name), each=batch == 1).reshape(count, -1)
+                    target.copy_(rows if batch == 1 else rows / batch)
+                else:
+                    target.zero_()
             filled += count
             bar.update(count)
     if filled < num_rows:
         raise UserError("num_samples", needed, f"only {filled * batch} examples are there for {num_rows} rows of {batch}",
                         "lower --num-samples or --fisher-batch-size")
+    distributed.add_up(out.values())
     for name, rows in out.items():
         if not torch.isfinite(torch.stack(rows.aminmax())).all():
             raise NumericalError(name, "its gradients are not finite", "check the data and the checkpoint")
     return out
-
