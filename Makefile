@@ -11,7 +11,7 @@ ifneq ($(DATA_DIR),)
 export DATA_DIR
 endif
 
-.PHONY: help setup compare test lint bench clean
+.PHONY: help setup compare test lint bench oracles mutants crash clean
 help:               ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 12
 	@echo
@@ -39,6 +39,15 @@ lint: setup         ## ruff
 
 bench: setup        ## speed ratios of the curvature kernel against the textbook, side by side
 	@$(PY) -m tests.bench $(ARGS)
+
+oracles: setup      ## every formula beside its slow dense twin: worst errors in float64 and float32
+	@$(PY) -m tests.trust.oracles $(ARGS)
+
+mutants: setup      ## plant faults in a copy, one at a time, and see that the tests notice (minutes)
+	@$(PY) -m tests.trust.mutants $(ARGS)
+
+crash: setup        ## kill train, prune, fine-tune and compare at fifty moments and run them again (minutes)
+	@$(PY) -m tests.trust.crash $(ARGS)
 
 clean:              ## remove runs (records under */results stay)
 	rm -rf runs .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Shared by the tests of common/."""
+"""Shared by all tests."""
 
 import pytest
 import torch
