@@ -25,7 +25,7 @@ from common.flops import Costs, costs
 from common.pruned import Pruned
 from common.record import Record, record_id
 from common.running import Timer, claim
-from common.spec import Spec
+from common.spec import Recipe, Spec
 
 LOSS_EXAMPLES = 5_000        # un-augmented training examples on which losses are compared, seed 0
 DEFAULT_CALIBRATION = 1_000  # calibration examples where neither the Spec nor the method says how many
@@ -124,14 +124,21 @@ def finetune(spec: Spec) -> Record:
         if (done := _finished(folder, "finetune")) is not None:
             return done
         timer = Timer()
+        result = Pruned(model, loaded.masks, loaded.edits, latent=loaded.extra_tensors)
         with timer.phase("finetune"):
-            fit = T.fit(model, data, spec.finetune, loaded.masks, seed=spec.seed, amp=spec.amp, snapshot=_snapshot(folder, "finetune"),
-                        before=(pruning.loss["pruned_test"], pruning.accuracy["pruned"]), desc=f"fine-tune {spec.method} {spec.amount:g}")
+            fit = _fit(spec, result, data, spec.finetune, seed=spec.seed, snapshot=_snapshot(folder, "finetune"),
+                       before=(pruning.loss["pruned_test"], pruning.accuracy["pruned"]), desc=f"fine-tune {spec.method} {spec.amount:g}")
         record = dataclasses.replace(pruning, id=record_id(spec.slug(), spec.seed, "finetune"), stage="finetune", timing=timer.report(),
                                      accuracy=pruning.accuracy | _accuracy(fit),
                                      trajectory=fit.history, notes=pruning.notes + _divergence(fit),
                                      provenance=machine.provenance(where, spec.seed, data.sha256))
-        return _publish(record, folder, Pruned(model, loaded.masks, loaded.edits), _architecture(spec, data))
+        if result.masks is not loaded.masks:  # the method chose again
+            after = costs(model, data.input_shape, result.masks)
+            kept = {layer.name: layer.nonzero for layer in after.layers}
+            record.achieved = pruning.achieved | {"sparsity": 1 - after.kept_params / pruning.achieved["dense_params"],
+                                                  "kept_params": after.kept_params, "kept_macs": after.nonzero_macs}
+            record.layers = [layer | {"kept": kept[layer["name"]]} for layer in pruning.layers]
+        return _publish(record, folder, Pruned(model, result.masks, loaded.edits), _architecture(spec, data))
 
 
 VERBS = {"train": train, "prune": prune, "finetune": finetune}
@@ -148,7 +155,7 @@ def _steps(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable
     result, trajectory = Pruned(model), []
     if progress_file.exists():
         loaded = checkpoint.load(progress_file)
-        result = Pruned(loaded.model.to(next(model.parameters()).device), loaded.masks, loaded.edits)
+        result = Pruned(loaded.model.to(next(model.parameters()).device), loaded.masks, loaded.edits, latent=loaded.extra_tensors)
         trajectory = loaded.extra["trajectory"]
     by_layer = {name: schedule.levels(spec.steps, final, min(spec.initial_sparsity, final), spec.step_schedule)
                 for name, final in dict(spec.options).get("layer_sparsity", {}).items()}
@@ -165,23 +172,35 @@ def _steps(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable
                 T.recalibrate_bn(result.model, data.train_loader(BN_BATCH, seed=spec.seed), spec.recalibrate_bn)
         if len(goals) == 1:
             break
-        _, accuracy = T.evaluate(result.model, data.test_loader())
-        entry = {"step": step, "amount": goals[step], "pruned": accuracy, "predicted_increase": result.predicted_increase}
+        before = T.evaluate(result.model, data.test_loader())
+        entry = {"step": step, "amount": goals[step], "pruned": before[1], "predicted_increase": result.predicted_increase}
         if step + 1 < len(goals) and spec.step_epochs:
             with timer.phase("finetune"):
-                fit = T.fit(result.model, data, between, result.masks, seed=spec.seed * 1_000 + step, amp=spec.amp,
-                            snapshot=_snapshot(folder, "prune", step), desc=f"step {step + 1} of {len(goals)}")
+                fit = _fit(spec, result, data, between, seed=spec.seed * 1_000 + step, snapshot=_snapshot(folder, "prune", step),
+                           before=before, desc=f"step {step + 1} of {len(goals)}")
             entry["tuned"] = fit.last
         trajectory.append(entry)
         if distributed.rank() == 0:
             checkpoint.save(progress_file, result.model, _architecture(spec, data), result.edits, result.masks,
-                            extra={"trajectory": trajectory})
+                            extra={"trajectory": trajectory}, extra_tensors=result.latent)
     return result, trajectory
 
 
+def _fit(spec: Spec, result: Pruned, data: D.Data, recipe: Recipe, **how: object) -> T.Fit:
+    """Fine-tune `result` with its masks held; or let the method choose them again on the way, which goes on from a finished
+    step, not from a snapshot."""
+    make = registry.load_training(spec.method)
+    if make is None:
+        return T.fit(result.model, data, recipe, result.masks, amp=spec.amp, **how)
+    callback = make(result, method_of(spec)[1])
+    fit = T.fit(result.model, data, recipe, callbacks=[callback], amp=spec.amp, **how | {"snapshot": None})
+    result.masks, result.latent = callback.masks, callback.latent
+    return fit
+
+
 def _so_far(result: Pruned) -> dict:
-    """What an already pruned network tells the method: its masks, if it has any."""
-    return {"masks": result.masks} if result.masks else {}
+    """What an already pruned network tells the method: its masks and latent weights, if it has any."""
+    return {name: value for name, value in (("masks", result.masks), ("latent", result.latent)) if value}
 
 
 def method_of(spec: Spec) -> tuple[typing.Callable, object]:
@@ -219,7 +238,7 @@ def _finished(folder: Path, stage: str) -> Record | None:
 def _publish(record: Record, folder: Path, result: Pruned, architecture: dict) -> Record:
     """Save the network, then the record that says it is there, then drop the stage's half-done work."""
     if distributed.rank() == 0:
-        checkpoint.save(folder / FILES[record.stage], result.model, architecture, result.edits, result.masks)
+        checkpoint.save(folder / FILES[record.stage], result.model, architecture, result.edits, result.masks, extra_tensors=result.latent)
         record.write(folder / f"{record.stage}.json")
         for stale in folder.glob(f"{record.stage}-snapshot*"):
             stale.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from common.masks import Masks
 
@@ -14,14 +14,15 @@ class Pruned:
     """A pruned copy of the network (the one that was given is untouched).
 
     masks: parameter name -> bool, True = kept (unstructured methods). edits: replayable surgery (structured methods).
-    predicted_increase: of the mean training loss, or None for a method that predicts none. layers: by layer name, what the
-    method knows of it (numbers, kept in the record's layers). notes: what the numerics had to do, one line each, kept in the
-    record.
+    predicted_increase: of the mean training loss, or None for a method that predicts none. latent: by parameter name, the whole
+    weights of a method whose masked ones may come back (Method.training). layers: by layer name, what the method knows of it
+    (numbers, kept in the record's layers). notes: what the numerics had to do, one line each, kept in the record.
     """
 
     model: nn.Module
     masks: Masks = field(default_factory=dict)
     edits: list[dict] = field(default_factory=list)
     predicted_increase: float | None = None
+    latent: dict[str, Tensor] = field(default_factory=dict)
     layers: dict[str, dict] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

@@ -12,13 +12,15 @@ from common.errors import choose
 @dataclass(frozen=True)
 class Method:
     """`function` is "module:name" of a prune(model, calibration, amount, options, generator) -> Pruned;
-    `preset` holds the options that make the entry what its label says."""
+    `preset` holds the options that make the entry what its label says. `training`, "module:name" too, is for a method that goes
+    on while the network is fine-tuned: (Pruned, options) -> callback of common.train.fit with `masks` and `latent`."""
 
     function: str
     label: str
     kind: str  # weights | channels | low-rank
     paper: str = "baseline"
     preset: dict = field(default_factory=dict)
+    training: str = ""
 
 
 METHODS: dict[str, Method] = {
@@ -36,6 +38,8 @@ METHODS: dict[str, Method] = {
     "woodfisher-flops": Method("woodfisher.flops_aware:prune", "WoodFisher, FLOPs-aware", "weights", "woodfisher"),
     "woodtaylor": Method("woodfisher.woodtaylor:prune", "WoodTaylor", "weights", "woodfisher", {"scope": "global"}),
     "kfac-prune": Method("woodfisher.kfac:prune", "K-FAC pruning", "weights", "woodfisher", {"scope": "global"}),
+    "woodfisher-structured": Method("woodfisher.channels:prune", "WoodFisher, structured", "channels", "woodfisher"),
+    "dpf": Method("woodfisher.dpf:prune", "DPF", "weights", preset={"scope": "global"}, training="woodfisher.dpf:training"),
     "c-obd": Method("eigendamage.c_obd:prune", "C-OBD", "channels", "eigendamage"),
     "c-obs": Method("eigendamage.c_obs:prune", "C-OBS", "channels", "eigendamage"),
     "kron-obd": Method("eigendamage.kron_obd:prune", "Kron-OBD", "channels", "eigendamage"),
@@ -51,5 +55,14 @@ def lookup(name: str) -> Method:
 
 def load(name: str) -> Callable:
     """Import a method's prune function; its `options` parameter is annotated with the method's frozen Options dataclass."""
-    module, _, attribute = lookup(name).function.partition(":")
+    return _imported(lookup(name).function)
+
+
+def load_training(name: str) -> Callable | None:
+    """Import what a method does while the network is fine-tuned; None for the usual, its masks held."""
+    return _imported(lookup(name).training) if lookup(name).training else None
+
+
+def _imported(place: str) -> Callable:
+    module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)

@@ -21,9 +21,10 @@ def select(scores: Mapping[str, Tensor], amount: float | Mapping[str, float], sc
            masks: Mapping[str, Tensor] | None = None, min_keep: int = 1) -> dict[str, Tensor]:
     """Boolean masks (True = kept) that remove the lowest scores.
 
-    amount: fraction of all entries removed in the end, over everything ("global") or in each tensor ("layer", where it may
-    also map names to fractions). Entries that `masks` already removed stay removed and count towards it. Every tensor keeps
-    at least its `min_keep` best entries. Exactly round(amount × total) entries are removed; equal scores go in index order.
+    amount: fraction of all entries removed in the end, over everything ("global") or in each tensor ("layer"). It may also map
+    names to fractions of their own, with "*" for all others: together in the global scope, each in the layer scope. Entries that
+    `masks` already removed stay removed and count towards it. Every tensor keeps at least its `min_keep` best entries. Exactly
+    round(amount × total) entries are removed; equal scores go in index order.
 
     Raises UserError when more is already removed than asked or `min_keep` forbids the amount, NumericalError for NaN scores.
     """
@@ -31,18 +32,21 @@ def select(scores: Mapping[str, Tensor], amount: float | Mapping[str, float], sc
     for name, score in scores.items():
         if torch.isnan(score).any():
             raise NumericalError(name, "has NaN scores", "raise --damping, or check the calibration data")
+    own = dict(amount) if isinstance(amount, Mapping) else {"*": amount}
+    rest = own.pop("*", None)
+    others = {name: score for name, score in scores.items() if name not in own}
+    missing = sorted(set(own) - set(scores)) or (sorted(others) if rest is None else [])
+    if missing:
+        raise UserError("sparsity", missing[0], "names no layer, or a layer has no fraction",
+                        f"layers: {', '.join(scores)}, or * for all others")
     if scope == "layer":
-        fractions = amount if isinstance(amount, Mapping) else dict.fromkeys(scores, amount)
-        missing = sorted(set(scores) ^ set(fractions))
-        if missing:
-            raise UserError("sparsity", missing[0], "names no layer, or a layer has no fraction", f"layers: {', '.join(scores)}")
-        result = {}
-        for name, score in scores.items():
-            result |= _cut({name: score}, fractions[name], masks, min_keep)
-        return result
-    if isinstance(amount, Mapping):
-        raise UserError("scope", scope, "one global cut takes one fraction", "use the layer scope for a fraction per layer")
-    return _cut(scores, amount, masks, min_keep)
+        own |= dict.fromkeys(others, rest)
+    result = {}
+    for name in own:
+        result |= _cut({name: scores[name]}, own[name], masks, min_keep)
+    if scope == "global" and others:
+        result |= _cut(others, rest, masks, min_keep)
+    return {name: result[name] for name in scores}
 
 
 def _cut(scores: Mapping[str, Tensor], amount: float, masks: Mapping[str, Tensor] | None, min_keep: int) -> dict[str, Tensor]:

@@ -1,17 +1,19 @@
 """Structured WoodFisher (Sec. 6.1), which the paper derives and does not run: whole filters, the rows of a layer's weight.
 
-Filters are set to zero and masked; the network keeps its shape. Each filter's other parameters (bias, BatchNorm) stay.
+`prune` sets filters to zero and masks them; the network keeps its shape and each filter's other parameters (bias, BatchNorm).
+channels.py removes them from the network, the registered method.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 
+from common import layers as L
 from common import masks as M
 from common import obs
 from common.errors import choose
@@ -66,12 +68,12 @@ def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, 
     result = Pruned(copy.deepcopy(model), dict(masks or {}), predicted_increase=0.0)
     M.apply(result.model, result.masks)
     parts = fisher_parts(result.model, calibration, options, generator, result.masks)
-    index = {name: rows for part in parts for name, rows in _filters(part).items()}
-    scores = {name: score(part, _weights(part), index[name], options.statistic) for part in parts for name in part.layers}
+    index = {name: rows for part in parts for name, rows in filters_of(part).items()}
+    scores = {name: score(part, weights_of(part), index[name], options.statistic) for part in parts for name in part.layers}
     before = {name: result.masks[f"{name}.weight"].flatten(1).any(1) for name in scores if f"{name}.weight" in result.masks}
     kept = select(scores, amount, options.scope, before)
     for part in parts:
-        w = _weights(part)
+        w = weights_of(part)
         pruned = [q for name in part.layers for q, stays in zip(index[name], kept[name].tolist(), strict=True) if not stays]
         delta = direction(part, w, pruned, options.statistic)
         result.predicted_increase += obs.increase(part.curvature, delta)
@@ -83,12 +85,12 @@ def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, 
     return result
 
 
-def _weights(part: Part) -> Tensor:
+def weights_of(part: Part) -> Tensor:
     """The part's weights, flat, float64."""
     return part.flat({name: module.weight.detach() for name, module in part.layers.items()}).double()
 
 
-def _filters(part: Part) -> dict[str, list[Tensor]]:
+def filters_of(part: Part) -> dict[str, list[Tensor]]:
     """Each layer's filters as flat indices into the part."""
     result, start = {}, 0
     for name, module in part.layers.items():
@@ -96,6 +98,12 @@ def _filters(part: Part) -> dict[str, list[Tensor]]:
         result[name] = list((start + torch.arange(total, device=module.weight.device)).reshape(len(module.weight), -1))
         start += total
     return result
+
+
+def without(options: FisherOptions, model: nn.Module, wanted: Container[str]) -> FisherOptions:
+    """The Fisher options alone, every layer but the `wanted` ones left out."""
+    skip = tuple(name for name in L.prunable(model) if name not in wanted)
+    return replace(FisherOptions(**{f.name: getattr(options, f.name) for f in fields(FisherOptions)}), skip=skip)
 
 
 def _indicator(q: Tensor, w: Tensor) -> Tensor:

@@ -57,6 +57,18 @@ def test_pruning_on_keeps_what_was_removed_and_reaches_the_total(lists, first, s
     assert sum(int((~m).sum()) for m in after.values()) == round(second * sum(map(len, lists)))
 
 
+def test_some_layers_have_a_fraction_of_their_own():
+    scores = {"a": torch.tensor([1.0, 2, 3, 4]), "b": torch.tensor([1.0, 5, 6, 7]), "c": torch.tensor([9.0, 8])}
+    together = select(scores, {"*": 0.5, "c": 0.5})  # three of a, none but the first of b; half of c
+    assert {n: m.tolist() for n, m in together.items()} == {"a": [False, False, False, True], "b": [False, True, True, True],
+                                                           "c": [True, False]}
+    each = select(scores, {"*": 0.5, "c": 0.0}, "layer")
+    assert [int((~m).sum()) for m in each.values()] == [2, 2, 0]
+    for amounts in ({"a": 0.5}, {"*": 0.5, "d": 0.5}):
+        with pytest.raises(UserError, match="names no layer, or a layer has no fraction"):
+            select(scores, amounts)
+
+
 def test_the_lowest_go_and_ties_go_in_index_order():
     masks = select({"a": torch.tensor([3.0, 1.0, 1.0, 1.0]), "b": torch.tensor([0.5, 9.0])}, 0.5)
     assert masks["a"].tolist() == [True, False, False, True] and masks["b"].tolist() == [False, True]

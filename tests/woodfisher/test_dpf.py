@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
+from common import checkpoint, models, pipeline
 from common import data as D
 from common import masks as M
-from common import models
 from common.errors import UserError
 from common.fisher import mean_loss
-from common.spec import Recipe
+from common.spec import Recipe, Spec
 from common.train import fit
 from woodfisher import dpf
 
@@ -24,7 +24,7 @@ def test_three_steps_by_hand():
     nn.init.normal_(model[1].weight)
     w = model[1].weight.detach().clone()
     velocity = torch.zeros_like(w)
-    feedback = dpf.Feedback(lambda progress: 0.5, every=2)
+    feedback = dpf.Feedback(lambda progress: 0.5, dpf.Options(every=2))
 
     def masked(weight):
         keep = torch.zeros(16, dtype=torch.bool)
@@ -41,7 +41,7 @@ def test_three_steps_by_hand():
         w = w - 0.5 * velocity
         keep = masked(w) if step in (2, 3) else keep
     fit(model, data, recipe, callbacks=[feedback])
-    torch.testing.assert_close(feedback.dense["1.weight"], w)
+    torch.testing.assert_close(feedback.latent["1.weight"], w)
     assert torch.equal(feedback.masks["1.weight"], keep)
     torch.testing.assert_close(model[1].weight.detach(), w * keep)
 
@@ -50,7 +50,7 @@ def test_weights_come_back_and_the_end_is_exact():
     data = D.load("digits")
     model = models.build("digits_cnn:width=0.25", 10, data.input_shape, 0)
     seen = []
-    feedback = dpf.Feedback(lambda progress: 0.8, every=1)
+    feedback = dpf.Feedback(lambda progress: 0.8, dpf.Options(every=1))
     watch = lambda state: seen.append(copy.deepcopy(feedback.masks)) if state.event == "step" else None
     fit(model, data, Recipe(epochs=1, lr=0.2, max_steps=6), callbacks=[feedback, watch])
     assert any(not M.nested(later, earlier) for earlier, later in zip(seen, seen[1:]))
@@ -60,8 +60,55 @@ def test_weights_come_back_and_the_end_is_exact():
     assert all(not model.get_parameter(name)[~mask].any() for name, mask in masks.items()) and len(result.history) == 2
 
 
-@pytest.mark.parametrize(("make", "field"), [(lambda: dpf.Feedback(lambda p: 0.5, every=0), "every"),
+@pytest.mark.parametrize(("make", "field"), [(lambda: dpf.Options(every=0), "every"),
                                              (lambda: dpf.train(None, None, Recipe(), 0.5, ramp=0), "ramp")])
 def test_bad_input(make, field):
     with pytest.raises(UserError, match=field):
         make()
+
+
+def gradual(folder, **changes):
+    settings = {"method": "dpf", "sparsity": 0.8, "steps": 3, "step_schedule": "linear", "step_epochs": 0.5, "options": {"every": 4},
+                "model": "digits_cnn:width=0.25", "train": Recipe(epochs=1, lr=0.05),
+                "finetune": Recipe(epochs=0.5, lr=0.2, batch_size=32)}
+    return Spec(output_dir=str(folder), **settings | changes)
+
+
+def test_a_gradual_run_goes_on_from_the_dense_weights_wherever_it_was_stopped(tmp_path, monkeypatch):
+    straight, stopped = gradual(tmp_path / "a"), gradual(tmp_path / "b")
+    record, original, seen = pipeline.finetune(straight), pipeline._fit, []
+
+    def fails_at_the_second(spec, result, *rest, **how):
+        if how["desc"] == "step 2 of 3" and not seen:
+            seen.append((result.masks, result.latent))
+            raise KeyboardInterrupt
+        return original(spec, result, *rest, **how)
+
+    monkeypatch.setattr(pipeline, "_fit", fails_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.prune(stopped)
+    masks, latent = seen[0]
+    assert any(weight[~masks[name]].any() for name, weight in latent.items())  # masked, and alive
+    pipeline.finetune(stopped)
+    a, b = (checkpoint.load(pipeline.cell_folder(spec) / "finetuned.safetensors") for spec in (straight, stopped))
+    assert checkpoint.state_hash(a.model) == checkpoint.state_hash(b.model) and M.digest(a.masks) == M.digest(b.masks)
+    before = checkpoint.load(pipeline.cell_folder(straight) / "pruned.safetensors").masks
+    assert not M.nested(a.masks, before)  # some came back in the final training too
+    assert {layer["name"]: layer["kept"] for layer in record.layers} == {name.removesuffix(".weight"): int(mask.sum())
+                                                                         for name, mask in a.masks.items()}
+    assert record.achieved["kept_params"] == sum(int(mask.sum()) for mask in a.masks.values())
+
+
+def test_masks_and_latent_weights_stay_together_when_training_diverges():
+    data = D.load("digits")
+    model = models.build("digits_cnn:width=0.25", 10, data.input_shape, 0)
+    feedback = dpf.Feedback(lambda progress: 0.5, dpf.Options(every=1))
+
+    def poison(state):
+        if state.event == "step" and state.step == 30:
+            feedback.latent["conv1.weight"].fill_(float("nan"))
+
+    result = fit(model, data, Recipe(epochs=2, lr=0.05), callbacks=[feedback, poison])
+    assert result.diverged is not None and len(result.history) == 2
+    for name, weight in feedback.latent.items():
+        assert torch.equal(model.get_parameter(name), weight * feedback.masks[name])
