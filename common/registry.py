@@ -40,6 +40,7 @@ METHODS: dict[str, Method] = {
     "kfac-prune": Method("woodfisher.kfac:prune", "K-FAC pruning", "weights", "woodfisher", {"scope": "global"}),
     "woodfisher-structured": Method("woodfisher.channels:prune", "WoodFisher, structured", "channels", "woodfisher"),
     "dpf": Method("woodfisher.dpf:prune", "DPF", "weights", preset={"scope": "global"}, training="woodfisher.dpf:training"),
+    "nn-slimming": Method("eigendamage.nn_slimming:prune", "NN Slimming", "channels", "eigendamage"),
     "c-obd": Method("eigendamage.c_obd:prune", "C-OBD", "channels", "eigendamage"),
     "c-obs": Method("eigendamage.c_obs:prune", "C-OBS", "channels", "eigendamage"),
     "kron-obd": Method("eigendamage.kron_obd:prune", "Kron-OBD", "channels", "eigendamage"),

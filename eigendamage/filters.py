@@ -86,6 +86,10 @@ class Filters:
                 result.predicted_increase += increase
                 module = self.layers[name]
                 L.write_joined(result.model.get_submodule(name), L.joined(module, module.bias is not None) + delta)
+        return self.cut(result, kept)
+
+    def cut(self, result: Pruned, kept: Mapping[str, Tensor]) -> Pruned:
+        """The units that are not `kept` (group name -> bool) cut out of `result`, a copy of the network."""
         result.edits = narrow(result.model, self.groups, {name: k.nonzero().flatten().tolist() for name, k in kept.items()})
         return result
 

@@ -16,6 +16,13 @@ def scaled(channels: int, width: float) -> int:
     return max(1, round(channels * width))
 
 
+def switch(name: str, value: int) -> bool:
+    """An option that is 0 or 1; UserError for another number."""
+    if value not in (0, 1):
+        raise UserError("model", f"{name}={value}", "must be 0 or 1")
+    return bool(value)
+
+
 def require_side(model: str, input_shape: tuple[int, int, int], least: int) -> None:
     """UserError unless the image is at least `least` pixels on both sides."""
     if min(input_shape[1:]) < least:

@@ -72,6 +72,15 @@ def test_woodfisher_and_eigendamage_convolution_weights():
     assert convolutions("preresnet29:width=4") == 2_840_256
 
 
+@pytest.mark.parametrize(("name", "channels"), [("lenet300", 400), ("lenet5", 570)])
+def test_batchnorm_is_an_option_that_adds_nothing_else(name, channels):
+    """Two numbers a channel; the other weights are drawn as without it, and a fresh one's output differs only by ε."""
+    plain, normed = build(name, 10, (1, 28, 28), 0).eval(), build(f"{name}:bn=1", 10, (1, 28, 28), 0).eval()
+    assert sum(p.numel() for p in normed.parameters()) == sum(p.numel() for p in plain.parameters()) + 2 * channels
+    x = torch.randn(2, 1, 28, 28)
+    torch.testing.assert_close(normed(x), plain(x), rtol=1e-3, atol=1e-4)
+
+
 SMALL = [("digits_cnn", (1, 8, 8)), ("lenet300", (1, 8, 8)), ("lenet5", (1, 16, 16)), ("cifarnet", (3, 32, 32)),
          ("mlpnet", (1, 8, 8)), ("cifarnet_fc", (3, 8, 8)), ("vgg19:width=0.1", (3, 16, 16)), ("vgg16:width=0.1", (1, 28, 28)),
          ("resnet20", (3, 16, 16)), ("resnet20:shortcut=B", (1, 9, 9)), ("resnet32:width=0.5", (3, 8, 8)),
@@ -201,7 +210,9 @@ def test_digits_cnn_learns_the_digits_and_has_little_to_spare():
 @pytest.mark.parametrize(("name", "classes", "shape", "field", "words"), [
     ("resnet19", 10, (3, 32, 32), "model", "resnet20"),
     ("resnet20:depth=3", 10, (3, 32, 32), "model", "unknown option 'depth'; options here: width, shortcut"),
-    ("lenet300:width=2", 10, (1, 28, 28), "model", "options here: none"),
+    ("mlpnet:width=2", 10, (1, 28, 28), "model", "options here: none"),
+    ("lenet300:bn=2", 10, (1, 28, 28), "model", "must be 0 or 1"),
+    ("lenet5:bn=yes", 10, (1, 28, 28), "model", "cannot read bn='yes'"),
     ("resnet20:width=wide", 10, (3, 32, 32), "model", "cannot read width='wide'"),
     ("resnet20:width", 10, (3, 32, 32), "model", "cannot read 'width'"),
     ("resnet20:width=0", 10, (3, 32, 32), "model", "must be above 0"),

@@ -138,3 +138,18 @@ def test_evaluation_restores_the_mode():
     model = network().train()
     T.evaluate(model, DATA.test_loader())
     assert model.training
+
+
+def test_the_l1_pull_is_the_gradient_of_the_penalty_on_batchnorm_scales_alone():
+    """One plain step with bn_l1 = λ against autograd's on loss + λ Σ|γ|; a scale at zero stays unpulled, other layers do not feel it."""
+    model, twin = network(), network()
+    for net in (model, twin):
+        net.bn1.weight.data[:3] = torch.tensor([-0.5, 0.0, 2.0])
+    recipe = Recipe(epochs=1, max_steps=1, lr=0.1, momentum=0.0, batch_size=16, bn_l1=0.3)
+    T.fit(model, DATA, recipe)
+    x, y = next(iter(DATA.train_loader(16, seed=0)))
+    twin.train()
+    scales = [m.weight for m in twin.modules() if isinstance(m, nn.BatchNorm2d)]
+    (nn.functional.cross_entropy(twin(x), y) + 0.3 * sum(scale.abs().sum() for scale in scales)).backward()
+    for (name, mine), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs - 0.1 * theirs.grad, rtol=1e-5, atol=1e-6, msg=name)
