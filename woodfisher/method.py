@@ -23,7 +23,8 @@ from woodfisher import sharing
 from woodfisher.fisher import FisherOptions, Part, fisher_parts
 from woodfisher.surgeon import SurgeonOptions, statistic, step
 
-Rank = Callable[[dict[str, Tensor]], dict[str, Tensor]]
+Amount = float | Mapping[str, float]
+Rank = Callable[[dict[str, Tensor], Amount, M.Masks], tuple[dict[str, Tensor], Amount]]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Options(FisherOptions, SurgeonOptions):
             raise UserError("recompute", self.recompute, "must not be negative")
 
 
-def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, float], options: Options,
+def prune(model: nn.Module, calibration: Iterable, amount: Amount, options: Options,
           generator: torch.Generator, masks: M.Masks | None = None) -> Pruned:
     """A copy of `model` with `amount` of its weights removed (a fraction, or with scope="layer" one a layer).
 
@@ -50,22 +51,24 @@ def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, 
     return surgery(model, calibration, amount, options, generator, masks)
 
 
-def surgery(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, float], options: Options,
-            generator: torch.Generator, masks: M.Masks | None = None, rank: Rank = lambda scores: scores) -> Pruned:
-    """`prune` with the order of removal decided by `rank` of the statistics."""
+def surgery(model: nn.Module, calibration: Iterable, amount: Amount, options: Options,
+            generator: torch.Generator, masks: M.Masks | None = None,
+            rank: Rank = lambda scores, level, masks: (scores, level)) -> Pruned:
+    """`prune` where `rank` turns (statistics, amount, masks so far) into the scores and the amount that decide what goes."""
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
     result = Pruned(copy.deepcopy(model), dict(masks or {}), predicted_increase=0.0)
     M.apply(result.model, result.masks)
     for level in _levels(amount, result, options):
         parts = fisher_parts(result.model, calibration, options, generator, result.masks)  # F̂ = λI + (1/m) Σ ∇∇ᵀ (Eq. 1)
         rho = statistic(parts)                                                             # ρ = w² / 2[F̂⁻¹] (Eq. 11)
-        result.masks, increase = step(result.model, parts, rank(rho), level, options, result.masks)  # δw (Eq. 10), masked
+        scores, fraction = rank(rho, level, result.masks)
+        result.masks, increase = step(result.model, parts, scores, fraction, options, result.masks)  # δw (Eq. 10), masked
         result.predicted_increase += increase
         result.notes += notes(parts)
     return result
 
 
-def _levels(amount: float | Mapping[str, float], result: Pruned, options: Options) -> list[float | dict[str, float]]:
+def _levels(amount: Amount, result: Pruned, options: Options) -> list[float | dict[str, float]]:
     """What is removed after each of the R + 1 estimates, from what is removed already to `amount`."""
     removed = {name: 1 - float(mask.double().mean()) for name, mask in result.masks.items()}
     steps, kind = options.recompute + 1, options.recompute_schedule

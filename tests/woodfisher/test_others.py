@@ -205,3 +205,43 @@ def test_structured_again_keeps_filters_gone_and_the_model_untouched():
     second = structured.prune(first.model, twin.data(), 0.5, options, toy.generator(), first.masks)
     assert M.nested(second.masks, first.masks) and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert all(mask.flatten(1).any(1).eq(mask.flatten(1).all(1)).all() for mask in second.masks.values())
+
+
+# -- FLOPs as the target --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.3])
+@pytest.mark.parametrize("amounts", [(0.5,), (0.3, 0.8)])
+def test_a_target_of_macs_stops_at_the_first_weight_that_reaches_it(beta, amounts):
+    """Weights one by one, by hand; the second pruning counts what the first removed."""
+    model = twin.net()
+    names, positions = list(L.prunable(model)), (9, 6, 1, 1)
+    price = torch.cat([torch.full((model.get_parameter(f"{n}.weight").numel(),), float(p)) for n, p in zip(names, positions)])
+    result, masks = model, None
+    for amount in amounts:
+        options = {"fisher_batch_size": 1, "damping": 1e-3, "min_keep": 0}
+        settings = flops_aware.Options(beta=beta, target="macs", **options)
+        again = flops_aware.prune(result, twin.data(), amount, settings, toy.generator(), masks)
+        gone = torch.zeros(len(price), dtype=torch.bool) if masks is None else ~torch.cat([masks[f"{n}.weight"].flatten() for n in names])
+        fisher = twin.fishers(result, 1, 1e-3, None, masks)
+        diagonal = torch.cat([torch.linalg.inv(F).diagonal() for F in fisher.values()])
+        scores = twin.weights(result, names)**2 / (2 * diagonal) / price**beta
+        for q in torch.argsort(scores.masked_fill(gone, torch.inf), stable=True).tolist():
+            if price[gone].sum() >= amount * price.sum():
+                break
+            gone[q] = True
+        assert torch.equal(removed(again, names), gone)
+        result, masks = again.model, again.masks
+
+
+def test_a_target_of_macs_at_the_ends():
+    scores, price = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])}, {"a": 3.0, "b": 1.0}
+    assert flops_aware.weights_for(scores, price, 0.0, {}) == 0.0
+    assert flops_aware.weights_for(scores, price, 3 / 8, {}) == 1 / 4
+    assert flops_aware.weights_for(scores, price, 4 / 8, {}) == 2 / 4  # the best of a layer goes last: 3 + 1, not 3 + 3
+    with pytest.raises(UserError, match="fraction of MACs"):
+        flops_aware.weights_for(scores, price, 1.0, {})
+    with pytest.raises(UserError, match="recompute=1"):
+        flops_aware.Options(target="macs", recompute=1)
+    with pytest.raises(UserError, match="target='flops'"):
+        flops_aware.Options(target="flops")
