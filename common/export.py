@@ -30,6 +30,8 @@ TOLERANCE = 1e-4  # of an output, relative to the largest of its batch
 def to_onnx(model: nn.Module, input_shape: tuple[int, ...], path: Path) -> None:
     """Write `model` in evaluation mode as ONNX: "input" [batch, *input_shape] -> "logits" [batch, classes], any batch size."""
     example = torch.zeros(2, *input_shape)
+    for chatty in ("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -86,7 +88,6 @@ def _main(arguments: argparse.Namespace) -> None:
         to_plain(found, arguments.plain)
         print(f"{arguments.plain}: weights.safetensors, architecture.json")
     if arguments.onnx:
-        logging.getLogger("torch.onnx").setLevel(logging.ERROR)
         shape = tuple(found.architecture["input_shape"])
         to_onnx(found.model, shape, arguments.onnx)
         worst = worst_difference(found.model, shape, arguments.onnx)

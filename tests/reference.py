@@ -127,3 +127,14 @@ def summed_single(inverse: Tensor, w: Tensor, pruned: Tensor) -> Tensor:
     for q in pruned.nonzero().flatten().tolist():
         delta -= w[q] / inverse[q, q] * inverse[:, q]
     return torch.where(pruned, -w.double(), delta)
+
+
+def kfac_by_unfolding(module: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """(A, G) of a layer without groups from its input x and output gradient g, all patches laid out side by side."""
+    if isinstance(module, nn.Conv2d):
+        patches = F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride).transpose(1, 2)
+        g = g.flatten(2).transpose(1, 2)
+    else:
+        patches, g = x[:, None], g[:, None]
+    a, b = patches.flatten(0, 1), g.flatten(0, 1)
+    return a.T @ a / len(x), b.T @ b / len(b)

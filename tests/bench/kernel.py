@@ -1,26 +1,22 @@
-"""Speed of the curvature kernel against the textbook, measured side by side in one process and printed as ratios.
-
-    python -m tests.bench [--json FILE]
+"""Speed of the curvature kernel against the textbook, as ratios.
 
 Each pair computes the same thing, which is checked before it is timed. Times are medians of torch.utils.benchmark.
 """
 
 from __future__ import annotations
 
-import argparse
 import copy
-import sys
 from collections.abc import Callable
 
 import torch
 from torch.utils import benchmark
 
 from common import layers as L
-from common import machine, models
+from common import models
+from common.capture import capture
 from common.fisher.inverse import BlockFisher
 from common.fisher.kron import kron_factors
 from common.fisher.rows import gradient_rows
-from common.record import write_json
 from tests import reference
 
 
@@ -98,6 +94,34 @@ def kron_pair(channel_only: bool, examples: int = 128) -> tuple[Callable, Callab
     return plain, lambda: kron_factors(model, [(x, y)], generator=generator, channel_only=channel_only)
 
 
+def factors_pair(by: str, examples: int = 128) -> tuple[Callable, Callable]:
+    """The same pass against the textbook's (unfold every input, multiply) or curvlinops'. Held equal with exact labels, on few images."""
+    model, x, y = _resnet20(examples)
+    layers = L.prunable(model)
+
+    def ours(x: torch.Tensor = x, y: torch.Tensor = y, fisher: str = "empirical") -> dict:
+        return kron_factors(model, [(x, y)], layers, fisher=fisher)
+
+    def unfolded(x: torch.Tensor = x, y: torch.Tensor = y) -> dict:
+        with capture(model, layers) as tape:
+            tape.backward(torch.nn.functional.cross_entropy(tape.forward(x), y, reduction="sum"))
+            return {name: reference.kfac_by_unfolding(module, tape.input(name), tape.gradient(name)) for name, module in layers.items()}
+
+    def curvlinops_factors(x: torch.Tensor = x, y: torch.Tensor = y) -> object:
+        import curvlinops
+        operator = curvlinops.KFACLinearOperator(
+            model, torch.nn.CrossEntropyLoss(), [module.weight for module in layers.values()], [(x, y)],
+            fisher_type=curvlinops.FisherType.EMPIRICAL, separate_weight_and_bias=False, check_deterministic=False)
+        operator @ torch.zeros(sum(module.weight.numel() for module in layers.values()))  # it computes when it is used
+        return operator
+
+    mine, truth = ours(x[:4], y[:4]), unfolded(x[:4], y[:4])
+    for name, (A, G) in truth.items():
+        torch.testing.assert_close(mine[name].A[0].float(), A, rtol=1e-4, atol=1e-4 * float(A.abs().max()))
+        torch.testing.assert_close(mine[name].G[0].float(), G, rtol=1e-4, atol=1e-4 * float(G.abs().max()))
+    return ours, unfolded if by == "unfolding" else curvlinops_factors
+
+
 PAIRS: dict[str, tuple[Callable[[], tuple[Callable, Callable]], str]] = {
     "blocked inverse, m=80, 32 blocks of 1000": (lambda: inverse_pair(80, 1000, 32), "times faster than the rank-one recursion"),
     "blocked inverse, m=400, 4 blocks of 2000": (lambda: inverse_pair(400, 2000, 4), "times faster than the rank-one recursion"),
@@ -106,26 +130,17 @@ PAIRS: dict[str, tuple[Callable[[], tuple[Callable, Callable]], str]] = {
     "per-example gradients, ResNet-20, 32 images": (rows_pair, "times faster than a loop of backward passes"),
     "K-FAC pass, full A, ResNet-20, 128 images": (lambda: kron_pair(False), "times the cost of a plain forward and backward"),
     "K-FAC pass, channel-only A": (lambda: kron_pair(True), "times the cost of a plain forward and backward"),
+    "K-FAC pass, full A, true labels": (lambda: factors_pair("unfolding"), "times faster than unfolding every input"),
+    "K-FAC pass, full A, true labels (2)": (lambda: factors_pair("curvlinops"), "times faster than curvlinops"),
 }
 
 
-def main() -> int:
-    """Print the ratios and the machine; with --json also write them."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--json", help="also write the numbers here")
-    arguments = p.parse_args()
-    where = machine.provenance(torch.device("cpu"), 0)
-    print(f"{where['device']}, {where['threads']} threads, torch {where['versions']['torch']}")
-    result = {"provenance": where, "ratios": {}}
+def ratios() -> dict[str, dict]:
+    """{name: {ratio, seconds of both, meaning}}, printed as they come."""
+    found = {}
     for name, (make, meaning) in PAIRS.items():
         first, second = make()
         fast, slow = seconds(first), seconds(second)
-        result["ratios"][name] = {"ratio": round(slow / fast, 2), "seconds": [fast, slow], "meaning": meaning}
+        found[name] = {"ratio": round(slow / fast, 2), "seconds": [fast, slow], "meaning": meaning}
         print(f"{name:46} {slow / fast:8.1f} {meaning}  ({slow * 1e3:.2f} ms / {fast * 1e3:.2f} ms)", flush=True)
-    if arguments.json:
-        write_json(arguments.json, result)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return found
