@@ -1,19 +1,24 @@
-"""How sparsity grows over a gradual run (Zhu & Gupta 2017 for the cubic one, WoodFisher Sec. S1.1)."""
+"""How sparsity grows over a gradual run (Zhu & Gupta 2017 for the cubic one, WoodFisher Sec. S1.1; geometric is ours)."""
 
 from __future__ import annotations
 
 from common.errors import UserError, choose
 
 POWERS = {"constant": 0, "linear": 1, "cubic": 3}
+KINDS = (*POWERS, "geometric")
 
 
 def sparsity_at(progress: float, final: float, initial: float = 0.0, kind: str = "cubic") -> float:
-    """s_f − (s_f − s_0)(1 − t)^p at t = `progress` in [0, 1]; p = 3 cubic, 1 linear, 0⁺ constant (s_f from the start)."""
-    power = POWERS[choose("step_schedule", kind, POWERS)]
+    """s_f − (s_f − s_0)(1 − t)^p at t = `progress` in [0, 1]; p = 3 cubic, 1 linear, 0⁺ constant (s_f from the start).
+    geometric: the kept fraction falls by equal factors, (1 − s_0)^(1 − t) (1 − s_f)^t."""
+    choose("step_schedule", kind, KINDS)
     if not 0 <= progress <= 1:
         raise UserError("progress", progress, "outside [0, 1]")
     if initial > final:
         raise UserError("initial_sparsity", initial, f"above the final {final}", "start lower")
+    if kind == "geometric":
+        return final if progress == 1 else 1 - (1 - initial) ** (1 - progress) * (1 - final) ** progress
+    power = POWERS[kind]
     return final if power == 0 else final - (final - initial) * (1 - progress) ** power
 
 

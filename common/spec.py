@@ -83,7 +83,7 @@ class Spec:
     options: tuple[tuple[str, object], ...] = ()  # the method's further options
     # gradual pruning: `steps` times (prune, fine-tune `step_epochs`), then the final fine-tuning
     steps: int = 1
-    step_schedule: str = "cubic"        # constant | linear | cubic
+    step_schedule: str = "cubic"        # constant | linear | cubic | geometric
     step_epochs: float = 0.0
     initial_sparsity: float = 0.0
     recalibrate_bn: int = 0             # batches of BatchNorm re-estimation after each pruning; 0 keeps the statistics
@@ -98,7 +98,7 @@ class Spec:
     def __post_init__(self):
         _floats(self)
         choose("scale", self.scale, SCALES)
-        choose("step_schedule", self.step_schedule, ("constant", "linear", "cubic"))
+        choose("step_schedule", self.step_schedule, ("constant", "linear", "cubic", "geometric"))
         for name in ("train", "finetune"):
             if isinstance(getattr(self, name), dict):
                 object.__setattr__(self, name, Recipe(**getattr(self, name)))

@@ -9,7 +9,7 @@ from torch import nn
 from common import layers as L
 from common.capture import capture
 from common.errors import LayerError, NumericalError, UserError
-from common.fisher.kron import Kron, KronEstimator, KronInverse, input_hessian, input_moment, kron_factors, split_bias
+from common.fisher.kron import Kron, KronEstimator, KronInverse, input_hessian, input_moment, kron_factors, second_moment, split_bias
 from tests import reference, toy
 
 
@@ -75,6 +75,13 @@ def test_exact_for_one_example_of_a_classifier(fisher):
     for name, module in L.prunable(model).items():
         truth = reference.exact_fisher(model, module, x) if fisher == "exact" else reference.empirical_fisher(model, module, x, y)
         equal(factors[name].dense()[0], truth)
+
+
+@pytest.mark.parametrize("width", [1, 159, 160, 161, 401])
+def test_a_second_moment_formed_in_strips_is_the_product(width):
+    rows = torch.randn(5, 2, 3, width, generator=toy.generator(), dtype=torch.float64)
+    truth = torch.einsum("bgti,bgtj->gij", rows, rows)
+    torch.testing.assert_close(second_moment(rows), truth, rtol=1e-12, atol=1e-12)
 
 
 def test_bias_is_the_homogeneous_coordinate():

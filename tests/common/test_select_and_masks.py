@@ -172,3 +172,5 @@ def test_cubic_schedule_meets_the_papers_numbers():
     assert levels(4, 0.8, kind="linear") == pytest.approx([0.2, 0.4, 0.6, 0.8])
     assert levels(3, 0.8, kind="constant") == [0.8] * 3 and levels(1, 0.5) == [0.5]
     assert levels(5, 0.95)[-1] == 0.95
+    kept = [1 - level for level in levels(3, 0.984, 0.872, "geometric")]  # 12.8% to 1.6% in three halvings
+    assert kept == pytest.approx([0.064, 0.032, 0.016]) and levels(3, 0.984, 0.872, "geometric")[-1] == 0.984
