@@ -57,6 +57,9 @@ def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
         add("--damping", type=float, help="added to the curvature's eigenvalues")
         add("--chunk", help="block size of the inverse, or 'network' for one block over all layers")
         add("--recompute", type=int, help="times the curvature is computed again on the way to the target")
+        add("--step-ratio", type=float, help="fraction of the weights left that each step of a gradual run removes (NAP's p)")
+        add("--speedup", type=float, help="stop at the step with so many times fewer MACs")
+        add("--max-error-increase", type=float, help="stop before the step with so many points more test error than the dense network")
         add("--update", help="of the kept weights: diagonal, triangular or joint")
         add("--memory-budget", type=float, help="GB that curvature may take (default: 60%% of what is free)")
         add("--option", action="append", default=[], metavar="NAME=VALUE", help="any further option of the method; value as JSON or text")
@@ -95,17 +98,18 @@ def _option(text: str) -> tuple[str, object]:
         return name, value
 
 
-def run(paper: str, verb: str, tables: Cells | None = None, figures: Cells | None = None, argv: list[str] | None = None) -> int:
-    """A paper's command line for one verb; returns the exit status."""
+def run(paper: str, verb: str, tables: Cells | None = None, figures: Cells | None = None, argv: list[str] | None = None,
+        base: Spec | None = None) -> int:
+    """A paper's command line for one verb; returns the exit status. base: the cell that the flags change where none is named."""
     words = f"{verb} cells of {paper}. A stage whose record exists is not run again."
-    return guarded(lambda: _run(paper, verb, tables or {}, figures or {}, parser(verb, words).parse_args(argv)))
+    return guarded(lambda: _run(base or Spec(paper=paper), verb, tables or {}, figures or {}, parser(verb, words).parse_args(argv)))
 
 
-def _run(paper: str, verb: str, tables: Cells, figures: Cells, arguments: argparse.Namespace) -> None:
+def _run(base: Spec, verb: str, tables: Cells, figures: Cells, arguments: argparse.Namespace) -> None:
     from common import distributed, machine, pipeline  # torch: not needed to print --help
 
     shard.parse(arguments.shard)
-    cells = list(_chosen(paper, tables, figures, arguments))
+    cells = list(_chosen(base, tables, figures, arguments))
     specs = [cell.but(**overrides(arguments, verb, cell)) for cell in cells]
     if arguments.list:
         for spec in specs:
@@ -125,14 +129,14 @@ def _run(paper: str, verb: str, tables: Cells, figures: Cells, arguments: argpar
         distributed.stop()
 
 
-def _chosen(paper: str, tables: Cells, figures: Cells, arguments: argparse.Namespace) -> Iterator[Spec]:
+def _chosen(base: Spec, tables: Cells, figures: Cells, arguments: argparse.Namespace) -> Iterator[Spec]:
     """The cells that --table, --figure, --cell and --scale select; without any of them, one cell from the flags alone."""
     groups = {f"table {k}": v for k, v in tables.items()} | {f"figure {k}": v for k, v in figures.items()}
     for kind, known in (("table", tables), ("figure", figures)):
         if (label := getattr(arguments, kind)) is not None:
             groups = {f"{kind} {choose(kind, label, known)}": known[label]}
     if arguments.table is None and arguments.figure is None and arguments.cell is None and not arguments.list:
-        yield Spec(paper=paper)
+        yield base
         return
     found = False
     for group in groups.values():

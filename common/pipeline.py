@@ -11,27 +11,23 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import typing
 from pathlib import Path
 
 import torch
-from torch import nn
 
-from common import checkpoint, distributed, machine, models, registry, schedule
+from common import checkpoint, distributed, gradual, machine, models
 from common import data as D
 from common import train as T
 from common.errors import UserError
 from common.flops import Costs, costs
+from common.gradual import architecture, method_of, snapshot
 from common.pruned import Pruned
 from common.record import Record, record_id
 from common.running import Timer, claim
-from common.spec import Recipe, Spec
+from common.spec import Spec
 
 LOSS_EXAMPLES = 5_000        # un-augmented training examples on which losses are compared, seed 0
-DEFAULT_CALIBRATION = 1_000  # calibration examples where neither the Spec nor the method says how many
-BN_BATCH = 128
 FILES = {"train": "model.safetensors", "prune": "pruned.safetensors", "finetune": "finetuned.safetensors"}
-METHOD_FIELDS = ("scope", "fisher", "fisher_batch_size", "damping", "chunk", "recompute", "update")
 
 
 # -- folders --------------------------------------------------------------------------------------------------------------
@@ -66,7 +62,7 @@ def train(spec: Spec) -> Record:
             return done
         timer = Timer()
         with timer.phase("train"):
-            fit = T.fit(model, data, spec.train, seed=spec.dense_seed, amp=spec.amp, snapshot=_snapshot(folder, "train"),
+            fit = T.fit(model, data, spec.train, seed=spec.dense_seed, amp=spec.amp, snapshot=snapshot(folder, "train"),
                         desc=f"train {spec.model}")
         with timer.phase("evaluate"):
             loss, _ = T.evaluate(model, _loss_loader(data))
@@ -77,7 +73,7 @@ def train(spec: Spec) -> Record:
         record.loss = {"dense": loss, "examples": min(LOSS_EXAMPLES, len(data.train))}
         record.trajectory, record.timing = fit.history, timer.report()
         record.notes = _divergence(fit)
-        return _publish(record, folder, Pruned(model), _architecture(spec, data))
+        return _publish(record, folder, Pruned(model), architecture(spec, data))
 
 
 def prune(spec: Spec) -> Record:
@@ -96,7 +92,7 @@ def prune(spec: Spec) -> Record:
             return done
         timer = Timer()
         with machine.memory_budget(spec.memory_budget):
-            result, trajectory = _steps(spec, start, data, function, options, timer, folder)
+            result, trajectory = gradual.run(spec, start, data, function, options, timer, folder, dense.accuracy["last"], before.macs)
         with timer.phase("evaluate"):
             loss, _ = T.evaluate(result.model, _loss_loader(data))
             test_loss, accuracy = T.evaluate(result.model, data.test_loader())
@@ -104,11 +100,11 @@ def prune(spec: Spec) -> Record:
         record = _record(spec, "prune", spec.seed, data, before, after, where)
         record.dense_hash = dense.dense_hash
         record.accuracy = {"dense": dense.accuracy["last"], "pruned": accuracy}
-        record.loss = dense.loss | {"pruned": loss, "predicted_increase": result.predicted_increase if spec.steps == 1 else None,
+        record.loss = dense.loss | {"pruned": loss, "predicted_increase": result.predicted_increase if len(trajectory) < 2 else None,
                                     "measured_increase": loss - dense.loss["dense"], "pruned_test": test_loss}
         record.trajectory, record.timing, record.notes = trajectory, timer.report(), result.notes
         record.layers = [layer | result.layers.get(layer["name"], {}) for layer in record.layers]
-        return _publish(record, folder, result, _architecture(spec, data))
+        return _publish(record, folder, result, architecture(spec, data))
 
 
 def finetune(spec: Spec) -> Record:
@@ -126,8 +122,9 @@ def finetune(spec: Spec) -> Record:
         timer = Timer()
         result = Pruned(model, loaded.masks, loaded.edits, latent=loaded.extra_tensors)
         with timer.phase("finetune"):
-            fit = _fit(spec, result, data, spec.finetune, seed=spec.seed, snapshot=_snapshot(folder, "finetune"),
-                       before=(pruning.loss["pruned_test"], pruning.accuracy["pruned"]), desc=f"fine-tune {spec.method} {spec.amount:g}")
+            fit = gradual.tune(spec, result, data, spec.finetune, seed=spec.seed, snapshot=snapshot(folder, "finetune"),
+                               before=(pruning.loss["pruned_test"], pruning.accuracy["pruned"]),
+                               desc=f"fine-tune {spec.method} {spec.amount:g}")
         record = dataclasses.replace(pruning, id=record_id(spec.slug(), spec.seed, "finetune"), stage="finetune", timing=timer.report(),
                                      accuracy=pruning.accuracy | _accuracy(fit),
                                      trajectory=fit.history, notes=pruning.notes + _divergence(fit),
@@ -138,92 +135,10 @@ def finetune(spec: Spec) -> Record:
             record.achieved = pruning.achieved | {"sparsity": 1 - after.kept_params / pruning.achieved["dense_params"],
                                                   "kept_params": after.kept_params, "kept_macs": after.nonzero_macs}
             record.layers = [layer | {"kept": kept[layer["name"]]} for layer in pruning.layers]
-        return _publish(record, folder, Pruned(model, result.masks, loaded.edits), _architecture(spec, data))
+        return _publish(record, folder, Pruned(model, result.masks, loaded.edits), architecture(spec, data))
 
 
 VERBS = {"train": train, "prune": prune, "finetune": finetune}
-
-
-# -- the one loop ---------------------------------------------------------------------------------------------------------
-
-
-def _steps(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, options: object, timer: Timer,
-           folder: Path) -> tuple[Pruned, list[dict]]:
-    """Prune to each level of the schedule, fine-tuning `step_epochs` between; every finished step is kept on disk."""
-    goals = schedule.levels(spec.steps, spec.amount, spec.initial_sparsity, spec.step_schedule)
-    progress_file = _snapshot(folder, "prune")
-    result, trajectory = Pruned(model), []
-    if progress_file.exists():
-        loaded = checkpoint.load(progress_file)
-        result = Pruned(loaded.model.to(next(model.parameters()).device), loaded.masks, loaded.edits, latent=loaded.extra_tensors)
-        trajectory = loaded.extra["trajectory"]
-    by_layer = {name: schedule.levels(spec.steps, final, min(spec.initial_sparsity, final), spec.step_schedule)
-                for name, final in dict(spec.options).get("layer_sparsity", {}).items()}
-    between = dataclasses.replace(spec.finetune, epochs=spec.step_epochs, max_steps=0)
-    for step in range(len(trajectory), len(goals)):
-        generator = torch.Generator().manual_seed(spec.seed * 1_000 + step)
-        with timer.phase("prune"):
-            calibration = data.calibration(spec.num_samples or min(DEFAULT_CALIBRATION, len(data.train)), seed=spec.seed * 1_000 + step)
-            amount = {name: levels[step] for name, levels in by_layer.items()} or goals[step]
-            new = function(result.model, calibration, amount, options, generator, **_so_far(result))
-            result = dataclasses.replace(new, edits=result.edits + new.edits, notes=result.notes + new.notes)
-        if spec.recalibrate_bn:
-            with timer.phase("recalibrate_bn"):
-                T.recalibrate_bn(result.model, data.train_loader(BN_BATCH, seed=spec.seed), spec.recalibrate_bn)
-        if len(goals) == 1:
-            break
-        before = T.evaluate(result.model, data.test_loader())
-        entry = {"step": step, "amount": goals[step], "pruned": before[1], "predicted_increase": result.predicted_increase}
-        if step + 1 < len(goals) and spec.step_epochs:
-            with timer.phase("finetune"):
-                fit = _fit(spec, result, data, between, seed=spec.seed * 1_000 + step, snapshot=_snapshot(folder, "prune", step),
-                           before=before, desc=f"step {step + 1} of {len(goals)}")
-            entry["tuned"] = fit.last
-        trajectory.append(entry)
-        if distributed.rank() == 0:
-            checkpoint.save(progress_file, result.model, _architecture(spec, data), result.edits, result.masks,
-                            extra={"trajectory": trajectory}, extra_tensors=result.latent)
-    return result, trajectory
-
-
-def _fit(spec: Spec, result: Pruned, data: D.Data, recipe: Recipe, **how: object) -> T.Fit:
-    """Fine-tune `result` with its masks held; or let the method choose them again on the way, which goes on from a finished
-    step, not from a snapshot."""
-    make = registry.load_training(spec.method)
-    if make is None:
-        return T.fit(result.model, data, recipe, result.masks, amp=spec.amp, **how)
-    callback = make(result, method_of(spec)[1])
-    fit = T.fit(result.model, data, recipe, callbacks=[callback], amp=spec.amp, **how | {"snapshot": None})
-    result.masks, result.latent = callback.masks, callback.latent
-    return fit
-
-
-def _so_far(result: Pruned) -> dict:
-    """What an already pruned network tells the method: its masks and latent weights, if it has any."""
-    return {name: value for name, value in (("masks", result.masks), ("latent", result.latent)) if value}
-
-
-def method_of(spec: Spec) -> tuple[typing.Callable, object]:
-    """(prune function, its Options) for a Spec. Options are the method's own defaults, then the registry's preset, then what
-    the Spec says. Raises UserError for a field that the method does not have, so that no setting is silently ignored."""
-    entry = registry.lookup(spec.method)
-    unit, other = ("sparsity", "unit_ratio") if entry.kind == "weights" else ("unit_ratio", "sparsity")
-    if getattr(spec, unit) is None and spec.amount is not None:
-        raise UserError(other, spec.amount, f"method {spec.method!r} removes {entry.kind}", f"give --{unit.replace('_', '-')}")
-    if entry.kind != "weights" and spec.steps > 1 and spec.step_schedule != "constant":
-        raise UserError("step_schedule", spec.step_schedule, f"every step of {spec.method!r} removes its ratio of the units that are left",
-                        "use the constant schedule")
-    function = registry.load(spec.method)
-    kind = typing.get_type_hints(function)["options"]
-    known = {f.name for f in dataclasses.fields(kind)}
-    given = {name: getattr(spec, name) for name in METHOD_FIELDS if getattr(spec, name) is not None}
-    given |= {name: tuple(v) if isinstance(v, list) else v for name, v in spec.options if name != "layer_sparsity"}
-    for name, value in given.items():
-        if name not in known:
-            raise UserError(name, value, f"method {spec.method!r} has no such option", f"its options: {', '.join(sorted(known))}")
-        if name in entry.preset and entry.preset[name] != value:
-            raise UserError(name, value, f"contradicts method {spec.method!r}", "choose the method whose name says it")
-    return function, kind(**entry.preset | given)
 
 
 # -- parts of the verbs ---------------------------------------------------------------------------------------------------
@@ -246,11 +161,6 @@ def _publish(record: Record, folder: Path, result: Pruned, architecture: dict) -
     return record
 
 
-def _snapshot(folder: Path, stage: str, step: int | str = "") -> Path:
-    """Where a stage (or one step of it) keeps its half-done work."""
-    return folder / f"{stage}-snapshot{step}.safetensors"
-
-
 def _data(spec: Spec) -> D.Data:
     return _load(spec.dataset, str(D.data_root(spec.data_dir)))
 
@@ -271,10 +181,6 @@ def find_checkpoint(spec: Spec) -> Path:
         if path.is_file():
             return path
     raise UserError("checkpoint", spec.checkpoint, "no such file", "give a path, or a name in the data root's checkpoints folder")
-
-
-def _architecture(spec: Spec, data: D.Data) -> dict:
-    return {"model": spec.model, "classes": data.classes, "input_shape": list(data.input_shape)}
 
 
 def _accuracy(fit: T.Fit) -> dict:

@@ -14,9 +14,10 @@ class Pruned:
     """A pruned copy of the network (the one that was given is untouched).
 
     masks: parameter name -> bool, True = kept (unstructured methods). edits: replayable surgery (structured methods).
-    predicted_increase: of the mean training loss, or None for a method that predicts none. latent: by parameter name, the whole
-    weights of a method whose masked ones may come back (Method.training). layers: by layer name, what the method knows of it
-    (numbers, kept in the record's layers). notes: what the numerics had to do, one line each, kept in the record.
+    predicted_increase: of the mean training loss, or None for a method that predicts none. latent: by name, what the method
+    goes on from at its next pruning: whole weights where masked ones may come back (Method.training), or Method.statistics.
+    layers: by layer name, what the method knows of it (numbers, kept in the record's layers). notes: what the numerics had to
+    do, one line each, kept in the record.
     """
 
     model: nn.Module

@@ -13,7 +13,9 @@ from common.errors import choose
 class Method:
     """`function` is "module:name" of a prune(model, calibration, amount, options, generator) -> Pruned;
     `preset` holds the options that make the entry what its label says. `training`, "module:name" too, is for a method that goes
-    on while the network is fine-tuned: (Pruned, options) -> callback of common.train.fit with `masks` and `latent`."""
+    on while the network is fine-tuned: (Pruned, options) -> callback of common.train.fit with `masks` and `latent`. `statistics`, also
+    "module:name", is for one that watches the fine-tuning between two of its prunings: (Pruned, options, seed) -> callback with
+    `latent`, which the next pruning is given."""
 
     function: str
     label: str
@@ -21,6 +23,7 @@ class Method:
     paper: str = "baseline"
     preset: dict = field(default_factory=dict)
     training: str = ""
+    statistics: str = ""
 
 
 METHODS: dict[str, Method] = {
@@ -62,6 +65,11 @@ def load(name: str) -> Callable:
 def load_training(name: str) -> Callable | None:
     """Import what a method does while the network is fine-tuned; None for the usual, its masks held."""
     return _imported(lookup(name).training) if lookup(name).training else None
+
+
+def load_statistics(name: str) -> Callable | None:
+    """Import what a method watches the network with between its prunings; None for one that does not."""
+    return _imported(lookup(name).statistics) if lookup(name).statistics else None
 
 
 def _imported(place: str) -> Callable:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from common.errors import UserError, choose
 
 POWERS = {"constant": 0, "linear": 1, "cubic": 3}
@@ -25,3 +27,14 @@ def sparsity_at(progress: float, final: float, initial: float = 0.0, kind: str =
 def levels(steps: int, final: float, initial: float = 0.0, kind: str = "cubic") -> list[float]:
     """The amounts of `steps` prunings. The first of several is already above `initial`, and the last is exactly `final`."""
     return [sparsity_at((i + 1) / steps, final, initial, kind) for i in range(steps)]
+
+
+def shrinking(ratio: float, final: float) -> list[float]:
+    """The amounts of prunings that each remove `ratio` of what is left (NAP Sec. 3.1), up to exactly `final`. Raises UserError
+    where nothing is to be removed."""
+    if not 0 < ratio < 1:
+        raise UserError("step_ratio", ratio, "outside (0, 1)", "give the fraction of what is left that a step removes")
+    if not 0 < final < 1:
+        raise UserError("sparsity", final, "is met already", "ask for more than 0")
+    steps = max(1, math.ceil(math.log1p(-final) / math.log1p(-ratio) - 1e-9))
+    return [1 - (1 - ratio) ** (i + 1) for i in range(steps - 1)] + [final]

@@ -86,6 +86,10 @@ class Spec:
     step_schedule: str = "cubic"        # constant | linear | cubic | geometric
     step_epochs: float = 0.0
     initial_sparsity: float = 0.0
+    step_ratio: float | None = None     # of what is left, removed by each pruning; decides `steps` (NAP's p, for weights)
+    step_test_samples: int = 0          # test images that judge the network between steps; 0 is all of them
+    speedup: float | None = None        # stop at the step that has so many times fewer MACs than the dense network
+    max_error_increase: float | None = None  # percentage points: stop before the step whose test error is further above the dense
     recalibrate_bn: int = 0             # batches of BatchNorm re-estimation after each pruning; 0 keeps the statistics
     finetune: Recipe = field(default_factory=Recipe)
     # how it runs
@@ -110,12 +114,18 @@ class Spec:
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
                 raise UserError(name, value, "outside [0, 1)", "give the fraction REMOVED, 0.9 for 90%")
+        if self.step_ratio is not None and not 0 < self.step_ratio < 1:
+            raise UserError("step_ratio", self.step_ratio, "outside (0, 1)", "give the fraction of what is left that a step removes")
+        if self.speedup is not None and not (math.isfinite(self.speedup) and self.speedup > 1):
+            raise UserError("speedup", self.speedup, "is met already by the dense network", "ask for more than 1")
+        if self.max_error_increase is not None and not math.isfinite(self.max_error_increase):
+            raise UserError("max_error_increase", self.max_error_increase, "must be finite", "give percentage points, 0.1")
         for name, known in (("scope", ("global", "layer")), ("fisher", ("sampled", "empirical", "exact")),
                             ("update", ("diagonal", "triangular", "joint"))):
             if getattr(self, name) is not None:
                 choose(name, getattr(self, name), known)
         for name, least in (("num_samples", 1), ("fisher_batch_size", 1), ("steps", 1), ("recompute", 0), ("recalibrate_bn", 0),
-                            ("step_epochs", 0), ("dense_seed", 0), ("seed", 0), ("memory_budget", 0)):
+                            ("step_test_samples", 0), ("step_epochs", 0), ("dense_seed", 0), ("seed", 0), ("memory_budget", 0)):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= least):
                 raise UserError(name, value, f"must be at least {least}")

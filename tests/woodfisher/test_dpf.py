@@ -8,6 +8,7 @@ from torch import nn
 
 from common import checkpoint, models, pipeline
 from common import data as D
+from common import gradual as loop
 from common import masks as M
 from common.errors import UserError
 from common.fisher import mean_loss
@@ -76,7 +77,7 @@ def gradual(folder, **changes):
 
 def test_a_gradual_run_goes_on_from_the_dense_weights_wherever_it_was_stopped(tmp_path, monkeypatch):
     straight, stopped = gradual(tmp_path / "a"), gradual(tmp_path / "b")
-    record, original, seen = pipeline.finetune(straight), pipeline._fit, []
+    record, original, seen = pipeline.finetune(straight), loop.tune, []
 
     def fails_at_the_second(spec, result, *rest, **how):
         if how["desc"] == "step 2 of 3" and not seen:
@@ -84,7 +85,7 @@ def test_a_gradual_run_goes_on_from_the_dense_weights_wherever_it_was_stopped(tm
             raise KeyboardInterrupt
         return original(spec, result, *rest, **how)
 
-    monkeypatch.setattr(pipeline, "_fit", fails_at_the_second)
+    monkeypatch.setattr(loop, "tune", fails_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         pipeline.prune(stopped)
     masks, latent = seen[0]

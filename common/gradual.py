@@ -1,0 +1,153 @@
+"""A gradual run: the one loop under all of them, and what it needs to know of a method.
+
+Prune to each level of a schedule, fine-tune between, keep every finished step on disk; stop at the last level, or where the Spec
+says enough. `common.pipeline` makes records of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common import checkpoint, distributed, registry, schedule
+from common import data as D
+from common import train as T
+from common.errors import UserError
+from common.flops import costs
+from common.pruned import Pruned
+from common.running import Timer
+from common.spec import Recipe, Spec
+
+DEFAULT_CALIBRATION = 1_000  # calibration examples where neither the Spec nor the method says how many
+BN_BATCH = 128
+METHOD_FIELDS = ("scope", "fisher", "fisher_batch_size", "damping", "chunk", "recompute", "update")
+
+
+def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, options: object, timer: Timer,
+        folder: Path, accuracy: float, macs: int) -> tuple[Pruned, list[dict]]:
+    """Prune to each level of the schedule, fine-tuning `step_epochs` between, until the last or a stop that the Spec names; every
+    finished step is kept on disk. accuracy, macs: the dense network's."""
+    goals = _goals(spec)
+    progress_file = snapshot(folder, "prune")
+    result, trajectory = Pruned(model), []
+    if progress_file.exists():
+        loaded = checkpoint.load(progress_file)
+        result = Pruned(loaded.model.to(next(model.parameters()).device), loaded.masks, loaded.edits, latent=loaded.extra_tensors,
+                        notes=loaded.extra.get("notes", []))
+        trajectory = loaded.extra["trajectory"]
+    by_layer = {name: schedule.levels(spec.steps, final, min(spec.initial_sparsity, final), spec.step_schedule)
+                for name, final in dict(spec.options).get("layer_sparsity", {}).items()}
+    between, judge = dataclasses.replace(spec.finetune, epochs=spec.step_epochs, max_steps=0), _judged_by(data, spec.step_test_samples)
+    faster = trajectory and trajectory[-1].get("speedup", 0) >= (spec.speedup or math.inf)
+    for step in range(len(trajectory), 0 if faster else len(goals)):
+        generator = torch.Generator().manual_seed(spec.seed * 1_000 + step)
+        with timer.phase("prune"):
+            calibration = data.calibration(spec.num_samples or min(DEFAULT_CALIBRATION, len(data.train)), seed=spec.seed * 1_000 + step)
+            amount = {name: levels[step] for name, levels in by_layer.items()} or goals[step]
+            previous, new = result, function(result.model, calibration, amount, options, generator, **_so_far(result))
+            result = dataclasses.replace(new, edits=result.edits + new.edits, notes=result.notes + new.notes)
+        if spec.recalibrate_bn:
+            with timer.phase("recalibrate_bn"):
+                T.recalibrate_bn(result.model, data.train_loader(BN_BATCH, seed=spec.seed), spec.recalibrate_bn)
+        if len(goals) == 1:
+            break
+        before = T.evaluate(result.model, judge.test_loader())
+        entry = {"step": step, "amount": goals[step], "pruned": before[1], "predicted_increase": result.predicted_increase}
+        if spec.speedup is not None:
+            entry["speedup"] = round(macs / costs(result.model, data.input_shape, result.masks).nonzero_macs, 4)
+        last = step + 1 == len(goals) or entry.get("speedup", 0) >= (spec.speedup or math.inf)
+        if spec.step_epochs and (not last or spec.max_error_increase is not None):
+            with timer.phase("finetune"):
+                fit = tune(spec, result, judge, between, between=True, seed=spec.seed * 1_000 + step, before=before,
+                           snapshot=snapshot(folder, "prune", step), desc=f"step {step + 1} of {len(goals)}")
+            entry["tuned"] = fit.last
+        added = 100 * (accuracy - entry.get("tuned", entry["pruned"]))
+        if spec.max_error_increase is not None and added > spec.max_error_increase + 1e-9:
+            note = f"stopped before amount {goals[step]:.5g}, whose test error is {added:.2f} points above the dense network's"
+            return dataclasses.replace(previous, notes=[*previous.notes, note]), trajectory
+        trajectory.append(entry)
+        if distributed.rank() == 0:
+            checkpoint.save(progress_file, result.model, architecture(spec, data), result.edits, result.masks,
+                            extra={"trajectory": trajectory, "notes": result.notes}, extra_tensors=result.latent)
+        if last:
+            break
+    if spec.speedup is not None and trajectory and trajectory[-1]["speedup"] < spec.speedup:
+        result.notes.append(f"{len(trajectory)} steps reached {trajectory[-1]['speedup']:g} times fewer MACs, not {spec.speedup:g}")
+    return result, trajectory
+
+
+def _goals(spec: Spec) -> list[float]:
+    """The amount of every pruning of a run."""
+    if spec.step_ratio is None:
+        return schedule.levels(spec.steps, spec.amount, spec.initial_sparsity, spec.step_schedule)
+    if spec.sparsity is None:
+        raise UserError("step_ratio", spec.step_ratio, "is for weights", "--unit-ratio is already of the units that are left")
+    return schedule.shrinking(spec.step_ratio, spec.sparsity)
+
+
+def _judged_by(data: D.Data, samples: int) -> D.Data:
+    """The same data with a fixed draw of its test images; all of them for 0."""
+    if not samples or samples >= len(data.test):
+        return data
+    drawn = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[:samples].tolist()
+    return dataclasses.replace(data, test=torch.utils.data.Subset(data.test, drawn))
+
+
+def tune(spec: Spec, result: Pruned, data: D.Data, recipe: Recipe, between: bool = False, **how: object) -> T.Fit:
+    """Fine-tune `result` with its masks held; let the method choose them again on the way, or (between two prunings) gather its
+    statistics: those two go on from a finished step, not from a snapshot."""
+    watch = registry.load_statistics(spec.method) if between else None
+    if watch is not None:
+        callback = watch(result, method_of(spec)[1], how["seed"])
+        fit = T.fit(result.model, data, recipe, result.masks, [callback], amp=spec.amp, **how | {"snapshot": None})
+        result.latent = callback.latent
+        return fit
+    make = registry.load_training(spec.method)
+    if make is None:
+        return T.fit(result.model, data, recipe, result.masks, amp=spec.amp, **how)
+    callback = make(result, method_of(spec)[1])
+    fit = T.fit(result.model, data, recipe, callbacks=[callback], amp=spec.amp, **how | {"snapshot": None})
+    result.masks, result.latent = callback.masks, callback.latent
+    return fit
+
+
+def _so_far(result: Pruned) -> dict:
+    """What an already pruned network tells the method: its masks and latent weights, if it has any."""
+    return {name: value for name, value in (("masks", result.masks), ("latent", result.latent)) if value}
+
+
+def method_of(spec: Spec) -> tuple[typing.Callable, object]:
+    """(prune function, its Options) for a Spec. Options are the method's own defaults, then the registry's preset, then what
+    the Spec says. Raises UserError for a field that the method does not have, so that no setting is silently ignored."""
+    entry = registry.lookup(spec.method)
+    unit, other = ("sparsity", "unit_ratio") if entry.kind == "weights" else ("unit_ratio", "sparsity")
+    if getattr(spec, unit) is None and spec.amount is not None:
+        raise UserError(other, spec.amount, f"method {spec.method!r} removes {entry.kind}", f"give --{unit.replace('_', '-')}")
+    if entry.kind != "weights" and spec.steps > 1 and spec.step_schedule != "constant":
+        raise UserError("step_schedule", spec.step_schedule, f"every step of {spec.method!r} removes its ratio of the units that are left",
+                        "use the constant schedule")
+    function = registry.load(spec.method)
+    kind = typing.get_type_hints(function)["options"]
+    known = {f.name for f in dataclasses.fields(kind)}
+    given = {name: getattr(spec, name) for name in METHOD_FIELDS if getattr(spec, name) is not None}
+    given |= {name: tuple(v) if isinstance(v, list) else v for name, v in spec.options if name != "layer_sparsity"}
+    for name, value in given.items():
+        if name not in known:
+            raise UserError(name, value, f"method {spec.method!r} has no such option", f"its options: {', '.join(sorted(known))}")
+        if name in entry.preset and entry.preset[name] != value:
+            raise UserError(name, value, f"contradicts method {spec.method!r}", "choose the method whose name says it")
+    return function, kind(**entry.preset | given)
+
+
+def snapshot(folder: Path, stage: str, step: int | str = "") -> Path:
+    """Where a stage (or one step of it) keeps its half-done work."""
+    return folder / f"{stage}-snapshot{step}.safetensors"
+
+
+def architecture(spec: Spec, data: D.Data) -> dict:
+    return {"model": spec.model, "classes": data.classes, "input_shape": list(data.input_shape)}
