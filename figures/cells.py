@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from figures.records import number
 from figures.values import ROOT, Value, select
 
 Stages = dict[str, Record]
+SEED = re.compile(r"-seed\d+$")
 TRAINING_EXAMPLES = {"mnist": 60_000, "cifar10": 50_000, "cifar10-jpeg": 50_000, "cifar100": 50_000}
 
 
@@ -41,6 +43,19 @@ def committed(paper: str, root: Path = ROOT) -> dict[tuple[str, str], dict[int, 
             seed = record.spec.get("seed", 0) if isinstance(record.spec, dict) else 0
             found.setdefault((record.table, record.cell), {}).setdefault(seed, {})[record.stage] = record
     return found
+
+
+def runs(spec: Spec, root: Path = ROOT) -> dict[int, Stages]:
+    """seed -> stages that are committed of a cell; records made with other settings than the cell's own now do not count."""
+    wanted, found = spec.slug(), committed(spec.paper, root).get((spec.table, spec.cell), {})
+    return {seed: stages for seed, stages in found.items() if all(_slug(record) == wanted for record in stages.values())}
+
+
+def _slug(record: Record) -> str:
+    try:
+        return Spec.from_dict(record.spec).slug()
+    except (UserError, TypeError):
+        return ""
 
 
 def verb(spec: Spec) -> str:
@@ -135,11 +150,12 @@ def of_layer(stages: Stages, quantity: str, layer: str) -> float | None:
 
 @dataclass
 class Ours:
-    """What of ours stands beside one printed number: one network, data set and scale; `values` has one entry a seed that ran."""
+    """What of ours stands beside one printed number: one cell and its seeds; `values` has one entry a seed that ran."""
 
     scale: str
     model: str
     dataset: str
+    name: str                        # of the cell, without its seed; or of the file
     command: str
     asked: int = 0
     values: list[float] = field(default_factory=list)
@@ -147,7 +163,7 @@ class Ours:
 
 
 def beside(value: Value, commands: dict[tuple[str, str], str] | None = None, root: Path = ROOT) -> list[Ours]:
-    """Ours beside a printed number, one entry for each scale, network and data set; UserError for a pattern that names no cell.
+    """Ours beside a printed number, one entry for each cell with its seeds; UserError for a pattern that names no cell.
 
     commands: (paper, label) -> command, for numbers that come from a file that names none.
     """
@@ -156,7 +172,7 @@ def beside(value: Value, commands: dict[tuple[str, str], str] | None = None, roo
         if ".json" in pattern:
             one, data = select(root / value.paper / "results", pattern)
             spec = data.get("spec") or {}
-            known = (data.get("scale", ""), spec.get("model", ""), spec.get("dataset", ""))
+            known = (data.get("scale", ""), spec.get("model", ""), spec.get("dataset", ""), pattern.partition(".json")[0])
             ours = found.setdefault(known, Ours(*known, data.get("provenance", {}).get("command")
                                                 or (commands or {}).get((value.paper, value.table), ""), 1))
             if one is not None:
@@ -173,13 +189,13 @@ def beside(value: Value, commands: dict[tuple[str, str], str] | None = None, roo
 
 
 def _add(value: Value, label: str, cells: dict[str, Spec], found: dict[tuple, Ours], root: Path) -> None:
-    index = committed(value.paper, root)
     layer = dict(value.setting).get("layer")
     for name, spec in cells.items():
-        ours = found.setdefault((spec.scale, spec.model, spec.dataset), Ours(
-            spec.scale, spec.model, spec.dataset, command(value.paper, label, (n for n, s in cells.items() if s.scale == spec.scale))))
+        known = (spec.scale, spec.model, spec.dataset, SEED.sub("", name))
+        ours = found.setdefault(known, Ours(
+            *known, command(value.paper, label, (n for n, s in cells.items() if s.scale == spec.scale and SEED.sub("", n) == known[3]))))
         ours.asked += 1
-        for stages in index.get((spec.table, spec.cell), {}).values():
+        for stages in runs(spec, root).values():
             quantity = DEVIATIONS.get(value.quantity, value.quantity)
             read = QUANTITIES.get(quantity)
             one = of_layer(stages, quantity, layer) if layer else read(stages) if read else None

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.record import read_all
-from figures import panels, report
+from figures import paired, report, side_panels
 from figures.records import QUANTITIES, UNITS, Comparison, Row, Stat, gather
 
 NOTHING = "–"
@@ -134,10 +134,11 @@ def _encoded(text: str) -> bytes:
     return text.encode("utf-8", "replace")  # JSON can carry halves of characters that UTF-8 cannot
 
 
-def render(comparison: Comparison) -> dict[str, bytes]:
-    """File name -> content of everything that the command writes."""
-    drawings = panels.draw(comparison)
-    files = {"table.md": _encoded(markdown(comparison)), "table.csv": _encoded(comma_separated(comparison))}
+def render(comparison: Comparison, folders: Sequence[Path] = ()) -> dict[str, bytes]:
+    """File name -> content of everything that the command writes. folders: searched for agreement.csv."""
+    drawings = side_panels.draw(comparison, folders)
+    files = {"table.md": _encoded(markdown(comparison)), "table.csv": _encoded(comma_separated(comparison)),
+             "statistics.md": _encoded(paired.markdown(comparison))}
     for drawing in drawings:
         for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
             out = io.BytesIO()
@@ -166,8 +167,9 @@ def compare(folders: Sequence[str | Path], output: str | Path) -> Comparison:
     for folder in folders:
         if not Path(folder).is_dir():
             raise UserError("records", str(folder), "no such folder", "run the comparison first")
-    comparison = gather(read_all(*dict.fromkeys(Path(folder).resolve() for folder in folders)))
-    files = render(comparison)
+    places = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
+    comparison = gather(read_all(*places))
+    files = render(comparison, places)
     try:
         Path(output).mkdir(parents=True, exist_ok=True)
         for name, content in files.items():
@@ -192,11 +194,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
         return 2
     print(_one_line(headline(comparison)), plain_text(comparison), "",
-          *map(_one_line, [*report.overview(comparison), *report.summary(comparison)]), sep="\n")
+          *map(_one_line, [*report.overview(comparison), *report.summary(comparison), *paired.sentences(comparison)]), sep="\n")
     for note in comparison.notes:
         print(f"note: {_one_line(note)}")
     output = Path(options.output)
-    print(f"\nreport   {output / 'report.html'}", f"table    {output / 'table.md'}, {output / 'table.csv'}",
+    print(f"\nreport   {output / 'report.html'}", f"table    {output / 'table.md'}, {output / 'table.csv'}, {output / 'statistics.md'}",
           f"figures  {output / '*.png'}, {output / '*.pdf'}", sep="\n")
     return 0
 

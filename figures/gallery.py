@@ -11,7 +11,7 @@ from pathlib import Path
 from common.errors import UserError, choose
 from common.record import Record
 from common.spec import Spec
-from figures.cells import committed, groups, verb
+from figures.cells import groups, runs, verb
 from figures.records import number
 from figures.values import PAPERS, ROOT
 
@@ -128,11 +128,10 @@ def items(source: Path = SOURCE) -> tuple[Item, ...]:
 
 def state(item: Item, root: Path = ROOT) -> State:
     """Read off the committed records."""
-    index = committed(item.paper, root)
     ran, asked, records = Counter(), Counter(), []
     for spec in item.specs:
         asked[spec.scale] += 1
-        if found := index.get((spec.table, spec.cell)):
+        if found := runs(spec, root):
             needed = verb(spec)
             ran[spec.scale] += any(needed in stages for stages in found.values())
             records += [record for stages in found.values() for record in stages.values()]

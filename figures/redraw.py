@@ -22,7 +22,7 @@ from unittest import mock
 
 from common.errors import UserError
 from common.record import read_all
-from figures import panels
+from figures import side_panels
 from figures.compare import write_file
 from figures.records import gather
 from figures.values import PAPERS, ROOT
@@ -84,7 +84,7 @@ def comparisons(output: Path, results: Path = HERE / "results") -> Iterator[Outc
     """The comparison's figures, one outcome each, for every folder of records."""
     for folder in sorted(path for path in results.iterdir() if path.is_dir()):
         try:
-            drawings = panels.draw(gather(read_all(folder)))
+            drawings = side_panels.draw(gather(read_all(folder)), [folder])
         except UserError as error:
             yield Outcome(f"compare_{folder.name}", why=str(error))
             continue
@@ -106,7 +106,8 @@ def redraw(output: Path) -> list[Outcome]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m figures.redraw", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m figures.redraw", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: runs/figures)")
     options = parser.parse_args(argv)
     logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records

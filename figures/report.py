@@ -15,6 +15,7 @@ from itertools import groupby
 from string import Template
 from typing import TYPE_CHECKING
 
+from figures import paired
 from figures.panels import Drawing
 from figures.records import GROUPS, UNITS, Comparison, Row, Run
 
@@ -233,13 +234,15 @@ def render(comparison: Comparison, columns: Sequence[Column], images: Sequence[t
         f'<img alt="{escape(d.alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>'
         f"<figcaption>{escape(d.caption)}</figcaption></figure>" for d, png in images)
     notes = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
+    tested = "".join(f"<li>{escape(text)}</li>" for text in paired.sentences(comparison))
     digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     return PAGE.substitute(
         title=escape(f"Pruning methods compared: {dense['model']} on {dense['dataset']}"),
         style=STYLE, script=SCRIPT, policy=f"script-src 'sha256-{digest}'", figures=figures, heads=heads,
         facts="".join(f"<div><dt>{escape(k)}</dt><dd>{escape(str(v))}</dd></div>" for k, v in facts.items()),
         summary="".join(f"<p>{escape(text)}</p>" for text in overview(comparison))
-        + f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in summary(comparison))}</ul>",
+        + f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in summary(comparison))}</ul>"
+        + (f"<h2>Over seeds and amounts</h2><ul>{tested}</ul>" if tested else ""),
         notes=f"<h2>Before you trust them</h2><ul>{notes}</ul>" if notes else "",
         kinds=_options([r.kind for r in rows]), amounts=_options([f"{UNITS[r.unit]} {r.amount:g}" for r in rows]),
         body="\n".join(_row(r, columns, id(r) in best, final) for r in rows))

@@ -28,7 +28,7 @@ SCALES = ("paper", "cpu", "quick", "")
 
 @dataclass(frozen=True)
 class Line:
-    """One printed row beside ours at one scale, network and data set (None: nothing stands beside it)."""
+    """One printed row beside one cell of ours with its seeds (None: nothing stands beside it)."""
 
     values: dict[str, Value]       # by quantity
     ours: dict[str, Ours]
@@ -41,6 +41,13 @@ class Line:
             return NO_CELL
         ran = max((len(one.values) for one in self.ours.values()), default=0)
         return (self.known.scale or "counted") if ran else NOT_RUN
+
+    @property
+    def what(self) -> str:
+        """Which cell ours is, of which network and data set, and at which scale; or the status."""
+        if self.known is None or self.status == NOT_RUN:
+            return self.status
+        return f"{self.known.name}: {', '.join(filter(None, (self.known.model, self.known.dataset, self.status)))}"
 
 
 def number(value: float) -> str:
@@ -63,7 +70,7 @@ def spread(ours: Ours, quantity: str) -> str:
 
 
 def lines_of(values: Iterable[Value], commands: dict[tuple[str, str], str]) -> list[Line]:
-    """The printed rows in order, each once for every scale, network and data set of ours that ran; once where none did."""
+    """The printed rows in order, each once for every cell of ours that ran; once where none did."""
     rows: dict[tuple, dict[str, Value]] = {}
     for value in values:
         row, twin = (*value.row,), 0
@@ -72,7 +79,7 @@ def lines_of(values: Iterable[Value], commands: dict[tuple[str, str], str]) -> l
         rows.setdefault((*row, twin), {})[value.quantity] = value
     out = []
     for row in rows.values():
-        ours = {quantity: {(o.scale, o.model, o.dataset): o for o in beside(value, commands)} for quantity, value in row.items()}
+        ours = {quantity: {(o.scale, o.model, o.dataset, o.name): o for o in beside(value, commands)} for quantity, value in row.items()}
         variants = sorted({key for one in ours.values() for key in one}, key=lambda key: (SCALES.index(key[0]), key))
         ran = [key for key in variants if any(one[key].values for one in ours.values() if key in one)]
         for key in ran or variants[-1:] or [None]:
@@ -98,17 +105,15 @@ def markdown(paper: str, label: str, lines: Sequence[Line], item: Item | None) -
     commands = list(dict.fromkeys(line.known.command for line in lines if line.known and line.known.command))
     body = []
     for value, line in zip(first, lines, strict=True):
-        known = line.known
         cells = [value.model, value.dataset, value.method, *(dict(value.setting).get(name, "") for name in varying)]
         for quantity in quantities:
             printed, ours = line.values.get(quantity), line.ours.get(quantity)
             cells.append("" if printed is None else f"{printed.value or '–'} / {spread(ours, quantity) if ours else '–'}")
-        what = line.status if known is None or line.status == NOT_RUN else f"{known.model}, {known.dataset}, {line.status}".lstrip(", ")
-        cells += [what, f"[{commands.index(known.command) + 1}]" if known and known.command else ""]
+        cells += [line.what, f"[{commands.index(line.known.command) + 1}]" if line.known and line.known.command else ""]
         body.append(_row(cells))
     heads = ["network", "data set", "method", *(NAMES.get(name, name.replace("_", " ")) for name in varying),
              *(NAMES.get(quantity, quantity.replace("_", " ").replace(":", " ")) for quantity in quantities), "ours is", "command"]
-    fixed = [f"{name.replace('_', ' ')}: {first[0].setting and dict(first[0].setting).get(name)}" for name in settings if name not in varying]
+    fixed = [f"{name.replace('_', ' ')}: {dict(first[0].setting)[name]}" for name in settings if name not in varying]
     title = f"## {label}" + (f": {item.title}" if item and item.title else "")
     text = [title, "", *([f"Everywhere {'; '.join(fixed)}.", ""] if fixed else []),
             _row(heads), "|" + "---|" * len(heads), *body, ""]
@@ -118,7 +123,7 @@ def markdown(paper: str, label: str, lines: Sequence[Line], item: Item | None) -
 
 
 HEADING = ("paper", "table", "model", "dataset", "method", "setting", "quantity", "paper_value", "ours_mean", "ours_std", "seeds", "asked",
-           "status", "ours_model", "ours_dataset", "command", "records", "note")
+           "status", "ours_cell", "ours_model", "ours_dataset", "command", "records", "note")
 
 
 def comma_separated(paper: str, sections: Iterable[tuple[str, Sequence[Line]]]) -> str:
@@ -132,12 +137,12 @@ def comma_separated(paper: str, sections: Iterable[tuple[str, Sequence[Line]]]) 
                 ours = line.ours.get(quantity)
                 setting = "; ".join(f"{name}={text}" for name, text in value.setting)
                 numbers = ours.values if ours else []
+                which = (ours.name, ours.model, ours.dataset, ours.command) if ours else ("",) * 4
                 status = line.status if ours is None or numbers or line.status in (NOT_RUN, NO_CELL) else "not recorded"
                 writer.writerow([
                     paper, label, value.model, value.dataset, value.method, setting, quantity, value.value,
                     f"{statistics.fmean(numbers):.6g}" if numbers else "", f"{statistics.stdev(numbers):.3g}" if len(numbers) > 1 else "",
-                    len(numbers), ours.asked if ours else 0, status, ours.model if ours else "", ours.dataset if ours else "",
-                    ours.command if ours else "", " ".join(dict.fromkeys(ours.ids)) if ours else "", value.note])
+                    len(numbers), ours.asked if ours else 0, status, *which, " ".join(dict.fromkeys(ours.ids)) if ours else "", value.note])
     return out.getvalue()
 
 
@@ -158,8 +163,8 @@ def render() -> dict[str, str]:
         if not sections:
             continue
         head = (f"# {name}: the paper's numbers beside ours\n\nWritten by `python -m figures.tables` from `{paper}/paper_values.csv` and "
-                f"`{paper}/results`. A field reads *paper / ours*; ours is the mean ± sample standard deviation (seeds) where there is more "
-                f"than one, and may be of another network and data set: the column \"ours is\" says which, and at which scale. "
+                f"`{paper}/results`. A field reads *paper / ours*; ours is the mean ± sample standard deviation (seeds) where there is "
+                f"more than one, and may be of another network and data set: the column \"ours is\" says which, and at which scale. "
                 f"\"{NO_CELL}\" is a number that the paper quotes, or that has no counterpart here.\n")
         parts = [markdown(paper, label, lines, known.get((paper, label))) for label, lines in sections]
         files[f"{paper}.md"] = "\n".join([head, *parts]).rstrip() + "\n"
@@ -178,7 +183,8 @@ def render() -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m figures.tables", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m figures.tables", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "tables", help="folder (default: docs/tables)")
     folder = parser.parse_args(argv).output
     logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records

@@ -26,7 +26,7 @@ def published() -> Iterator[tuple[str, Sample, Sample, float]]:
     cells: dict[str, dict[str, dict[str, float]]] = defaultdict(lambda: defaultdict(dict))
     with (RESULTS.parent / "paper_values.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["table"] == "5" and row["quantity"] != "significant_alpha_0p05":
+            if row["table"] == "Table 5" and row["quantity"] != "significant_alpha_0p05":
                 cells[row["sparsity_pct"]][row["method"]][row["quantity"]] = float(row["value"])
     for sparsity, methods in cells.items():
         one, two = ((m["top1_pruned_pct"], m["top1_pruned_std"], RUNS) for m in (methods["Global Magnitude"], methods["WoodFisher"]))

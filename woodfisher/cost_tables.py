@@ -30,10 +30,10 @@ def profiles() -> Iterator[tuple[dict, list[float]]]:
     columns: dict[tuple, dict[int, float]] = {}
     with (FOLDER / "paper_values.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["table"] in ("S6", "S7", "S8") and row["quantity"] == "sparsity_pct":
+            if row["table"] in ("Table S6", "Table S7", "Table S8") and row["quantity"] == "sparsity_pct":
                 place = int(row["layer"].split()[0])
                 if place:  # 0 is the whole network
-                    key = (row["table"], row["model"], row["method"], row["setting"], row["sparsity_pct"])
+                    key = (row["table"].removeprefix("Table "), row["model"], row["method"], row["setting"], row["sparsity_pct"])
                     columns.setdefault(key, {})[place] = float(row["value"]) / 100
     for key, column in columns.items():
         yield dict(zip(("table", "model", "method", "setting", "target_pct"), key, strict=True)), [column[i] for i in sorted(column)]

@@ -1,0 +1,240 @@
+"""python -m figures.book [--output runs/book]: one static page of every table and figure of the four papers, the paper's beside ours.
+
+Each entry of gallery.toml has its status, the commands that make it again, what they cost, the deviations that explain a gap, its
+table and its pictures, and the records behind them; the comparison's figures follow. One file, offline, nothing is fetched.
+`--index docs/gallery.md` writes the list of entries alone, as Markdown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+
+from common.errors import UserError
+from figures import redraw, tables
+from figures.compare import write_file
+from figures.gallery import DRAWING, UNBUILT, WAITING, Item, State, items, state
+from figures.report import STYLE
+from figures.values import NAMES, PAPERS, ROOT
+
+OUTPUT, INDEX = ROOT / "runs" / "book", ROOT / "docs" / "gallery.md"
+FOLDED = 24  # rows; longer tables are folded
+MORE = """
+.status { border: 1px solid var(--line); border-radius: 1rem; padding: .1rem .6rem; font-size: .85rem; white-space: nowrap }
+.done { border-color: var(--mark); color: var(--mark); font-weight: 600 }
+article { border-top: 1px solid var(--line); margin-top: 1.5rem; padding-top: .25rem }
+article h3 { font-size: 1.05rem; margin: .75rem 0 .25rem } code { font-size: .85rem; overflow-wrap: anywhere }
+pre { background: var(--raised); padding: .5rem .75rem; overflow-x: auto; border-radius: .4rem; margin: .4rem 0 }
+article th, article td { text-align: left } td.n { text-align: right } ul.plain { padding-left: 1.2rem; margin: .3rem 0 }
+thead th { padding: .4rem .6rem } tbody th { min-width: 7rem } figure img { min-width: 0; max-width: 60rem } nav a { margin-right: 1rem }
+"""
+SCRIPT = """
+const rows = [...document.querySelectorAll('#contents tbody tr')], text = document.getElementById('text');
+const only = document.getElementById('only'), count = document.getElementById('count');
+function filter() {
+  const wanted = text.value.trim().toLowerCase();
+  rows.forEach(row => { row.hidden = !(row.textContent.toLowerCase().includes(wanted)
+    && (!only.value || row.dataset.status === only.value)); });
+  count.textContent = rows.filter(row => !row.hidden).length + ' of ' + rows.length + ' entries';
+}
+[text, only].forEach(control => control.addEventListener('input', filter));
+filter();
+"""
+PAGE = Template("""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; $policy">
+<title>Four papers on second-order pruning: every table and figure</title>
+<style>$style</style>
+</head>
+<body>
+<main>
+<h1>Four papers on second-order pruning: every table and figure</h1>
+<p>The papers' numbers beside ours, from the committed records. $summary</p>
+<p class="soft">Scale <em>paper</em> is the paper's own setting, <em>cpu</em> real data and networks that two cores finish in hours,
+<em>quick</em> seconds, offline. Only equal scales, networks and data sets compare with each other.</p>
+<nav aria-label="papers">$papers<a href="#comparisons">Side by side</a></nav>
+<h2 id="list">Contents</h2>
+<div class="filters">
+<label>Contains<input id="text" type="search" autocomplete="off"></label>
+<label>Status<select id="only"><option value="">all</option>$options</select></label>
+<output id="count" class="soft" aria-live="polite"></output>
+</div>
+<div class="wide" tabindex="0" role="region" aria-labelledby="list"><table id="contents">
+<thead><tr><th scope="col">Entry</th><th scope="col">What it shows</th><th scope="col">Status</th></tr></thead>
+<tbody>$contents</tbody></table></div>
+$body
+<h2 id="comparisons">Side by side</h2>
+<p>All methods from one dense network, with the same calibration images, seeds and fine-tuning: <code>make compare</code>.</p>
+$comparisons
+</main>
+<script>$script</script>
+</body>
+</html>
+""")
+
+
+def duration(seconds: float) -> str:
+    """In words: "45 s", "12 min", "3.4 h"."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def cost(item: Item, now: State) -> str:
+    """What the committed cells took, and the estimate for the rest."""
+    parts = []
+    if now.seconds:
+        memory = f", at most {now.memory / 1000:.1f} GB" if now.memory else ""
+        parts.append(f"{duration(now.seconds)} for the {sum(now.ran.values())} cells that ran{memory} (their records' own timing)")
+    if item.cost:
+        parts.append(item.cost)
+    return "; ".join(parts)
+
+
+def picture(title: str, alt: str, file: Path) -> str:
+    """An inline PNG."""
+    data = base64.b64encode(file.read_bytes()).decode()
+    return (f'<figure><div class="wide" tabindex="0" role="region" aria-label="{escape(title)}"><img alt="{escape(alt)}" '
+            f'src="data:image/png;base64,{data}"></div></figure>')
+
+
+def _fields(line: tables.Line, quantities: Sequence[str]) -> Iterable[str]:
+    for quantity in quantities:
+        printed, ours = line.values.get(quantity), line.ours.get(quantity)
+        yield "" if printed is None else escape(printed.value or "–")
+        yield "" if printed is None else escape(tables.spread(ours, quantity) if ours else "–")
+
+
+def html_table(lines: Sequence[tables.Line]) -> str:
+    """The printed rows, a column of the paper's and one of ours for each quantity."""
+    first = [next(iter(line.values.values())) for line in lines]
+    quantities = list(dict.fromkeys(q for line in lines for q in line.values))
+    settings = list(dict.fromkeys(name for value in first for name, _ in value.setting))
+    top = "".join(f'<th scope="col" rowspan="2">{escape(h)}</th>' for h in ("method", "network, data set", *(
+        NAMES.get(name, name.replace("_", " ")) for name in settings)))
+    top += "".join(f'<th scope="colgroup" colspan="2">{escape(NAMES.get(q, q.replace("_", " ")))}</th>' for q in quantities)
+    top += '<th scope="col" rowspan="2">ours is</th>'
+    under = '<th scope="col">paper</th><th scope="col">ours</th>' * len(quantities)
+    body = []
+    for value, line in zip(first, lines, strict=True):
+        cells = [f"{value.model}, {value.dataset}", *(dict(value.setting).get(name, "") for name in settings)]
+        body.append(f'<tr><th scope="row">{escape(value.method)}</th>' + "".join(f"<td>{escape(c)}</td>" for c in cells)
+                    + "".join(f'<td class="n">{field}</td>' for field in _fields(line, quantities)) + f"<td>{escape(line.what)}</td></tr>")
+    table = (f'<div class="wide" tabindex="0" role="region" aria-label="table"><table><thead><tr>{top}</tr><tr>{under}</tr></thead>'
+             f"<tbody>{''.join(body)}</tbody></table></div>")
+    return table if len(lines) <= FOLDED else f"<details><summary>{len(lines)} rows</summary>{table}</details>"
+
+
+def article(item: Item, now: State, lines: Sequence[tables.Line], outcomes: dict[str, redraw.Outcome]) -> str:
+    """One entry."""
+    words = now.words(item)
+    parts = [f'<article id="{item.key}"><h3>{PAPERS[item.paper]}, {escape(item.label)}: {escape(item.title)}</h3>'
+             f'<p>{badge(words)} <span class="soft">{escape(now.detail())}</span></p>']
+    commands = [*item.commands, *(f"python -m figures.{name}" for name in item.scripts)]
+    if commands:
+        parts.append(f"<pre>{escape(chr(10).join(commands))}</pre>")
+    if spent := cost(item, now):
+        parts.append(f'<p class="soft">Cost: {escape(spent)}.</p>')
+    if item.deviations:
+        parts.append(f'<ul class="plain">{"".join(f"<li>{escape(why)}</li>" for why in item.deviations)}</ul>')
+    for name in item.scripts:
+        outcome = outcomes.get(name)
+        if outcome is not None and outcome.files:
+            parts += [picture(item.title, outcome.alt, file) for file in outcome.files if file.suffix == ".png"]
+        elif outcome is not None:
+            parts.append(f'<p class="soft">figures.{escape(name)}: {escape(outcome.why)}.</p>')
+    if lines:
+        parts.append(html_table(lines))
+    ids = sorted({record.id for record in now.records})
+    if ids:
+        listed = "".join(f"<li><code>{escape(one)}</code></li>" for one in ids)
+        parts.append(f"<details><summary>{len(ids)} records in {item.paper}/results</summary><ul class=\"plain\">{listed}</ul></details>")
+    elif now.outputs:
+        named = ", ".join(f"<code>{escape(f'{item.paper}/results/{name}')}</code>" for name in now.outputs)
+        parts.append(f'<p class="soft">From {named}.</p>')
+    return "".join(parts) + "</article>"
+
+
+def badge(words: str) -> str:
+    """The status, marked where something is reproduced."""
+    return f'<span class="status{" done" if words.startswith("reproduced") else ""}">{escape(words)}</span>'
+
+
+def summary(states: Iterable[str]) -> str:
+    """How many entries have which status, in words."""
+    counts = Counter(states)
+    order = sorted(counts, key=lambda words: (words in (DRAWING, UNBUILT), words == WAITING, words))
+    return f"{sum(counts.values())} entries: " + ", ".join(f"{counts[words]} {words}" for words in order) + "."
+
+
+def build(folder: Path) -> str:
+    """The page. folder: where the pictures are drawn first."""
+    outcomes = redraw.redraw(folder)
+    by_name = {outcome.name: outcome for outcome in outcomes}
+    states = {item.key: state(item) for item in items()}
+    words = {item.key: states[item.key].words(item) for item in items()}
+    body, contents = [], []
+    for paper, name in PAPERS.items():
+        lines = dict(tables.sections_of(paper))
+        body.append(f'<h2 id="{paper}">{name}</h2>')
+        for item in (item for item in items() if item.paper == paper):
+            body.append(article(item, states[item.key], lines.get(item.label, ()), by_name))
+            contents.append(f'<tr data-status="{escape(words[item.key])}"><th scope="row"><a href="#{item.key}">{name}, '
+                            f"{escape(item.label)}</a></th><td>{escape(item.title)}</td><td>{badge(words[item.key])}</td></tr>")
+    compared = [outcome for outcome in outcomes if outcome.name.startswith("compare_")]
+    pictures = "".join(f"<h3>{escape(one.name.removeprefix('compare_').replace('_', ' '))}</h3>"
+                       + "".join(picture(one.name, one.alt, file) for file in one.files if file.suffix == ".png")
+                       + (f'<p class="soft">{escape(one.why)}</p>' if one.why else "") for one in compared)
+    options = "".join(f'<option value="{escape(w)}">{escape(w)}</option>' for w in dict.fromkeys(words.values()))
+    return PAGE.substitute(
+        policy=f"script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'", style=STYLE + MORE, script=SCRIPT,
+        summary=escape(summary(words.values())), options=options, contents="".join(contents), body="".join(body), comparisons=pictures,
+        papers="".join(f'<a href="#{paper}">{name}</a>' for paper, name in PAPERS.items()))
+
+
+def index() -> str:
+    """docs/gallery.md: every entry with its status, command and cost."""
+    rows, words = [], []
+    for item in items():
+        now = state(item)
+        words.append(now.words(item))
+        command = f"`{item.commands[0]}`" if item.commands else ""
+        told = "; ".join(filter(None, (now.detail(), cost(item, now))))
+        rows.append(f"| {PAPERS[item.paper]} | {item.label} | {item.title} | {words[-1]} | {command} | {told} |")
+    return "\n".join([
+        "# Every table and figure of the four papers", "", "Written by `python -m figures.book --index` from figures/gallery.toml and the "
+        "committed records; `make book` builds the page with the tables and pictures.", "", summary(words), "",
+        "| paper | entry | what it shows | status | command | what ran, and cost |", "|---|---|---|---|---|---|", *rows, ""])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m figures.book", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: runs/book)")
+    parser.add_argument("--index", type=Path, nargs="?", const=INDEX, help="write the list of entries there instead (docs/gallery.md)")
+    options = parser.parse_args(argv)
+    logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records
+    target = options.index or options.output / "book.html"
+    try:
+        text = index() if options.index else build(options.output / "figures")
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    write_file(target, text.encode())
+    print(target)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
