@@ -106,7 +106,7 @@ class BlockFisher:
             if self._dual(G):
                 unit = torch.eye(self.count, dtype=torch.float64, device=G.device).expand_as(factor)
                 Z = torch.linalg.solve_triangular(factor, unit, upper=False) @ G  # faster than solving for all of G
-                parts.append(((1 - Z.square_().sum(-2)) / self.damping).flatten())
+                parts.append(at_least((1 - Z.square_().sum(-2)) / self.damping, G, self.damping).flatten())
             else:
                 parts.append(torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1).flatten())
         return torch.cat(parts)
@@ -164,3 +164,10 @@ class BlockFisher:
             full[active] = torch.where(gone[:, 0], full[active], move[..., 0])
             delta[where] = full.flatten()
         return delta
+
+
+def at_least(diagonal: Tensor, G: Tensor, damping: float) -> Tensor:
+    """A diagonal of F⁻¹ that was the difference of two numbers, [..., d], raised to its least possible value 1/F_qq: where rows
+    outweigh the damping 10¹⁶ times, rounding makes it zero or negative. G: [..., m, d] with F = damping·I + GᵀG/m."""
+    own = torch.linalg.vector_norm(G, dim=-2).square() / G.shape[-2]
+    return torch.maximum(diagonal, 1 / (own + damping))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from common.errors import NumericalError, UserError
+from common.fisher.inverse import at_least
 
 WALK = 256                 # weights a row that the triangular walk solves together
 WORK_ENTRIES = 1 << 24     # float64 entries of one batch of rows (128 MB)
@@ -38,10 +39,11 @@ class DenseMatrix:
     """F = moment + ridge·I as it stands, with its inverse; moment [in, in]."""
 
     def __init__(self, moment: Tensor, ridge: float, name: str = ""):
+        self.name, self.ridge = name, _positive(ridge)
         self.F = moment.double().clone()
-        self.F.diagonal().add_(_positive(ridge))
+        self.F.diagonal().add_(self.ridge)
         self.width = len(self.F)
-        self.inverse = torch.cholesky_inverse(_cholesky(self.F, ridge, name))
+        self.inverse = torch.cholesky_inverse(_cholesky(self.F, self.ridge, name))
 
     def diagonal(self) -> Tensor:
         return self.inverse.diagonal()
@@ -66,7 +68,7 @@ class DenseMatrix:
             real = kept[rows].gather(1, index)
             block = torch.where(real[:, :, None] & real[:, None, :], self.F[index[:, :, None], index[:, None, :]],
                                 torch.eye(most, dtype=torch.float64, device=goal.device))
-            factor = torch.linalg.cholesky(block)
+            factor = _cholesky(block, self.ridge, self.name)
             solution = torch.cholesky_solve((goal[rows].gather(1, index) * real)[..., None], factor)[..., 0]
             at = rows[:, None].expand_as(index)[real], index[real]
             new[at], inverse[at] = solution[real], torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1)[real]
@@ -77,15 +79,16 @@ class LowRankMatrix:
     """F = ridge·I + XᵀX/n, kept as X [n, in]; never more than n·in entries."""
 
     def __init__(self, X: Tensor, ridge: float, name: str = ""):
-        self.X, self.ridge = X.double(), _positive(ridge)
+        self.X, self.ridge, self.name = X.double(), _positive(ridge), name
         self.count, self.width = X.shape
-        self.Z = torch.linalg.solve_triangular(self._factor(self.X @ self.X.T, name), self.X, upper=False)
+        self.Z = torch.linalg.solve_triangular(self._factor(self.X @ self.X.T), self.X, upper=False)
 
-    def _factor(self, gram: Tensor, name: str = "") -> Tensor:
-        return _cholesky(gram + self.count * self.ridge * torch.eye(self.count, dtype=gram.dtype, device=gram.device), self.ridge, name)
+    def _factor(self, gram: Tensor) -> Tensor:
+        ridge = self.count * self.ridge * torch.eye(self.count, dtype=gram.dtype, device=gram.device)
+        return _cholesky(gram + ridge, self.ridge, self.name)
 
     def diagonal(self) -> Tensor:
-        return (1 - self.Z.square().sum(0)) / self.ridge
+        return at_least((1 - self.Z.square().sum(0)) / self.ridge, self.X, self.ridge)
 
     def times(self, V: Tensor) -> Tensor:
         return self.ridge * V + (V @ self.X.T) @ self.X / self.count
@@ -107,7 +110,7 @@ class LowRankMatrix:
             pull = (torch.where(kept[rows], 0.0, target[rows]) @ self.X.T)[..., None]
             new[rows] += (X.mT @ torch.cholesky_solve(pull, factor))[..., 0]
             removed_share = torch.linalg.solve_triangular(factor, X, upper=False).square().sum(1)
-            inverse[rows] = torch.where(kept[rows], (1 - removed_share) / self.ridge, 1.0)
+            inverse[rows] = torch.where(kept[rows], at_least((1 - removed_share) / self.ridge, X, self.ridge), 1.0)
         return new, inverse
 
 
