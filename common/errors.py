@@ -35,3 +35,7 @@ def choose(field: str, value: str, known: Iterable[str]) -> str:
     if value not in known:
         raise UserError(field, value, "unknown", f"choose one of: {', '.join(known)}")
     return value
+
+
+class Busy(UserError):
+    """Another process holds the folder."""

@@ -11,13 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from common import distributed, machine
-from common.errors import UserError
+from common.errors import Busy, UserError
 
 log = logging.getLogger(__name__)
-
-
-class Busy(UserError):
-    """Another process holds the folder."""
 
 
 class Timer:

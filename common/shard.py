@@ -11,8 +11,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from common.errors import UserError
-from common.running import Busy
+from common.errors import Busy, UserError
 
 Cell = TypeVar("Cell")
 Result = TypeVar("Result")

@@ -52,7 +52,6 @@ LOOKS: dict[str, Look] = {  # the order is the order of legends and tables
     "nap": Look(VERMILION, "*", "NAP"),
     "net-trim": Look(WINE, "<", "Net-Trim"),
     "dns": Look(SKY, ">", "Dynamic network surgery"),
-    "dpf": Look(OLIVE, "X", "DPF"),
     "gmp": Look(INDIGO, "h", "Gradual magnitude"),
     "nn-slimming": Look(GREY, "d", "Network slimming", "--"),
     "woodfisher-structured": Look(INDIGO, "D", "WoodFisher, structured", "-."),
