@@ -22,7 +22,8 @@ from common.errors import NumericalError, UserError
 from common.fisher.kron import input_moment, second_moment
 from common.fisher.shared import DenseMatrix, LowRankMatrix, Matrix
 
-WIDE = 8_192           # wider layers keep their inputs themselves while those are fewer than the width: AlexNet's and VGG's first fc
+FEW = 8                # a layer keeps its inputs themselves while FEW times their number is below its width: products with them are cheaper
+WIDE = 8_192           # and wider layers while they are fewer than the width at all: AlexNet's and VGG's first fc, by memory
 RIDGE_STEPS = 10       # times a singular Hessian's ridge may be raised tenfold
 
 
@@ -45,7 +46,7 @@ class LayerStatistics:
         positions = L.inputs(self.module, x[:1].to("meta")).shape[2]
         self.count += len(x) * positions
         width = self.module.weight[0].numel() + self.bias
-        if width > WIDE and self.moment is None and self.count < width:
+        if self.moment is None and self.count * (1 if width > WIDE else FEW) < width:
             self.rows.append(L.inputs(self.module, x, self.bias).transpose(0, 1).flatten(1, 2).clone())
         elif self.moment is None:
             self.moment = sum((second_moment(rows[None]) for rows in self.rows), input_moment(self.module, x, self.bias))
@@ -117,13 +118,15 @@ class Layer:
     kept: Tensor
     bias: bool          # the last column is the bias
     prune_bias: bool    # and may go
+    weigh: Tensor       # what a unit's squared error counts when units are ranked, [groups, out]: 1 in the paper
 
     @classmethod
     def of(cls, name: str, seen: LayerStatistics, options: object, masks: Mapping[str, Tensor] | None) -> Layer:
         """From a layer's statistics; of the options: damping, relative, prune_bias. Raises NumericalError naming the layer."""
         W, masks = L.joined(seen.module, seen.bias), masks or {}
         problems = [LayerProblem.of(name, W[g], seen, g, options.damping, options.relative) for g in range(len(W))]
-        layer = cls(name, seen.module, problems, torch.ones_like(W, dtype=torch.bool), seen.bias, options.prune_bias)
+        layer = cls(name, seen.module, problems, torch.ones_like(W, dtype=torch.bool), seen.bias, options.prune_bias,
+                    torch.ones(W.shape[:2], dtype=W.dtype, device=W.device))
         if f"{name}.weight" in masks:
             layer.kept[..., :W.shape[2] - seen.bias] = L.to_matrix(seen.module, masks[f"{name}.weight"])
         if f"{name}.bias" in masks:
@@ -135,8 +138,8 @@ class Layer:
         return torch.stack([problem.target for problem in self.problems])
 
     def inverse_diagonal(self) -> Tensor:
-        """diag (Ψ + ρI)⁻¹ for every weight, [groups, out, in]."""
-        return torch.stack([problem.matrix.diagonal().expand_as(problem.target) for problem in self.problems])
+        """diag (Ψ + ρI)⁻¹, the same for every output unit: [groups, 1, in]."""
+        return torch.stack([problem.matrix.diagonal() for problem in self.problems])[:, None]
 
     def dead(self) -> Tensor:
         """Weights whose input was always zero, [groups, 1, in]."""

@@ -8,6 +8,7 @@ paper, and ours: update="joint", rescore, inputs="pruned", scope="global", relat
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -22,8 +23,10 @@ from common.fisher.shared import SharedRows
 from common.pruned import Pruned
 from common.select import select
 from lobs.choose import divide, inflection, shares, tolerated
-from lobs.hessian import Layer, layer_statistics
+from lobs.hessian import Layer, LayerProblem, layer_statistics
+from lobs.weigh import output_weights
 
+BLOCK_ENTRIES = 1 << 24              # weights that are updated together (128 MB in float64)
 CURVE_STEPS, CURVE_LEAST = 24, 2e-3  # the pruning along which scope="global" measures each layer's error
 
 
@@ -37,6 +40,7 @@ class Options:
     bias: bool = True             # the bias is a weight whose input is 1 (released code)
     prune_bias: bool = False      # the released code lets biases go too, and counts them
     scope: str = "layer"          # Sec. 3.4.1: every layer by itself. Ours: global, one budget divided by relative error
+    weigh: bool = False           # ours: units weighed by the loss's mean squared gradient in their output; global is then one ranking
     stop: str = "ratio"           # ratio (Sec. 4.1) | tolerance (Step 5) | inflection (Sec. 3.4.1)
     epsilon: float = 0.0          # tolerance on √L_q, in units of the layer's output (Step 5)
     rescore: int = 0              # ours: this many steps, each scored by the inverse restricted to what is left
@@ -55,8 +59,9 @@ class Options:
 
 
 def sensitivity(layer: Layer, weights: Tensor, inverse_diagonal: Tensor) -> Tensor:
-    """L_q = ½ Θ_q² / [Ψ⁻¹]_qq (Eq. 6), [groups, out, in]; zero behind a dead input, so that those weights go first."""
-    return obs.score(weights, inverse_diagonal).masked_fill(layer.dead(), 0.0)
+    """L_q = ½ Θ_q² / [Ψ⁻¹]_qq (Eq. 6), [groups, out, in]; zero behind a dead input, so that those weights go first. With
+    output weights s (ours) unit j's are s_j L_q, increases of the loss and not of the layer's error."""
+    return obs.score(weights, inverse_diagonal).masked_fill(layer.dead(), 0.0) * layer.weigh[..., None]
 
 
 def refit(layer: Layer, kept: Tensor) -> tuple[Tensor, Tensor]:
@@ -65,20 +70,37 @@ def refit(layer: Layer, kept: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([new for new, _ in parts]), torch.stack([diagonal for _, diagonal in parts])
 
 
+def ranked(layers: list[Layer], removed: float, options: Options) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """(weights, kept, last scores) of each layer, [groups, out, in], when the units of all `layers` are ranked together and
+    `removed` of their weights goes in the end. Weights are new ones only if re-scored: then they are the joint optimum."""
+    kept = [layer.kept for layer in layers]
+    fits = [refit(layer, k) if options.rescore and not k.all() else (layer.target(), layer.inverse_diagonal())
+            for layer, k in zip(layers, kept, strict=True)]
+    before = sum(layer.share(k) * layer.total for layer, k in zip(layers, kept, strict=True)) / sum(layer.total for layer in layers)
+    for share in shares(before, 1 - removed, max(1, options.rescore)):
+        scores = [sensitivity(layer, *fit) for layer, fit in zip(layers, fits, strict=True)]
+        free = select({layer.name: layer.free(s) for layer, s in zip(layers, scores, strict=True)}, 1 - share, "global",
+                      {layer.name: layer.free(k) for layer, k in zip(layers, kept, strict=True)})
+        kept = [layer.cut(k, free[layer.name]) for layer, k in zip(layers, kept, strict=True)]
+        if options.rescore:
+            fits = [refit(layer, k) for layer, k in zip(layers, kept, strict=True)]
+    return [weights for weights, _ in fits], kept, scores
+
+
 def prune_layer(layer: Layer, removed: float, options: Options) -> tuple[Tensor, Tensor]:
     """(new weights, kept), [groups, out, in]: Steps 3-5 with all output units ranked together; `removed` in the end."""
-    kept = layer.kept
-    new, inverse = refit(layer, kept) if options.rescore and not kept.all() else (layer.target(), layer.inverse_diagonal())
-    for share in shares(layer.share(kept), 1 - removed, max(1, options.rescore)):
-        scores = sensitivity(layer, new, inverse)
-        kept = layer.cut(kept, select({layer.name: layer.free(scores)}, 1 - share, "layer", {layer.name: layer.free(kept)})[layer.name])
-        if options.rescore:
-            new, inverse = refit(layer, kept)
+    (new,), (kept,), (scores,) = ranked([layer], removed, options)
     if options.rescore:
         return new, kept
-    moved = [obs.update(p.target.flatten(), SharedRows(p.matrix, len(p.target)), ~k.flatten(), options.update, s.flatten(), layer.name)[0]
-             for p, k, s in zip(layer.problems, kept, scores, strict=True)]
-    return layer.target() + torch.stack(moved).reshape(kept.shape), kept
+    return torch.stack([solution(*parts, options.update, layer.name) for parts in zip(layer.problems, kept, scores, strict=True)]), kept
+
+
+def solution(problem: LayerProblem, kept: Tensor, scores: Tensor, update: str, name: str) -> Tensor:
+    """A group's weights [out, in] after the update (Eq. 6, right). Units do not see each other: they go in blocks, by memory."""
+    block = max(1, BLOCK_ENTRIES // kept.shape[1])
+    parts = zip(problem.target.split(block), kept.split(block), scores.split(block), strict=True)
+    return torch.cat([w + obs.update(w.flatten(), SharedRows(problem.matrix, len(w)), ~k.flatten(), update, s.flatten(),
+                                     name)[0].reshape(w.shape) for w, k, s in parts])
 
 
 def error_curve(layer: Layer) -> list[tuple[float, float]]:
@@ -102,25 +124,34 @@ def stopping(layer: Layer, most: float, options: Options) -> float:
 
 def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, float], options: Options,
           generator: torch.Generator, masks: M.Masks | None = None) -> Pruned:
-    """The network with `amount` (one fraction, or one a layer) of its layers' weights removed; nothing in it is random."""
+    """The network with `amount` (one fraction, or one a layer) of its layers' weights removed. Only `weigh` draws: labels."""
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
     modules = L.prunable(model, options.skip)
     fractions = dict(amount) if isinstance(amount, Mapping) else dict.fromkeys(modules, amount)
     if set(fractions) != set(modules):
         raise UserError("sparsity", min(set(fractions) ^ set(modules)), "names no layer, or a layer has no fraction")
     statistics = layer_statistics(model, calibration, modules, options.bias, options.batch_size)          # Steps 1 and 2
+    weights = output_weights(model, calibration, modules, options.batch_size, generator) if options.weigh else {}
+    def layer_of(name: str) -> Layer:
+        return dataclasses.replace(Layer.of(name, statistics[name], options, masks), **{"weigh": weights[name]} if options.weigh else {})
+
     if options.scope == "global":
         if isinstance(amount, Mapping):
             raise UserError("scope", options.scope, "divides one fraction over the layers", "use --scope layer")
-        layers = [Layer.of(name, seen, options, masks) for name, seen in statistics.items()]
-        fractions = divide({layer.name: error_curve(layer) for layer in layers}, {layer.name: layer.total for layer in layers}, amount)
+        layers = [layer_of(name) for name in modules]
+        if options.weigh:
+            kept = {layer.name: k for layer, k in zip(layers, ranked(layers, amount, options)[1], strict=True)}
+            masks = {name: mask for layer in layers for name, mask in layer.masks(kept[layer.name]).items()}
+            fractions = {layer.name: 1 - layer.share(kept[layer.name]) for layer in layers}
+        else:
+            fractions = divide({layer.name: error_curve(layer) for layer in layers}, {layer.name: layer.total for layer in layers}, amount)
     result = Pruned(copy.deepcopy(model))
     for name, fraction in fractions.items():
-        seen = statistics.pop(name)
         module = result.model.get_submodule(name)
         if options.inputs == "pruned":
-            seen = layer_statistics(result.model, calibration, {name: module}, options.bias, options.batch_size, dense=model)[name]
-        layer = Layer.of(name, seen, options, masks)
+            statistics |= layer_statistics(result.model, calibration, {name: module}, options.bias, options.batch_size, dense=model)
+        layer = layer_of(name)
+        del statistics[name]
         new, kept = prune_layer(layer, stopping(layer, fraction, options), options)                       # Steps 3 to 5
         L.write_joined(module, new)
         result.masks |= layer.masks(kept)

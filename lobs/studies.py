@@ -1,6 +1,6 @@
 """What L-OBS shows that is not a cell: Theorem 3.2, Table 2 (Net-Trim), Fig. 2b (memory), DNS, and the ImageNet networks.
 
-    python -m lobs.studies theorem | net-trim | dns | memory | imagenet [--model alexnet] [--examples 8] [--output-dir runs/lobs/studies]
+    python -m lobs.studies theorem | net-trim | dns | memory | imagenet [--model alexnet] [--examples 16] [--output-dir runs/lobs/studies]
 
 Each writes one record; the numbers are in its trajectory. ImageNet networks are randomly initialised: no accuracy is claimed.
 """
@@ -39,6 +39,7 @@ from lobs.net_trim import constraint_entries, net_trim
 log = logging.getLogger(__name__)
 MIDDLE = "fc2"                                  # the only layer of Table 2 and Fig. 2b
 TRIM_SAMPLES, TRIM_KEEPS = 1_000, (0.19, 0.074, 0.042, 0.038, 0.034)  # Table 2's CRs
+BATCH = 4                                       # ImageNet images at once: VGG-16 holds 60 MB of activations for each
 XIS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.7)
 
 
@@ -159,13 +160,13 @@ def memory(spec: Spec, timer: Timer) -> list[dict]:
     return rows
 
 
-def imagenet(spec: Spec, timer: Timer, examples: int = 8) -> list[dict]:
+def imagenet(spec: Spec, timer: Timer, examples: int = 16) -> list[dict]:
     """The paper's walk on every layer at its overall keep, and the layer errors predicted beside those carried out."""
     data = pipeline._data(spec)
     model = models.build(spec.model, data.classes, data.input_shape, 0).eval()
-    loader = data.calibration(examples, 2)
+    loader = data.calibration(examples, BATCH)
     with timer.phase("prune"):
-        result = prune(model, loader, spec.sparsity, Options(damping=1e-3, relative=True, batch_size=2), torch.Generator())
+        result = prune(model, loader, spec.sparsity, Options(damping=1e-3, relative=True, batch_size=BATCH), torch.Generator())
     with timer.phase("measure"):
         measured = measured_errors(model, result.model, loader)
     return [{"name": name, "kept": round(float(result.masks[f"{name}.weight"].double().mean()), 5),
@@ -233,7 +234,7 @@ def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("study", help=", ".join(STUDIES))
     p.add_argument("--model", default="alexnet", help="for imagenet: alexnet, vgg16 or resnet50")
-    p.add_argument("--examples", type=int, default=8, help="for imagenet: images")
+    p.add_argument("--examples", type=int, default=16, help="for imagenet: images")
     p.add_argument("--data-dir", default="", help="data root; for imagenet the folder with train/<synset>/")
     p.add_argument("--output-dir", default="runs/lobs/studies", help="where the record goes")
     arguments = p.parse_args(argv)

@@ -32,6 +32,7 @@ class Matrix(Protocol):
     def times(self, V: Tensor) -> Tensor: ...                                   # V F
     def solve(self, V: Tensor) -> Tensor: ...                                   # V F⁻¹
     def local(self, index: Tensor) -> Tensor: ...                               # F⁻¹[index_r, index_r], [rows, k, k]
+    def walk(self, W: Tensor, index: Tensor, goes: Tensor) -> Tensor: ...       # see SharedRows.walk
     def refit(self, target: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]: ...  # see SharedRows.refit
 
 
@@ -56,6 +57,19 @@ class DenseMatrix:
 
     def local(self, index: Tensor) -> Tensor:
         return self.inverse[index[:, :, None], index[:, None, :]]
+
+    def walk(self, W: Tensor, index: Tensor, goes: Tensor) -> Tensor:
+        """Forward substitution with tril(F⁻¹[S, S]), `WALK` weights of every row at once; what lies behind them is one product."""
+        multipliers = torch.zeros_like(W)
+        for start in range(0, int(goes.sum(1).max()), WALK):
+            part, here = index[:, start:start + WALK], goes[:, start:start + WALK]
+            current = (W - self.solve(multipliers)).gather(1, part)
+            sizes = torch.full((len(W),), part.shape[1] ** 2, device=W.device)
+            for rows in _batches(torch.arange(len(W), device=W.device), sizes):
+                lower = self.local(part[rows]).tril()
+                step = torch.linalg.solve_triangular(lower, current[rows][..., None], upper=False)[..., 0]
+                multipliers[rows[:, None], part[rows]] = torch.where(here[rows], step, 0.0)
+        return multipliers
 
     def refit(self, target: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         """F_KK w_K = (F target)_K, row by row in batches of similar size; the padding is an identity block."""
@@ -99,6 +113,18 @@ class LowRankMatrix:
     def local(self, index: Tensor) -> Tensor:
         Z = self.Z.T[index]
         return (torch.eye(index.shape[1], dtype=Z.dtype, device=Z.device) - Z @ Z.mT) / self.ridge
+
+    def walk(self, W: Tensor, index: Tensor, goes: Tensor) -> Tensor:
+        """One weight of every row after the other: all that the earlier ones did to it is in P = Zλ, n numbers a row."""
+        multipliers, columns, diagonal = torch.zeros_like(W), self.Z.T.contiguous(), self.diagonal()
+        P = W.new_zeros(len(W), self.count)
+        for at, here in zip(index[:, :int(goes.sum(1).max())].T[..., None], goes.T[..., None], strict=False):
+            z = columns[at[:, 0]]
+            current = W.gather(1, at) + (P * z).sum(1, keepdim=True) / self.ridge
+            step = torch.where(here, current / diagonal[at], 0.0)
+            multipliers.scatter_(1, at, step)
+            P += step * z
+        return multipliers
 
     def refit(self, target: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:
         """δ_K = X_Kᵀ (nρI + X_K X_Kᵀ)⁻¹ X_S w_S, and the diagonal of the restricted inverse by the same factor."""
@@ -151,22 +177,14 @@ class SharedRows:
         return self.matrix.refit(target, kept)
 
     def walk(self, w: Tensor, order: Tensor) -> Tensor:
-        """λ of the sequential walk, flat: rows do not see each other, so each takes its own next `WALK` weights at once."""
+        """λ of the sequential walk, flat. Rows do not see each other: the matrix gets, for each, its columns in the order in which
+        they go (index [rows, in]) and which of those do go (goes)."""
         W = self._as_rows(w)
         never = W.numel()
         rank = torch.full((never,), never, device=W.device)
         rank[order] = torch.arange(len(order), device=W.device)
         rank, index = rank.reshape(W.shape).sort(dim=1)
-        multipliers = torch.zeros_like(W)
-        for start in range(0, int((rank < never).sum(1).max()), WALK):
-            part, goes = index[:, start:start + WALK], rank[:, start:start + WALK] < never
-            current = (W - self.matrix.solve(multipliers)).gather(1, part)
-            sizes = torch.full((len(W),), part.shape[1] ** 2, device=W.device)
-            for rows in _batches(torch.arange(len(W), device=W.device), sizes):
-                lower = self.matrix.local(part[rows]).tril()
-                step = torch.linalg.solve_triangular(lower, current[rows][..., None], upper=False)[..., 0]
-                multipliers[rows[:, None], part[rows]] = torch.where(goes[rows], step, 0.0)
-        return multipliers.flatten()
+        return self.matrix.walk(W, index, rank < never).flatten()
 
 
 def _batches(rows: Tensor, sizes: Tensor) -> Iterator[Tensor]:
