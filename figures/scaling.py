@@ -1,0 +1,99 @@
+"""python -m figures.scaling: the table of docs/scaling.md, from the measurements that `make bench` left in figures/results/bench.json.
+
+A job of m rows of b examples over d weights in blocks of c takes, on the machine of the record,
+    rows      m · b · (3 · 2 · MACs an example) / r,     r the multiply-add rate of a plain forward and backward pass of ResNet-20
+    inverse   k · m² · d,                                k from one solve and diagonal at the record's largest m
+    memory    4 · m · d bytes of rows, in float32.
+The block size c enters only where c < m, when a block is inverted directly in c² · d operations and not m² · d.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import UserError
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE, RECORD = ROOT / "docs" / "scaling.md", ROOT / "figures" / "results" / "bench.json"
+BLOCK = re.compile(r"(<!-- scaling -->\n).*?(<!-- end -->)", re.S)
+PLAIN, PLAIN_EXAMPLES, PLAIN_MACS = "K-FAC pass, full A, ResNet-20, 128 images", 128, 40_551_040
+PROCESS_GB = 64  # memory of one process in the last column
+
+
+@dataclass(frozen=True)
+class Job:
+    """A network and WoodFisher's m, b, c on it. macs: of one example (a sequence counts as one)."""
+
+    name: str
+    weights: int
+    macs: int
+    rows: int
+    batch: int
+    chunk: int
+
+
+VIT_L = 24 * 12 * 1024**2 + 3 * 16**2 * 1024 + 1024 * 1000      # attention 4 d², MLP 8 d² a layer; patches, classifier
+LLAMA = 32 * (4 * 4096**2 + 3 * 4096 * 11008)                   # attention 4 d², gated MLP 3 · d · 11,008 a layer
+TOKENS = 2048
+JOBS = (
+    Job("ResNet-20, one-shot (Fig. 3a)", 267_264, 40_551_040, 1_000, 1, 37_000),
+    Job("ResNet-50, one-shot (Fig. 4)", 25_502_912, 4_089_184_256, 80, 100, 1_000),
+    Job("ResNet-50, gradual, one step (Table S1)", 25_502_912, 4_089_184_256, 400, 400, 2_000),
+    Job("MobileNetV1, gradual, one step (Table S1)", 4_209_088, 568_740_352, 400, 2_400, 10_000),
+    Job("ViT-L/16 at 224", VIT_L, 197 * (VIT_L - 1024 * 1000), 400, 400, 2_000),
+    Job(f"7B transformer, {TOKENS:,} tokens", LLAMA, TOKENS * LLAMA, 400, 16, 2_000),
+)
+
+
+def constants(bench: dict) -> tuple[float, float]:
+    """(k seconds a row² and weight, r multiply-adds a second) of the record."""
+    try:
+        curve = bench["scaling"]["rows"]
+        plain = min(bench["ratios"][PLAIN]["seconds"])
+    except KeyError as error:
+        raise UserError("bench.json", str(error), "is not in the record", "run make bench ARGS='--json figures/results/bench.json'") from None
+    return curve["seconds"][-1] / (curve["m"][-1] ** 2 * curve["d"]), 3 * PLAIN_MACS * PLAIN_EXAMPLES / plain
+
+
+def span(seconds: float) -> str:
+    """A duration as a person says it."""
+    for unit, size in (("years", 365 * 86400), ("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds:.2g} s"
+
+
+def table(bench: dict) -> str:
+    """The Markdown between the page's markers."""
+    k, rate = constants(bench)
+    where, scaling = bench["provenance"], bench["scaling"]
+    lines = [f"Measured on {where['device']}, {where['threads']} threads: time grows as m^{scaling['rows']['slope']:.2f} and as "
+             f"d^{scaling['weights']['slope']:.2f}; k = {k:.2g} s, r = {rate:.2g} multiply-adds a second.", "",
+             f"| job | weights d | m × b, c | rows in memory | gradients | inverse and scores | processes of {PROCESS_GB} GB |",
+             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    for job in JOBS:
+        memory = 4 * job.rows * job.weights / 2**30
+        gradients = 3 * job.macs * job.rows * job.batch / rate
+        inverse = k * min(job.rows, job.chunk) ** 2 * job.weights
+        lines.append(f"| {job.name} | {job.weights:,} | {job.rows} × {job.batch}, {job.chunk:,} | {memory:,.1f} GB | {span(gradients)} | "
+                     f"{span(inverse)} | {-(-memory // PROCESS_GB):.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Rewrite the page in place; returns the exit status."""
+    try:
+        text = table(json.loads(RECORD.read_text()))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    PAGE.write_text(BLOCK.sub(lambda match: match[1] + text + match[2], PAGE.read_text()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
