@@ -55,7 +55,8 @@ def constants(bench: dict) -> tuple[float, float]:
         curve = bench["scaling"]["rows"]
         plain = min(bench["ratios"][PLAIN]["seconds"])
     except KeyError as error:
-        raise UserError("bench.json", str(error), "is not in the record", "run make bench ARGS='--json figures/results/bench.json'") from None
+        remedy = "run make bench ARGS='--json figures/results/bench.json'"
+        raise UserError("bench.json", str(error), "is not in the record", remedy) from None
     return curve["seconds"][-1] / (curve["m"][-1] ** 2 * curve["d"]), 3 * PLAIN_MACS * PLAIN_EXAMPLES / plain
 
 

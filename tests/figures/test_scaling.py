@@ -1,0 +1,48 @@
+"""docs/scaling.md: shapes counted again, arithmetic checked on a record of round numbers."""
+
+import pytest
+from torchvision.models import vit_l_16
+
+from common import models
+from common.errors import UserError
+from common.flops import costs
+from figures import scaling
+
+BENCH = {"provenance": {"device": "a machine", "threads": 1},
+         "ratios": {scaling.PLAIN: {"seconds": [3 * scaling.PLAIN_MACS * scaling.PLAIN_EXAMPLES / 1e9, 99.0]}},
+         "scaling": {"rows": {"m": [10, 100], "d": 1000, "seconds": [0.0, 1e-2], "slope": 2.0}, "weights": {"slope": 1.0}}}
+
+
+@pytest.mark.parametrize("name,model,shape,classes", [
+    ("ResNet-20", "resnet20", (3, 32, 32), 10), ("ResNet-50", "resnet50", (3, 224, 224), 1000),
+    ("MobileNetV1", "mobilenet_v1", (3, 224, 224), 1000)])
+def test_shapes_are_the_networks(name, model, shape, classes):
+    """Weights of ResNet-20 leave out the stem's 432 and the classifier's 640, as Fig. 3a does."""
+    counted = costs(models.build(model, classes, shape, 0), shape)
+    for job in (job for job in scaling.JOBS if job.name.startswith(name)):
+        assert job.macs == counted.macs
+        assert job.weights == counted.params - (432 + 640 if name == "ResNet-20" else 0)
+
+
+def test_vision_transformer_is_counted_from_its_layers():
+    torch = pytest.importorskip("torch")
+    with torch.device("meta"):
+        parameters = dict(vit_l_16().named_parameters())
+    matrices = (p.numel() for name, p in parameters.items() if p.dim() > 1 and not name.endswith(("class_token", "pos_embedding")))
+    assert sum(matrices) == scaling.VIT_L
+
+
+def test_arithmetic():
+    k, rate = scaling.constants(BENCH)
+    assert (k, rate) == pytest.approx((1e-9, 1e9))
+    row = next(line for line in scaling.table(BENCH).splitlines() if line.startswith("| ResNet-50, one-shot"))
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[1:4] == ["25,502,912", "80 × 100, 1,000", "7.6 GB"]
+    assert cells[4] == f"{3 * 4_089_184_256 * 8000 / 1e9 / 86400:.3g} days"
+    assert cells[5] == f"{1e-9 * 80**2 * 25_502_912 / 60:.3g} min"
+    assert [scaling.span(s) for s in (5, 90, 7200, 86400 * 2, 365 * 86400 * 3)] == ["5 s", "1.5 min", "2 h", "2 days", "3 years"]
+
+
+def test_a_record_without_the_measurement_is_said():
+    with pytest.raises(UserError, match="make bench"):
+        scaling.constants({"ratios": {}})
