@@ -110,10 +110,20 @@ def memory_budget(gigabytes: float) -> Iterator[None]:
 
 def forecast(what: str, gigabytes: float, remedy: str = "") -> None:
     """Say in the log what a job will take; UserError before it starts if that is above the memory budget."""
-    limit = _budget.get() or 0.6 * free_memory_gb()
-    log.log(logging.INFO if gigabytes > 0.5 else logging.DEBUG, "%s: about %.1f GB of %.1f", what, gigabytes, limit)
-    if gigabytes > limit:
-        raise UserError("memory_budget", round(limit, 2), f"{what} would take about {gigabytes:.1f} GB", remedy or "raise --memory-budget")
+    if not fits(what, gigabytes):
+        raise UserError("memory_budget", round(_limit(), 2), f"{what} would take about {gigabytes:.1f} GB",
+                        remedy or "raise --memory-budget")
+
+
+def fits(what: str, gigabytes: float) -> bool:
+    """Say in the log what a job would take; whether the memory budget holds it."""
+    log.log(logging.INFO if gigabytes > 0.5 else logging.DEBUG, "%s: about %.1f GB of %.1f", what, gigabytes, _limit())
+    return gigabytes <= _limit()
+
+
+def _limit() -> float:
+    """The memory budget in GB."""
+    return _budget.get() or 0.6 * free_memory_gb()
 
 
 def free_memory_gb() -> float:

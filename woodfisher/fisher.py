@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
 
+from common import distributed, machine
 from common import layers as L
-from common import machine
 from common.errors import NumericalError, UserError, choose
-from common.fisher.inverse import BlockFisher
+from common.fisher.inverse import KEPT_ENTRIES, BlockFisher
 from common.fisher.rows import gradient_rows
+from common.fisher.spool import spooled
 from common.obs import Curvature
 from woodfisher import sharing
 
 NETWORK = "network"
+WORK_BYTES = 80  # a weight, for scores, selection and update in float64 (measured on ResNet-50)
 ROWS = 100  # m where neither m nor b is said: the least that Sec. 3.2 calls typical
 
 
@@ -104,29 +106,38 @@ def fisher_parts(model: nn.Module, calibration: Iterable, options: FisherOptions
 
 def _estimate(model: nn.Module, layers: dict[str, nn.Module], calibration: Iterable, options: FisherOptions,
               generator: torch.Generator, masks: Mapping[str, Tensor] | None) -> list[BlockFisher]:
-    """The curvatures of `fisher_parts`, in the order of the layers."""
+    """The curvatures of `fisher_parts`, in the order of the layers. Rows that the memory budget does not hold lie on disk."""
     m, b = rows_of(calibration, options)
-    whole = options.chunk == NETWORK
+    like = next(iter(layers.values())).weight.detach()
     sizes = {name: module.weight.numel() for name, module in layers.items()}
-    together = out = None
-    if whole:  # one tensor, of which every layer's rows are a part
-        like = next(iter(layers.values())).weight.detach()
-        machine.forecast(f"{m} gradient rows", m * sum(sizes.values()) * like.element_size() / 2**30,
-                         "lower --num-samples, or give --chunk a block size")
-        together = like.new_empty(m, sum(sizes.values()))
-        out = dict(zip(layers, together.split(list(sizes.values()), 1), strict=True))
+    gone = {name: ~masks[f"{name}.weight"].flatten() for name in layers if masks is not None and f"{name}.weight" in masks}
+    rest = _work_gb(list(sizes.values()), m, options.chunk)
+    on_disk = m * sum(sizes.values()) * like.element_size() / 2**30
+    what = f"{m} gradient rows and the work on them"
+    if distributed.world() > 1:
+        machine.forecast(what, on_disk + rest, "lower --num-samples, or run one process, which has a disk for them")
+    if machine.fits(what, on_disk + rest):
+        together = like.new_empty(m, sum(sizes.values())) if options.chunk == NETWORK else None
+        out = (dict(zip(layers, together.split(list(sizes.values()), 1), strict=True)) if options.chunk == NETWORK
+               else {name: like.new_empty(m, size) for name, size in sizes.items()})
+    else:
+        machine.forecast(f"the work on {m} gradient rows, with {on_disk:.1f} GB of them on disk", rest,
+                         "raise --memory-budget, or leave layers out with skip")
+        together, out = spooled(layers, m, gone)
     rows = gradient_rows(model, calibration, m, b, layers, options.fisher, generator=generator, out=out)
-    for name, gone in _removed(layers, masks):
-        rows[name][:, gone] = 0
+    for name, lost in gone.items():
+        if isinstance(rows[name], Tensor):  # the file has zeros there already
+            rows[name][:, lost] = 0
     if not any(part.any() for part in rows.values()):
         raise NumericalError(next(iter(rows)), "every gradient is zero, here and in all other layers",
                              "prune before the loss is exactly zero, or use fisher=sampled")
-    if whole:
+    if options.chunk == NETWORK:
         return [BlockFisher(together, options.damping, name="the whole network")]
     return [BlockFisher(rows[name], options.damping, options.chunk, name) for name in layers]
 
 
-def _removed(layers: Mapping[str, nn.Module], masks: Mapping[str, Tensor] | None) -> Iterator[tuple[str, Tensor]]:
-    for name in layers:
-        if masks is not None and f"{name}.weight" in masks:
-            yield name, ~masks[f"{name}.weight"].flatten()
+def _work_gb(sizes: list[int], m: int, chunk: int | str | None) -> float:
+    """Memory beside the rows: kept factors (min(m, c)² a block) and vectors over the weights, GB."""
+    blocks = [sum(sizes)] if chunk == NETWORK else sizes
+    factors = sum(size // c * min(m, c) ** 2 for size in blocks for c in [min(size, chunk) if isinstance(chunk, int) else size])
+    return (8 * min(factors, KEPT_ENTRIES) + WORK_BYTES * sum(sizes)) / 2**30

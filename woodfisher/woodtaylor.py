@@ -38,7 +38,7 @@ class Options(FisherOptions, SurgeonOptions):
 
 def newton(part: Part) -> tuple[Tensor, float]:
     """(u = F̂⁻¹ ∇L, ½ ∇Lᵀ F̂⁻¹ ∇L) with ∇L the mean of the rows; u flat, float64."""
-    gradient = part.curvature.rows.double().mean(0)
+    gradient = part.curvature.mean_row()
     u = part.curvature.solve(gradient)
     if not torch.isfinite(u).all():
         raise NumericalError(next(iter(part.layers)), "its Newton step is not finite", "raise --damping")

@@ -4,13 +4,14 @@ WoodFisher (Singh & Alistarh 2020, Eqs. 2-4) builds each c × c inverse by m ran
 weights in a block the same matrix has a low-rank form by the Woodbury identity, with only an m × m factorisation:
     F⁻¹ = (1/λ) (I − Gᵀ K⁻¹ G),   K = mλ I + G Gᵀ = L Lᵀ,   Z = L⁻¹ G,   diag F⁻¹ = (1 − Σ_i Z_i²)/λ.
 Blocks with at least as many rows as weights are inverted directly. Either way the answer is the recursion's, to rounding.
-Rows are stored as given (float32 is enough); every factorisation is float64.
+Rows are stored as given (float32 is enough), in memory or in a file (spool.py); every factorisation is float64.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -21,20 +22,52 @@ WORK_ENTRIES = 1 << 20  # float64 entries of the blocks taken together (8 MB: ab
 KEPT_ENTRIES = 1 << 27  # float64 entries of factors kept (1 GB)
 
 
+class Rows(Protocol):
+    """Gradient rows [m, d] that can be read by columns: a Tensor, or spool.SpooledRows."""
+
+    shape: tuple[int, ...]
+    device: torch.device
+
+    def __getitem__(self, key: tuple[slice, slice]) -> Tensor: ...
+
+
+class _Run:
+    """G of a run of blocks, as (columns, G [blocks, m, width] float64, contiguous): all of them at once where that fits the working
+    memory, and then kept; one block that is too wide comes in tiles of its columns, made anew each time."""
+
+    def __init__(self, rows: Rows, where: slice, size: int):
+        self.rows, self.where, self.size = rows, where, size
+        width = max(1, WORK_ENTRIES // rows.shape[0])
+        one = where.stop - where.start > size or size <= max(width, rows.shape[0])
+        self.places = [where] if one else [slice(i, min(i + width, where.stop)) for i in range(where.start, where.stop, width)]
+        self._kept: Tensor | None = None
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor]]:
+        for place in self.places:
+            G = self._kept
+            if G is None:
+                width = min(self.size, place.stop - place.start)
+                parts = self.rows[:, place].reshape(self.rows.shape[0], -1, width).transpose(0, 1)
+                G = parts.to(torch.float64, memory_format=torch.contiguous_format)
+            if len(self.places) == 1:
+                self._kept = G
+            yield place, G
+
+
 class BlockFisher:
     """F = λI + GᵀG/m over a flat weight vector, block-diagonal in consecutive chunks (the last may be shorter).
 
     rows: [m, d]. damping: λ > 0. chunk: block size, None for one block. A curvature for obs.py.
-    Blocks are converted and factorised a group at a time, so that the work stays in cache; their Cholesky factors, small beside
-    the rows, are kept up to a limit and made again beyond it.
+    Blocks are converted and factorised a run at a time, so that the work stays in cache and in bounds; their Cholesky factors,
+    small beside the rows, are kept up to a limit and made again beyond it.
     """
 
-    def __init__(self, rows: Tensor, damping: float, chunk: int | None = None, name: str = ""):
+    def __init__(self, rows: Rows, damping: float, chunk: int | None = None, name: str = ""):
         if not (damping > 0 and math.isfinite(damping)):
             raise UserError("damping", damping, "must be positive and finite", "the paper's is 1e-5")
         if chunk is not None and chunk < 1:
             raise UserError("chunk", chunk, "must be at least 1", "give a block size, or leave it out for one block")
-        if rows.dim() != 2 or not rows.numel():
+        if len(rows.shape) != 2 or not all(rows.shape):
             raise UserError("rows", tuple(rows.shape), "must be [m, d] with at least one gradient and one weight")
         self.rows, self.damping, self.name = rows, float(damping), name
         self.count, self.size = rows.shape
@@ -44,89 +77,92 @@ class BlockFisher:
 
     # -- blocks ---------------------------------------------------------------------------------------------------------
 
-    def _groups(self) -> Iterator[tuple[slice, int]]:
-        """(slice of the weights, block size) for runs of equal blocks that fit the working memory together."""
+    def _runs(self) -> Iterator[_Run]:
+        """Runs of equal blocks that fit the working memory together."""
         step = self.chunk * max(1, WORK_ENTRIES // (self.chunk * (self.count + min(self.chunk, self.count))))
         whole = self.size // self.chunk * self.chunk
         for start in range(0, whole, step):
-            yield slice(start, min(start + step, whole)), self.chunk
+            yield _Run(self.rows, slice(start, min(start + step, whole)), self.chunk)
         if whole < self.size:
-            yield slice(whole, self.size), self.size - whole
+            yield _Run(self.rows, slice(whole, self.size), self.size - whole)
 
-    def _blocks(self, where: slice, size: int) -> Tensor:
-        """G of the blocks in `where`: [blocks, m, size], float64, contiguous."""
-        parts = self.rows[:, where].reshape(self.count, -1, size).transpose(0, 1)
-        return parts.to(torch.float64, memory_format=torch.contiguous_format)
-
-    def _factored(self, where: slice, size: int) -> tuple[Tensor, Tensor]:
-        """(G, Cholesky factor) of the blocks in `where`."""
-        G = self._blocks(where, size)
-        factor = self._factors.get((where.start, where.stop))
-        if factor is None:
-            factor = self._factor(G)
-            if sum(f.numel() for f in self._factors.values()) + factor.numel() <= KEPT_ENTRIES:
-                self._factors[where.start, where.stop] = factor
-        return G, factor
-
-    def _dual(self, G: Tensor) -> bool:
+    def _dual(self, run: _Run) -> bool:
         """Whether blocks have fewer rows than weights, so that K is what is factorised."""
-        return self.count < G.shape[-1]
+        return self.count < run.size
 
-    def _factor(self, G: Tensor) -> Tensor:
-        """Cholesky factor of K [blocks, m, m] when m < c, of F itself [blocks, c, c] otherwise."""
-        if self._dual(G):
-            matrix = G @ G.mT
-            matrix.diagonal(dim1=-2, dim2=-1).add_(self.count * self.damping)
-        else:
-            matrix = G.mT @ G / self.count
-            matrix.diagonal(dim1=-2, dim2=-1).add_(self.damping)
+    def _factor_of(self, run: _Run) -> Tensor:
+        """The Cholesky factor, kept while there is room."""
+        factor = self._factors.get((run.where.start, run.where.stop))
+        if factor is None:
+            factor = self._factor(run)
+            if sum(f.numel() for f in self._factors.values()) + factor.numel() <= KEPT_ENTRIES:
+                self._factors[run.where.start, run.where.stop] = factor
+        return factor
+
+    def _factor(self, run: _Run, pruned: Tensor | None = None) -> Tensor:
+        """Cholesky factor of K [blocks, m, m] when m < c, of F itself [blocks, c, c] otherwise; with the weights `pruned` [d]
+        left out of G."""
+        dual, matrix = self._dual(run), None
+        for place, G in run:
+            if pruned is not None:
+                G = _without(G, pruned[place])
+            part = G @ G.mT if dual else G.mT @ G
+            matrix = part if matrix is None else matrix.add_(part)
+        if not dual:
+            matrix /= self.count
+        matrix.diagonal(dim1=-2, dim2=-1).add_(self.damping * (self.count if dual else 1))
         factor, info = torch.linalg.cholesky_ex(matrix)
         if info.any() or not torch.isfinite(factor.diagonal(dim1=-2, dim2=-1)).all():
             raise NumericalError(self.name, f"its Fisher is singular or not finite at damping {self.damping:g}", "raise --damping")
         return factor
 
-    def _solve(self, G: Tensor, factor: Tensor, v: Tensor) -> Tensor:
-        """F⁻¹ v for blocks G [blocks, m, c], their factor, and v [blocks, c, k]."""
-        if not self._dual(G):
-            return torch.cholesky_solve(v, factor)
-        return (v - G.mT @ torch.cholesky_solve(G @ v, factor)) / self.damping
+    def _solve(self, run: _Run, factor: Tensor, v: Tensor) -> Tensor:
+        """F⁻¹ v for the run's blocks: v and the result [weights of the run, k]."""
+        if not self._dual(run):
+            return torch.cholesky_solve(_by_block(v, len(factor)), factor).flatten(0, 1)
+        pull = torch.cholesky_solve(sum(G @ _by_block(v[_inside(place, run)], len(G)) for place, G in run), factor)
+        return torch.cat([(_by_block(v[_inside(place, run)], len(G)) - G.mT @ pull).flatten(0, 1) for place, G in run]) / self.damping
 
     # -- what obs.py asks -----------------------------------------------------------------------------------------------
 
     def diagonal(self) -> Tensor:
         """diag F⁻¹, [d], float64; kept, for a statistic and an update both ask for it."""
         if self._diagonal is None:
-            self._diagonal = self._inverse_diagonal()
+            self._diagonal = torch.cat([part for run in self._runs() for part in self._inverse_diagonal(run)])
         return self._diagonal
 
-    def _inverse_diagonal(self) -> Tensor:
-        parts = []
-        for where, size in self._groups():
-            G, factor = self._factored(where, size)
-            if self._dual(G):
-                unit = torch.eye(self.count, dtype=torch.float64, device=G.device).expand_as(factor)
-                Z = torch.linalg.solve_triangular(factor, unit, upper=False) @ G  # faster than solving for all of G
-                parts.append(at_least((1 - Z.square_().sum(-2)) / self.damping, G, self.damping).flatten())
-            else:
-                parts.append(torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1).flatten())
-        return torch.cat(parts)
+    def _inverse_diagonal(self, run: _Run) -> Iterator[Tensor]:
+        factor = self._factor_of(run)
+        if not self._dual(run):
+            yield torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1).flatten()
+            return
+        unit = torch.eye(self.count, dtype=torch.float64, device=factor.device).expand_as(factor)
+        L_inverse = torch.linalg.solve_triangular(factor, unit, upper=False)  # faster than solving for all of G
+        for _, G in run:
+            Z = L_inverse @ G
+            yield at_least((1 - Z.square_().sum(-2)) / self.damping, G, self.damping).flatten()
 
     def solve(self, v: Tensor) -> Tensor:
-        """F⁻¹ v, [d], float64; groups of blocks where v is zero cost nothing."""
+        """F⁻¹ v, [d], float64; runs of blocks where v is zero cost nothing."""
         result = torch.zeros(self.size, dtype=torch.float64, device=self.rows.device)
-        for where, size in self._groups():
-            part = v[where].double().reshape(-1, size, 1)
+        for run in self._runs():
+            part = v[run.where].double()[:, None]
             if part.any():
-                result[where] = self._solve(*self._factored(where, size), part).flatten()
+                result[run.where] = self._solve(run, self._factor_of(run), part)[:, 0]
         return result
 
     def times(self, v: Tensor) -> Tensor:
         """F v, [d], float64."""
-        result = torch.empty(self.size, dtype=torch.float64, device=self.rows.device)
-        for where, size in self._groups():
-            G, part = self._blocks(where, size), v[where].double().reshape(-1, size, 1)
-            result[where] = (self.damping * part + G.mT @ (G @ part) / self.count).flatten()
+        result = self.damping * v.double()
+        for run in self._runs():
+            pull = sum(G @ _by_block(v[place].double()[:, None], len(G)) for place, G in run) / self.count
+            for place, G in run:
+                result[place] += (G.mT @ pull).flatten()
         return result
+
+    def mean_row(self) -> Tensor:
+        """The mean of the rows, [d], float64."""
+        return torch.cat([G.mean(1).flatten() for run in self._runs() for _, G in run])
 
     def submatrix(self, index: Tensor) -> Tensor:
         """F⁻¹[index, index], [k, k], zero between blocks."""
@@ -135,10 +171,10 @@ class BlockFisher:
         for b in block.unique():
             mine = (block == b).nonzero().flatten()
             start, stop = int(b) * self.chunk, min((int(b) + 1) * self.chunk, self.size)
-            G = self.rows[:, start:stop].double()[None]
-            unit = torch.zeros(1, stop - start, len(mine), dtype=torch.float64, device=self.rows.device)
-            unit[0, index[mine] - start, torch.arange(len(mine), device=self.rows.device)] = 1
-            result[mine[:, None], mine[None, :]] = self._solve(G, self._factor(G), unit)[0, index[mine] - start]
+            run = _Run(self.rows, slice(start, stop), stop - start)
+            unit = torch.zeros(stop - start, len(mine), dtype=torch.float64, device=self.rows.device)
+            unit[index[mine] - start, torch.arange(len(mine), device=self.rows.device)] = 1
+            result[mine[:, None], mine[None, :]] = self._solve(run, self._factor(run), unit)[index[mine] - start]
         return result
 
     def joint(self, w: Tensor, pruned: Tensor) -> Tensor:
@@ -147,22 +183,19 @@ class BlockFisher:
         Eliminating S, the kept weights K move by δ_K = G_Kᵀ (mλI + G_K G_Kᵀ)⁻¹ G_S w_S: again m × m, however large S is.
         """
         delta = torch.where(pruned, -w.double(), 0.0)
-        for where, size in self._groups():
-            gone = pruned[where].reshape(-1, size)
-            active = gone.any(-1) & ~gone.all(-1)
-            if not active.any():
+        for run in self._runs():
+            if not pruned[run.where].any() or pruned[run.where].all():
                 continue
-            G = self._blocks(where, size)[active]
-            gone = gone[active][:, None, :]
-            kept = G.masked_fill(gone, 0.0)
-            pull = (G - kept) @ w[where].double().reshape(-1, size)[active][..., None]
-            factor = self._factor(kept)
-            # Kᵀ (mλI + KKᵀ)⁻¹ pull = (λI + KᵀK/m)⁻¹ Kᵀ pull / m, the push-through identity
-            move = (kept.mT @ torch.cholesky_solve(pull, factor) if self._dual(G)
-                    else torch.cholesky_solve(kept.mT @ pull, factor) / self.count)
-            full = delta[where].reshape(-1, size)
-            full[active] = torch.where(gone[:, 0], full[active], move[..., 0])
-            delta[where] = full.flatten()
+            factor = self._factor(run, pruned)
+            pull = sum((G - _without(G, pruned[place])) @ _by_block(w[place].double()[:, None], len(G)) for place, G in run)
+            if self._dual(run):
+                pull = torch.cholesky_solve(pull, factor)
+            for place, G in run:
+                # Kᵀ (mλI + KKᵀ)⁻¹ pull = (λI + KᵀK/m)⁻¹ Kᵀ pull / m, the push-through identity
+                move = _without(G, pruned[place]).mT @ pull
+                if not self._dual(run):
+                    move = torch.cholesky_solve(move, factor) / self.count
+                delta[place] = torch.where(pruned[place], delta[place], move.flatten())
         return delta
 
 
@@ -171,3 +204,17 @@ def at_least(diagonal: Tensor, G: Tensor, damping: float) -> Tensor:
     outweigh the damping 10¹⁶ times, rounding makes it zero or negative. G: [..., m, d] with F = damping·I + GᵀG/m."""
     own = torch.linalg.vector_norm(G, dim=-2).square() / G.shape[-2]
     return torch.maximum(diagonal, 1 / (own + damping))
+
+
+def _by_block(v: Tensor, blocks: int) -> Tensor:
+    """[weights, k] as [blocks, weights a block, k]."""
+    return v.reshape(blocks, -1, v.shape[-1])
+
+
+def _inside(place: slice, run: _Run) -> slice:
+    return slice(place.start - run.where.start, place.stop - run.where.start)
+
+
+def _without(G: Tensor, pruned: Tensor) -> Tensor:
+    """G with the columns of the weights `pruned` (flat over its blocks) zero."""
+    return G.masked_fill(pruned.reshape(len(G), 1, -1), 0.0)

@@ -28,8 +28,8 @@ def gradient_rows(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], num
                   generator: torch.Generator | None = None, out: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """Rows by layer name: [num_rows, weights of the layer], in the network's dtype, evaluation mode.
 
-    Consumes num_rows × batch examples of `loader`, in order. `out` takes preallocated (for example memory-mapped) rows.
-    Raises UserError when the rows would not fit the memory budget (machine.memory_budget) or the loader has too few
+    Consumes num_rows × batch examples of `loader`, in order. `out` takes the place of the rows: tensors, or in one process a
+    file's (spool.py). Raises UserError when the rows would not fit the memory budget (machine.memory_budget) or the loader has too few
     examples, NumericalError naming the layer of a non-finite gradient.
     """
     choose("fisher", fisher, ("sampled", "empirical"))
@@ -61,12 +61,11 @@ def gradient_rows(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], num
                     if mine:
                         tape.backward(value)
             for name, module in layers.items():
-                target = out[name][filled:filled + count]
                 if mine:
                     rows = L.weight_gradients(module, tape.input(name), tape.gradient(name), each=batch == 1).reshape(count, -1)
-                    target.copy_(rows if batch == 1 else rows / batch)
+                    out[name][filled:filled + count] = rows if batch == 1 else rows / batch
                 else:
-                    target.zero_()
+                    out[name][filled:filled + count] = 0
             filled += count
             bar.update(count)
     if filled < num_rows:

@@ -212,5 +212,19 @@ def test_a_layer_without_gradients_is_noted():
 @pytest.mark.parametrize("chunk", [None, 5, "network"])
 def test_rows_that_would_not_fit_are_refused_before_they_are_made(chunk, monkeypatch):
     monkeypatch.setattr(machine, "free_memory_gb", lambda: 1e-6)
-    with pytest.raises(UserError, match="gradient rows would take"):
+    with pytest.raises(UserError, match="gradient rows, with .* GB of them on disk would take"):
         prune(twin.net(), twin.data(), 0.5, Options(chunk=chunk), toy.generator())
+
+
+@pytest.mark.parametrize(("chunk", "update"), [(None, "diagonal"), (5, "joint"), ("network", "diagonal"), ("network", "triangular")])
+def test_rows_on_disk_prune_as_rows_in_memory(chunk, update, monkeypatch, caplog):
+    """A second pruning, so that rows of weights that are gone are zero in the file too."""
+    model, options = twin.net(), Options(chunk=chunk, update=update, damping=1e-3)
+    first = prune(model, twin.data(), 0.3, options, toy.generator())
+    memory = prune(first.model, twin.data(), 0.6, options, toy.generator(), first.masks)
+    monkeypatch.setattr(machine, "fits", lambda what, gigabytes: "on disk" in what)
+    disk = prune(first.model, twin.data(), 0.6, options, toy.generator(), first.masks)
+    assert M.digest(disk.masks) == M.digest(memory.masks)
+    for a, b in zip(disk.model.parameters(), memory.model.parameters()):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    assert disk.predicted_increase == pytest.approx(memory.predicted_increase, rel=1e-9)
