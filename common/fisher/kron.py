@@ -98,7 +98,7 @@ class KronEstimator:
             raise UserError("calibration", 0, "no batch was seen", "give at least one example, and a batch to each process")
         if distributed.world() == 1:
             return self._factors
-        seen = torch.tensor(float(self.seen), dtype=torch.float64)
+        seen = next(iter(self._factors.values())).A.new_tensor(float(self.seen))
         distributed.add_up([seen])
         share = self.seen / float(seen)
         total = {name: Kron(kron.A * share, kron.G * share, kron.positions) for name, kron in self._factors.items()}
