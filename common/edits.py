@@ -1,8 +1,10 @@
-"""Edits of a network's architecture, as data: slice a layer's channels, or put three plain layers in the place of one.
+"""Edits of a network's architecture, as data: slice a layer's channels, put two or three plain layers in the place of one, or
+give one a channel map before or after it.
 
 Every edit is a JSON-able dict; replaying a model's edits on a freshly built one gives its architecture:
     {"op": "slice", "module": name, "axis": "out" | "in", "keep": [channel, ...]}
-    {"op": "factorize", "module": name, "shapes": [weight shape of first, of core, of last]}
+    {"op": "factorize", "module": name, "shapes": [weight shape of first, of core, of last]}      without a core: of first, of last
+    {"op": "map", "module": name, "side": "before" | "after", "index": [input channel of each output channel, -1 for zeros]}
 """
 
 from __future__ import annotations
@@ -20,18 +22,34 @@ from common.models.resnet import PadShortcut
 BATCHNORM = (nn.BatchNorm1d, nn.BatchNorm2d)
 SLICEABLE = (nn.Conv2d, nn.Linear, *BATCHNORM, PadShortcut)
 FACTORS = ("first", "core", "last")
+SIDES = ("before", "after")
+
+
+class ChannelMap(nn.Module):
+    """Output channel i copies input channel `index[i]`, or is zero where that is -1. Its index is in the edits, not the state."""
+
+    def __init__(self, index: Sequence[int]):
+        super().__init__()
+        self.index = tuple(index)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, inputs, ...] -> [batch, len(index), ...]."""
+        padded = torch.cat([x, torch.zeros_like(x[:, :1])], 1)
+        return padded.index_select(1, torch.tensor(self.index, device=x.device).remainder(padded.shape[1]))
 
 
 def apply_edits(model: nn.Module, edits: Iterable[Mapping]) -> None:
     """Replay `edits` on `model`, in place and in order. Raises UserError (field "edits") for one that does not fit; those
     before it have then been made."""
     for edit in edits:
-        if not isinstance(edit, Mapping) or edit.get("op") not in ("slice", "factorize"):
-            raise UserError("edits", edit, "unknown operation", "known: slice, factorize")
+        if not isinstance(edit, Mapping) or edit.get("op") not in ("slice", "factorize", "map"):
+            raise UserError("edits", edit, "unknown operation", "known: slice, factorize, map")
         name = edit.get("module")
         module = submodule(model, name)
         if edit["op"] == "slice":
             _slice(module, name, edit.get("axis"), edit.get("keep"))
+        elif edit["op"] == "map":
+            replace_module(model, name, _mapped(module, name, edit.get("side"), edit.get("index")))
         else:
             replace_module(model, name, _factors(module, name, edit.get("shapes")))
 
@@ -126,17 +144,37 @@ def _take(module: nn.Module, names: Sequence[str], index: Tensor, dim: int = 0) 
             setattr(module, name, nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new)
 
 
+def _mapped(module: nn.Module, name: str, side: object, index: object) -> nn.Sequential:
+    """`module` as the child "layer" of a Sequential, beside the child "map"."""
+    if side not in SIDES:
+        raise UserError("edits", side, f"no side of {name!r}", "before or after")
+    if not (isinstance(index, Sequence) and index and all(type(i) is int and -1 <= i < 2**31 for i in index)):
+        raise UserError("edits", name, "its map's index is no list of channels, -1 for zeros")
+    if not isinstance(module, (nn.Conv2d, nn.Linear, *BATCHNORM)):
+        raise UserError("edits", name, f"cannot map the channels of a {type(module).__name__}")
+    total = channel_count(module, "in" if side == "before" else "out")
+    if side == "before" and len(index) != total:
+        raise UserError("edits", name, f"reads {total} channels, its map gives {len(index)}")
+    if side == "after" and max(index) >= total:
+        raise UserError("edits", name, f"has {total} channels, its map reads channel {max(index)}")
+    new, parts = nn.Sequential(), {"map": ChannelMap(index), "layer": module}
+    for part in ("map", "layer") if side == "before" else ("layer", "map"):
+        new.add_module(part, parts[part])
+    return new.train(module.training)
+
+
 @torch.no_grad()
-def factorize(model: nn.Module, name: str, first: Tensor, core: Tensor, last: Tensor) -> dict:
+def factorize(model: nn.Module, name: str, first: Tensor, *rest: Tensor) -> dict:
     """Replace the layer `name` by a Sequential of plain layers first -> core -> last with these weights; returns the edit.
 
+    Of two weights there is no core, and the one with the layer's kernel (of two 1x1 kernels: first) takes its stride.
     Conv2d: first [a, cin, k, k] or [a, cin, 1, 1]; core [r, a, k, k] or [r, a, 1, 1], or [r, a/g, k, k] for g groups
     (depthwise: [a, 1, k, k]); last [out, r, 1, 1]. The one of first and core with the layer's kernel takes its stride, padding
     and dilation; of two 1x1 kernels it is core. A 1x1 first without bias commutes with any padding. Linear: first [a, in],
     core [r, a], last [out, r]. The bias stays, on last. Raises LayerError for other or grouped layers, UserError for shapes
     that do not chain.
     """
-    weights = dict(zip(FACTORS, (first, core, last), strict=True))
+    weights = dict(zip(_parts(1 + len(rest)), (first, *rest), strict=True))
     edit = {"op": "factorize", "module": name, "shapes": [list(weight.shape) for weight in weights.values()]}
     new = _factors(submodule(model, name), name, edit["shapes"])
     for factor, weight in weights.items():
@@ -150,21 +188,23 @@ def _factors(layer: nn.Module, name: str, shapes: object) -> nn.Sequential:
     if not isinstance(layer, nn.Conv2d | nn.Linear) or conv_groups(layer) > 1:
         raise LayerError(name, f"cannot factorize a {type(layer).__name__}; only Linear and Conv2d without groups")
     rank = layer.weight.ndim
-    if not (isinstance(shapes, Sequence) and len(shapes) == 3 and all(
+    if not (isinstance(shapes, Sequence) and len(shapes) in (2, 3) and all(
             isinstance(s, Sequence) and len(s) == rank and all(type(n) is int and n > 0 for n in s) for s in shapes)):
-        raise UserError("edits", name, f"needs the three weight shapes of first, core and last, {rank} numbers each")
-    first, core, last = shapes
+        raise UserError("edits", name, f"needs the weight shapes of first, core and last, or of first and last, {rank} numbers each")
+    parts, (first, *middle, last) = _parts(len(shapes)), shapes
     kernel, point = list(layer.weight.shape[2:]), [1] * (rank - 2)
+    core = middle[0] if middle else [first[0], first[0], *point]
     groups = first[0] // core[1] if isinstance(layer, nn.Conv2d) else 1
     if first[1] != layer.weight.shape[1] or core[1] * groups != first[0] or core[0] % groups or last[1] != core[0] \
             or last[0] != layer.weight.shape[0]:
-        raise UserError("edits", name, f"shapes {first}, {core}, {last} do not chain from {layer.weight.shape[1]} to "
+        raise UserError("edits", name, f"shapes {', '.join(map(str, shapes))} do not chain from {layer.weight.shape[1]} to "
                         f"{layer.weight.shape[0]} channels")
-    if sorted([list(first[2:]), list(core[2:])]) != sorted([kernel, point]) or list(last[2:]) != point:
-        raise UserError("edits", name, f"one of first and core must have the kernel {kernel}, everything else {point}")
-    spatial = "first" if list(first[2:]) != point else "core"
+    spaces = [list(shape[2:]) for shape in shapes]
+    if sorted(spaces) != sorted([kernel] + [point] * (len(shapes) - 1)) or (middle and spaces[-1] != point):
+        raise UserError("edits", name, f"one of {' and '.join(parts[:2])} must have the kernel {kernel}, everything else {point}")
+    spatial = parts[spaces.index(kernel)] if kernel != point else "core" if middle else "first"
     new = nn.Sequential()
-    for factor, (outputs, inputs, *_) in zip(FACTORS, shapes, strict=True):
+    for factor, (outputs, inputs, *_) in zip(parts, shapes, strict=True):
         place = {"device": layer.weight.device, "dtype": layer.weight.dtype, "bias": False}
         if isinstance(layer, nn.Conv2d):
             g = groups if factor == "core" else 1
@@ -178,3 +218,8 @@ def _factors(layer: nn.Module, name: str, shapes: object) -> nn.Sequential:
         new.add_module(factor, part)
     new.last.bias = layer.bias
     return new.train(layer.training)
+
+
+def _parts(count: int) -> tuple[str, ...]:
+    """The names of `count` factors."""
+    return FACTORS if count == 3 else (FACTORS[0], FACTORS[-1])

@@ -43,6 +43,7 @@ METHODS: dict[str, Method] = {
     "kfac-prune": Method("woodfisher.kfac:prune", "K-FAC pruning", "weights", "woodfisher", {"scope": "global"}),
     "woodfisher-structured": Method("woodfisher.channels:prune", "WoodFisher, structured", "channels", "woodfisher"),
     "dpf": Method("woodfisher.dpf:prune", "DPF", "weights", preset={"scope": "global"}, training="woodfisher.dpf:training"),
+    "cp": Method("eigendamage.cp:prune", "CP-decomposition", "low-rank", "eigendamage"),
     "nn-slimming": Method("eigendamage.nn_slimming:prune", "NN Slimming", "channels", "eigendamage"),
     "c-obd": Method("eigendamage.c_obd:prune", "C-OBD", "channels", "eigendamage"),
     "c-obs": Method("eigendamage.c_obs:prune", "C-OBS", "channels", "eigendamage"),

@@ -11,6 +11,7 @@ from torch import nn
 
 from common import masks as M
 from common import models
+from common.edits import ChannelMap
 from common.errors import LayerError, UserError
 from common.flops import costs
 from common.models.resnet import PadShortcut
@@ -250,6 +251,13 @@ CUT = {"op": "slice", "module": "0", "axis": "out", "keep": [0]}
     {"op": "factorize", "module": "0", "shapes": [[2, 2, 3, 3], [2, 2, 3, 3], [4, 2, 1, 1]]},
     {"op": "factorize", "module": "0", "shapes": [[2, 2, 1, 1], [2, 2, 1, 1], [4, 2, 1, 1]]},
     {"op": "factorize", "module": "0", "shapes": [[2, 2, 1, 1], [2, 2, 3, 3], [4, 2, 3, 3]]},
+    {"op": "factorize", "module": "0", "shapes": [[2, 2, 1, 1], [4, 2, 1, 1]]},
+    {"op": "factorize", "module": "0", "shapes": [[2, 2, 3, 3], [4, 2, 3, 3]]},
+    {"op": "factorize", "module": "0", "shapes": [[4, 2, 3, 3]]},
+    {"op": "map", "module": "0", "side": "left", "index": [0]}, {"op": "map", "module": "0", "side": "after", "index": [4]},
+    {"op": "map", "module": "0", "side": "before", "index": [0]}, {"op": "map", "module": "0", "side": "after", "index": []},
+    {"op": "map", "module": "0", "side": "after", "index": [-2]}, {"op": "map", "module": "0", "side": "after", "index": [True]},
+    {"op": "map", "module": "2", "side": "after", "index": [0]},
 ], ids=str)
 def test_edits_that_do_not_fit_are_refused(edit):
     with pytest.raises(UserError, match="edits"):
@@ -307,6 +315,41 @@ def test_full_rank_bases_reproduce_the_layer(kind, bias, full, dtype, tolerance)
     apply_edits(original, json.loads(json.dumps([edit])))
     original.load_state_dict(model.state_dict())
     assert torch.equal(original(x), model(x))
+
+
+@pytest.mark.parametrize("spatial", ["first", "last"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", [*LAYERS, "linear"])
+def test_two_factors_reproduce_the_layer_wherever_the_kernel_is(kind, bias, spatial):
+    torch.manual_seed(0)
+    layer = nn.Linear(7, 5, bias) if kind == "linear" else nn.Conv2d(3, 5, bias=bias, **LAYERS[kind])
+    model = nn.Sequential(nn.Identity(), layer).double().eval()
+    x = torch.randn(2, 7).double() if kind == "linear" else torch.randn(2, 3, 9, 8).double()
+    before, original, W = model(x), copy.deepcopy(model), layer.weight.detach()
+    point = (1,) * (W.ndim - 2)
+    Q = torch.linalg.qr(torch.randn(len(W) if spatial == "first" else W.shape[1], len(W) if spatial == "first" else W.shape[1]).double()).Q
+    if spatial == "first":
+        weights = torch.einsum("or,o...->r...", Q, W), Q.reshape(*Q.shape, *point)
+    else:
+        weights = Q.T.reshape(*Q.shape, *point), torch.einsum("oi...,ia->oa...", W, Q)
+    edit = factorize(model, "1", *weights)
+    same(model(x), before, 1e-10)
+    assert [name for name, _ in model[1].named_children()] == ["first", "last"]
+    apply_edits(original, json.loads(json.dumps([edit])))
+    original.load_state_dict(model.state_dict())
+    assert torch.equal(original(x), model(x))
+
+
+def test_a_channel_map_copies_drops_and_fills_with_zeros():
+    x = torch.arange(6.0).reshape(1, 3, 2)
+    torch.testing.assert_close(ChannelMap([2, -1, 0, 2])(x)[0], torch.tensor([[4.0, 5.0], [0.0, 0.0], [0.0, 1.0], [4.0, 5.0]]))
+    model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3)).double()
+    x, old = torch.randn(4, 3).double(), copy.deepcopy(model)
+    apply_edits(model, [{"op": "map", "module": "0", "side": "after", "index": [1, -1]},
+                        {"op": "map", "module": "1", "side": "before", "index": [0, 1]}])
+    between = torch.stack([old[0](x)[:, 1], torch.zeros(4).double()], 1)
+    same(model(x), old[1](between))
+    assert sorted(model.state_dict()) == ["0.layer.bias", "0.layer.weight", "1.layer.bias", "1.layer.weight"]
 
 
 def test_a_factor_can_be_factorized_again():
