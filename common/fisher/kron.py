@@ -9,7 +9,7 @@ position blocks, so that G ⊗ A_channel ⊗ I_k² keeps that scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +33,10 @@ class Kron:
     G: Tensor
     positions: int
 
+    def shapes(self) -> tuple:
+        """The factors' shapes: what has to agree for two to be averaged."""
+        return self.A.shape, self.G.shape
+
     def dense(self) -> Tensor:
         """The blocks they stand for, [groups, out·in, out·in], rows ordered like a flattened weight matrix."""
         return torch.stack([torch.kron(g, a) for a, g in zip(self.A, self.G, strict=True)])
@@ -41,12 +45,13 @@ class Kron:
 class KronEstimator:
     """Running Kronecker factors of `layers` (all prunable ones by default).
 
-    decay=None averages over all examples seen; decay=0.95 is an exponential moving average started at the first batch.
+    decay=None averages over all examples seen; decay=0.95 is an exponential moving average started at the first batch, or at the
+    factors `start` of layers that have the shapes for it.
     """
 
     def __init__(self, model: nn.Module, layers: dict[str, nn.Module] | None = None, fisher: str = "sampled",
                  loss: str = "cross_entropy", bias: bool = False, channel_only: bool = False, decay: float | None = None,
-                 generator: torch.Generator | None = None):
+                 generator: torch.Generator | None = None, start: Mapping[str, Kron] | None = None):
         choose("fisher", fisher, FISHERS)
         if decay is not None and not 0 <= decay < 1:
             raise UserError("decay", decay, "outside [0, 1)")
@@ -55,7 +60,7 @@ class KronEstimator:
         self.model, self.layers = model, L.prunable(model) if layers is None else layers
         self.fisher, self.loss, self.bias, self.channel_only = fisher, loss, bias, channel_only
         self.decay, self.generator, self.seen = decay, generator, 0
-        self._factors: dict[str, Kron] = {}
+        self._factors: dict[str, Kron] = dict(start or {})
 
     def skip(self, x: Tensor, y: Tensor) -> None:
         """Leave one batch to another process, but draw its labels, so that all processes draw alike."""
@@ -86,7 +91,7 @@ class KronEstimator:
         for name, new in batch.items():
             if not (torch.isfinite(new.A).all() and torch.isfinite(new.G).all()):
                 raise NumericalError(name, "its inputs or gradients are not finite", "check the data and the checkpoint")
-            if name in self._factors:
+            if name in self._factors and self._factors[name].shapes() == new.shapes():
                 self._factors[name].A.lerp_(new.A, rate)
                 self._factors[name].G.lerp_(new.G, rate)
             else:

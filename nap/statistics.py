@@ -1,0 +1,84 @@
+"""Lines 2 to 5 of Algorithm 1: A and DS kept up while the network is fine-tuned between two prunings.
+
+    A_l  ← 0.95 A_l  + 0.05 a aᵀ        DS_l ← 0.95 DS_l + 0.05 (∇_s L)(∇_s L)ᵀ        (the mean over a minibatch)
+
+`Statistics` is a callback of common.train.fit. The gradients follow labels drawn from the model's own distribution (footnote 5), so
+each update is a forward and a backward pass of its own on the step's minibatch, every `every` steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common import layers as L
+from common.errors import UserError, choose
+from common.fisher import FISHERS
+from common.fisher.kron import Kron, KronEstimator
+from common.pruned import Pruned
+from common.train import State
+
+
+@dataclass(frozen=True)
+class CurvatureOptions:
+    """What the paper leaves open is named here: README, "What the paper does not say"."""
+
+    fisher: str = "sampled"      # footnote 5: the expectation is over the model's distribution
+    decay: float = 0.95          # Sec. 3.2, in all experiments
+    every: int = 8               # optimiser steps between two updates of the statistics; not stated. 1 is Algorithm 1 to the letter
+    damping: float = 1e-3        # γ: √γ = 3% of the mean eigenvalue goes to each factor; not stated
+    pi: bool = True              # γ shared between A and DS by their sizes (Martens & Grosse 2015, Sec. 6.3)
+    relative: bool = True        # γ in units of the product of the mean eigenvalues, so that it means the same in every layer
+    normalise: bool = True       # Sec. 3.2: ΔL divided by the layer's sum
+    compensate: bool = True      # line 10: the weights that stay take δW*
+    batch_size: int = 128        # examples a pass where statistics come from calibration data; a matter of memory alone
+    skip: tuple[str, ...] = ()   # layers left as they are
+
+    def __post_init__(self):
+        choose("fisher", self.fisher, FISHERS)
+        if not 0 <= self.decay < 1:
+            raise UserError("decay", self.decay, "outside [0, 1)", "the paper's is 0.95")
+        for name in ("every", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(name, getattr(self, name), "must be at least 1")
+        if not self.damping >= 0:
+            raise UserError("damping", self.damping, "must not be negative", "ours is 1e-3")
+
+
+class Statistics:
+    """Callback; `latent` holds the factors at the end, from which the next pruning and the next fine-tuning go on.
+
+    result: the network with the factors it was pruned by (result.latent), where the moving average starts. seed: of the labels,
+    which are drawn anew from (seed, step), so that a run that was stopped between two prunings goes on with the same.
+    """
+
+    def __init__(self, result: Pruned, options: CurvatureOptions, seed: int):
+        self.options, self.seed, self.latent = options, seed, result.latent
+        self.estimator: KronEstimator | None = None
+
+    def __call__(self, state: State) -> None:
+        if state.event == "begin":
+            start = unpack(self.latent)
+            layers = {name: module for name, module in L.prunable(state.model, self.options.skip).items() if name in start}
+            self.estimator = KronEstimator(state.model, layers, self.options.fisher, bias=True, decay=self.options.decay, start=start,
+                                           generator=torch.Generator())
+        elif state.event == "step" and (state.step - 1) % self.options.every == 0:
+            self.estimator.generator.manual_seed(self.seed * 1_000_003 + state.step)
+            self.estimator.update(*state.batch)
+        elif state.event == "end" and self.estimator.seen:
+            self.latent = pack(self.estimator.factors())
+
+
+def pack(factors: Mapping[str, Kron]) -> dict[str, Tensor]:
+    """Factors as plain tensors, which a checkpoint can hold: <layer>.A, <layer>.DS and <layer>.T."""
+    return {f"{name}.{key}": tensor for name, f in factors.items()
+            for key, tensor in (("A", f.A), ("DS", f.G), ("T", torch.tensor(f.positions)))}
+
+
+def unpack(latent: Mapping[str, Tensor] | None) -> dict[str, Kron]:
+    """The inverse of `pack`."""
+    names = [key.removesuffix(".A") for key in latent or {} if key.endswith(".A")]
+    return {name: Kron(latent[f"{name}.A"], latent[f"{name}.DS"], int(latent[f"{name}.T"])) for name in names}
