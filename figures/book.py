@@ -195,8 +195,9 @@ def build(folder: Path) -> str:
                        + "".join(picture(one.name, one.alt, file) for file in one.files if file.suffix == ".png")
                        + (f'<p class="soft">{escape(one.why)}</p>' if one.why else "") for one in compared)
     options = "".join(f'<option value="{escape(w)}">{escape(w)}</option>' for w in dict.fromkeys(words.values()))
+    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     return PAGE.substitute(
-        policy=f"script-src 'sha256-{base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()}'", style=STYLE + MORE, script=SCRIPT,
+        policy=f"script-src 'sha256-{digest}'", style=STYLE + MORE, script=SCRIPT,
         summary=escape(summary(words.values())), options=options, contents="".join(contents), body="".join(body), comparisons=pictures,
         papers="".join(f'<a href="#{paper}">{name}</a>' for paper, name in PAPERS.items()))
 

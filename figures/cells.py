@@ -172,7 +172,8 @@ def beside(value: Value, commands: dict[tuple[str, str], str] | None = None, roo
         if ".json" in pattern:
             one, data = select(root / value.paper / "results", pattern)
             spec = data.get("spec") or {}
-            known = (data.get("scale", ""), spec.get("model", ""), spec.get("dataset", ""), pattern.partition(".json")[0])
+            name = pattern.partition("#")[0].replace(".json", "").replace("?", ", ").replace("&", ", ")
+            known = (data.get("scale", ""), spec.get("model", ""), spec.get("dataset", ""), name)
             ours = found.setdefault(known, Ours(*known, data.get("provenance", {}).get("command")
                                                 or (commands or {}).get((value.paper, value.table), ""), 1))
             if one is not None:

@@ -222,7 +222,7 @@ def read_agreement(path: Path, comparison: Comparison) -> Agreement:
     if hashes != {comparison.dense["dense_hash"]}:
         raise UserError("dense_hash", sorted(hashes), f"of {path.name} is not the records' {comparison.dense['dense_hash']}",
                         "run python -m common.agreement again")
-    methods = tuple(sorted({line["method"] for line in lines}, key=rank))
+    methods = tuple(sorted({line[end] for line in lines for end in ("method", "other")}, key=rank))
     values = np.full((len(methods), len(methods)), np.nan)
     for line in lines:
         i, j = methods.index(line["method"]), methods.index(line["other"])

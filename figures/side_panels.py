@@ -27,7 +27,8 @@ def draw(comparison: Comparison, folders: Sequence[Path]) -> list[Drawing]:
     matrices += [("agreement_weights", one) for one in measured[:1]]
     with matplotlib.rc_context(RC):
         further = [_costs(comparison)]
-        further += [_agreement(name, one) for name, one in matrices if np.isfinite(one.values).sum() > len(one.methods)]
+        further += [_agreement(name, one) for name, one in matrices
+                    if np.isfinite(one.values[~np.eye(len(one.methods), dtype=bool)]).any()]
     return panels.draw(comparison) + [drawing for drawing in further if drawing is not None]
 
 

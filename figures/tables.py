@@ -50,11 +50,14 @@ class Line:
         return f"{self.known.name}: {', '.join(filter(None, (self.known.model, self.known.dataset, self.status)))}"
 
 
-def number(value: float) -> str:
-    """At most two decimals, thousands apart; four significant digits below 1."""
-    if abs(value) >= 1000:
+COUNTS = ("retrain_iterations", "dense_params")
+
+
+def number(value: float, quantity: str = "") -> str:
+    """Two decimals for percents, none for counts and thousands, three significant digits for other numbers below 1."""
+    if quantity in COUNTS or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.2f}" if abs(value) >= 1 or value == 0 else f"{value:.4g}" if abs(value) < 0.005 else f"{value:.3f}"
+    return f"{value:.3g}" if abs(value) < 1 and value and not quantity.endswith("_pct") else f"{value:.2f}"
 
 
 def spread(ours: Ours, quantity: str) -> str:
@@ -62,11 +65,12 @@ def spread(ours: Ours, quantity: str) -> str:
     if not ours.values:
         return "–"
     if quantity in DEVIATIONS:
-        return number(statistics.stdev(ours.values)) if len(ours.values) > 1 else "–"
-    text = number(statistics.fmean(ours.values))
+        return number(statistics.stdev(ours.values), "_pct") if len(ours.values) > 1 else "–"
+    text = number(statistics.fmean(ours.values), quantity)
     many = "" if len(ours.values) == ours.asked == 1 else f" ({len(ours.values)})" if len(ours.values) == ours.asked else \
         f" ({len(ours.values)} of {ours.asked})"
-    return text + (f" ± {number(statistics.stdev(ours.values))}" if len(ours.values) > 1 else "") + many
+    varied = len(ours.values) > 1 and max(ours.values) > min(ours.values)
+    return text + (f" ± {number(statistics.stdev(ours.values), quantity)}" if varied else "") + many
 
 
 def lines_of(values: Iterable[Value], commands: dict[tuple[str, str], str]) -> list[Line]:
@@ -80,7 +84,7 @@ def lines_of(values: Iterable[Value], commands: dict[tuple[str, str], str]) -> l
     out = []
     for row in rows.values():
         ours = {quantity: {(o.scale, o.model, o.dataset, o.name): o for o in beside(value, commands)} for quantity, value in row.items()}
-        variants = sorted({key for one in ours.values() for key in one}, key=lambda key: (SCALES.index(key[0]), key))
+        variants = sorted(dict.fromkeys(key for one in ours.values() for key in one), key=lambda key: SCALES.index(key[0]))
         ran = [key for key in variants if any(one[key].values for one in ours.values() if key in one)]
         for key in ran or variants[-1:] or [None]:
             mine = {quantity: one[key] for quantity, one in ours.items() if key in one}

@@ -12,11 +12,17 @@ import pytest
 
 from common.errors import UserError
 from common.record import Record
-from figures import compare, style
+from figures import compare, side_panels, style
 from figures.records import Stat, gather
 from tests.figures.fixtures import pair, record, small, train_record, write
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """For what is said of the tables alone."""
+    monkeypatch.setattr(side_panels, "draw", lambda comparison, folders: [])
 
 
 def table(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
@@ -25,7 +31,7 @@ def table(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
         return {(line["method"], line["amount"]): line for line in csv.DictReader(file)}
 
 
-def test_table_has_the_records_numbers(tmp_path):
+def test_table_has_the_records_numbers(tmp_path, no_pictures):
     compare.compare([write(small(), tmp_path / "runs")], tmp_path / "out")
     lines = table(tmp_path / "out")
     assert len(lines) == 6
@@ -45,7 +51,7 @@ def test_table_has_the_records_numbers(tmp_path):
         assert said in first
 
 
-def test_missing_cells_are_shown(tmp_path):
+def test_missing_cells_are_shown(tmp_path, no_pictures):
     records = [r for r in small() if not (r.method == "obd-global" and r.requested == {"sparsity": 0.5})]
     records = [r for r in records if not (r.method == "magnitude-global" and r.spec["seed"] == 2 and r.stage == "finetune")]
     comparison = compare.compare([write(records, tmp_path / "runs")], tmp_path / "out")
@@ -118,7 +124,7 @@ def test_the_same_record_twice_counts_once_and_a_contradiction_is_refused():
         gather([*pair("random"), *pair("random", last=0.1)])
 
 
-def test_corrupt_records_are_passed_over_with_a_warning(tmp_path, caplog):
+def test_corrupt_records_are_passed_over_with_a_warning(tmp_path, caplog, no_pictures):
     runs = write(small(), tmp_path / "runs")
     (runs / "torn.json").write_text('{"stage": "prune", "id"')
     for unreadable in (record("prune", "random"), train_record()):

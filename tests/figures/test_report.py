@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
+from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -60,7 +64,7 @@ def test_self_contained_with_alternative_texts(page, report_file):
     text = report_file.read_text()
     assert "http://" not in text and "https://" not in text and "@import" not in text and "url(" not in text
     assert not page.every("link")
-    assert len(page.every("img")) == 5
+    assert len(page.every("img")) == 7
     for image in page.every("img"):
         assert image["src"].startswith("data:image/png;base64,") and len(image["alt"]) > 60
     assert any("width=device-width" in meta.get("content", "") for meta in page.every("meta"))
@@ -124,8 +128,66 @@ def test_overview_counts_firsts_and_clear_margins():
     assert "EigenDamage at 2 of 2" in units and "No seed standard deviation" in units
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+# -- in a browser -----------------------------------------------------------------------------------------------------------
+
+in_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here")
+PROBE = """
+const out = {}, names = () => [...document.querySelectorAll('tbody tr')].filter(r => !r.hidden).map(r => r.cells[0].textContent);
+const press = i => document.querySelectorAll('th button')[i].click(), column = i => [...document.querySelectorAll('tbody tr')]
+  .map(r => r.cells[i].dataset.value);
+press(7); out.rising = column(7); press(7); out.falling = column(7);
+out.sorted = document.querySelectorAll('th')[7].getAttribute('aria-sort');
+press(8); out.missing = column(8);
+document.getElementById('text').value = 'eigen'; document.getElementById('text').dispatchEvent(new Event('input'));
+out.filtered = names(); out.count = document.getElementById('count').textContent;
+document.getElementById('text').value = ''; document.getElementById('kind').value = 'weights';
+document.getElementById('kind').dispatchEvent(new Event('input')); out.weights = names().length;
+const detail = document.querySelector('td details'); detail.querySelector('summary').click(); out.open = detail.open;
+out.record = detail.innerText.includes('git: abc1234');
+const style = getComputedStyle(document.body); out.ink = style.color; out.page = style.backgroundColor;
+out.wide = document.documentElement.scrollWidth <= document.documentElement.clientWidth;
+document.title = JSON.stringify(out);
+"""
+
+
+def browse(page: str, folder: Path, *flags: str) -> str:
+    """The document after its scripts ran, of a page of one's own."""
+    (folder / "page.html").write_text(page)
+    return subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", *flags,
+                           "--dump-dom", (folder / "page.html").as_uri()], capture_output=True, text=True, timeout=90).stdout
+
+
+def probed(report_file: Path, folder: Path, *flags: str) -> dict:
+    """What PROBE finds in the report; the content policy is taken out of this copy, as it would not let PROBE run."""
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", report_file.read_text())
+    shown = browse(text.replace("</body>", f"<script>{PROBE}</script></body>"), folder, *flags)
+    return json.loads(unescape(re.search(r"<title>(.*?)</title>", shown, re.S).group(1)))
+
+
+@in_browser
 def test_script_runs_in_a_browser_under_the_content_policy(report_file, tmp_path):
-    shown = subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-                            "--dump-dom", report_file.as_uri()], capture_output=True, text=True, timeout=90)
-    assert "6 of 6 rows" in shown.stdout
+    assert "6 of 6 rows" in browse(report_file.read_text(), tmp_path)
+    changed = report_file.read_text().replace("' rows';", "' rows!';")
+    assert "rows!</output>" not in browse(changed, tmp_path)  # a script that is not the page's own does not run
+
+
+@in_browser
+def test_a_reader_can_sort_filter_and_open_the_provenance(report_file, tmp_path):
+    found = probed(report_file, tmp_path)
+    rising = [float(v) for v in found["rising"]]
+    assert rising == sorted(rising) and len(set(rising)) > 3 and [float(v) for v in found["falling"]] == rising[::-1]
+    assert found["sorted"] == "descending"
+    numbers = [v for v in found["missing"] if v]
+    assert found["missing"][len(numbers):] == [""] * 2 and numbers == sorted(numbers, key=float)  # without a value: last
+    assert found["filtered"] == ["EigenDamage"] * 2 and found["count"] == "2 of 6 rows" and found["weights"] == 4
+    assert found["open"] and found["record"]
+
+
+@in_browser
+def test_dark_and_light_and_a_phone(report_file, tmp_path):
+    def bright(colour: str) -> float:
+        return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
+    light, dark = (probed(report_file, tmp_path, "--window-size=500,900", f"--blink-settings=preferredColorScheme={n}") for n in (1, 0))
+    assert bright(light["page"]) > 240 and bright(light["ink"]) < 60
+    assert bright(dark["page"]) < 40 and bright(dark["ink"]) > 200
+    assert light["wide"] and dark["wide"]  # nothing but the table and the figures scrolls sideways
