@@ -25,7 +25,7 @@ def importance(weight: Tensor, fisher: Tensor) -> Tensor:
 def prune(model: nn.Module, calibration: Iterable, amount: float, options: FilterOptions, generator: torch.Generator,
           masks: M.Masks | None = None) -> Pruned:
     """A copy of `model` without the `amount` of its units whose filters score lowest."""
-    net = Filters(model, calibration, options.skip, masks)
+    net = Filters(model, calibration, options.skip, masks, options.coupling)
     fisher = diagonal_fisher(model, net.calibration, net.layers, options.fisher, generator=generator)
     scores = {name: importance(module.weight, fisher[name]) for name, module in net.layers.items()}
     return net.remove(scores, amount, options.cap)

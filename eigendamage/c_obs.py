@@ -34,7 +34,7 @@ def change(W: Tensor, inverse: KronInverse, gone: Tensor, name: str = "") -> tup
 def prune(model: nn.Module, calibration: Iterable, amount: float, options: KronOptions, generator: torch.Generator,
           masks: M.Masks | None = None) -> Pruned:
     """A copy of `model` without the `amount` of its units whose filters score lowest, what stays moved by Eq. 10."""
-    net = Filters(model, calibration, options.skip, masks)
+    net = Filters(model, calibration, options.skip, masks, options.coupling)
     inverses = net.inverses(options, generator)
     weights = {name: L.joined(module, module.bias is not None) for name, module in net.layers.items()}
     scores = {name: importance(W, inverses[name]) for name, W in weights.items()}

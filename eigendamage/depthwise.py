@@ -8,13 +8,17 @@ from torch import Tensor
 SWEEPS = 50  # of the alternating least squares; the paper states none
 
 
-def separate(W: Tensor, sweeps: int = SWEEPS) -> tuple[Tensor, Tensor, Tensor]:
-    """(U [r, q], D [offsets, q], V [a, q]) that make Σ_i ‖U diag(D_i) Vᵀ − W[:, :, i]‖² small (Eq. 18); W [r, a, offsets], q = min(r, a).
+def separate(W: Tensor, sweeps: int = SWEEPS, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """(U [r, q], D [offsets, q], V [a, q]) that make Σ_i ‖U diag(D_i) Vᵀ − W[:, :, i]‖² small (Eq. 18); W [r, a, offsets],
+    q = `rank`, or min(r, a). The same as a CP-decomposition of W.
 
     Alternating least squares from the SVD of the mean over offsets, so the error never grows; columns of U and V have unit norm.
+    What a rank above min(r, a) adds starts at random, the same on every call.
     """
     U, _, Vt = torch.linalg.svd(W.mean(2), full_matrices=False)
-    V, D = Vt.T, _offsets(W, U, Vt.T)
+    generator = torch.Generator().manual_seed(0)
+    U, V = (_start(basis, rank or U.shape[1], generator) for basis in (U, Vt.T))
+    D = _offsets(W, U, V)
     for _ in range(sweeps):
         U = _unit(_solve(torch.einsum("rap,aq,pq->rq", W, V, D), V, D))
         D = _offsets(W, U, V)
@@ -26,6 +30,12 @@ def separate(W: Tensor, sweeps: int = SWEEPS) -> tuple[Tensor, Tensor, Tensor]:
 def joined(U: Tensor, D: Tensor, V: Tensor) -> Tensor:
     """U diag(D_i) Vᵀ at every offset, [r, a, offsets]."""
     return torch.einsum("rq,pq,aq->rap", U, D, V)
+
+
+def _start(basis: Tensor, rank: int, generator: torch.Generator) -> Tensor:
+    """The first `rank` columns; random ones where there are not so many."""
+    more = max(0, rank - basis.shape[1])
+    return torch.cat([basis[:, :rank], _unit(torch.randn(len(basis), more, generator=generator, dtype=basis.dtype)).to(basis.device)], 1)
 
 
 def _offsets(W: Tensor, U: Tensor, V: Tensor) -> Tensor:

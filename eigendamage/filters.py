@@ -1,7 +1,8 @@
 """What C-OBD, C-OBS, Kron-OBD and Kron-OBS share: filters as units, coupled where the network couples them, and their removal.
 
 A unit is an output channel with all that must go with it: the filters of every layer that produces it (several where residual
-branches meet), its BatchNorm entries, and the input columns of its readers. It scores the sum of its filters' scores.
+branches meet), its BatchNorm entries, and the input columns of its readers. It scores the sum of its filters' scores. With
+coupling="union" every filter is a unit of its own, and eigendamage.union does the cutting.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from common.fisher import FISHERS
 from common.fisher.kron import KronInverse, kron_factors
 from common.pruned import Pruned
 from common.surgery import channel_groups, narrow
+from eigendamage import union
 from eigendamage.threshold import CAP, percentile, require_cap
 
 FORMS = ("paper", "released")
@@ -30,11 +32,13 @@ class FilterOptions:
     """`amount` is a fraction of all units; the classifier's outputs are not among them."""
 
     fisher: str = "sampled"      # one label drawn from the model's own distribution an example (released code)
+    coupling: str = "groups"     # of residual branches: what meets goes together; "union": each layer alone (the paper)
     cap: float = CAP             # Sec. 5.2: at most 95% of a layer goes at once
     skip: tuple[str, ...] = ()   # layers whose filters stay
 
     def __post_init__(self):
         choose("fisher", self.fisher, FISHERS)
+        choose("coupling", self.coupling, ("groups", "union"))
         require_cap(self.cap)
 
 
@@ -49,7 +53,8 @@ class KronOptions(FilterOptions):
 class Filters:
     """A network's units and the layers whose filters they are made of."""
 
-    def __init__(self, model: nn.Module, calibration: Iterable, skip: Iterable[str] = (), masks: Mapping[str, Tensor] | None = None):
+    def __init__(self, model: nn.Module, calibration: Iterable, skip: Iterable[str] = (), masks: Mapping[str, Tensor] | None = None,
+                 coupling: str = "groups"):
         if masks:
             raise UserError("masks", sorted(masks)[0], "single weights were masked before", "remove units from a network without masks")
         self.model = model
@@ -57,6 +62,7 @@ class Filters:
         example = next(iter(self.calibration), None)
         if example is None:
             raise UserError("calibration", 0, "no batch was seen", "give at least one example")
+        self.example, self.coupling = example[0], coupling
         self.groups = channel_groups(model, example[0], skip)
         producers = {member.module for group in self.groups for member in group.members if member.axis == "out"}
         self.layers = {name: module for name, module in L.prunable(model).items() if name in producers}
@@ -74,11 +80,13 @@ class Filters:
     def remove(self, scores: Mapping[str, Tensor], amount: float, cap: float, update: Update | None = None) -> Pruned:
         """The units of the lowest scores gone from a copy of the network. `scores`: [filters] by layer. `update` moves what
         stays in the producing layers first; without it the prediction is the sum of what went."""
-        units = {group.name: sum(torch.stack([scores[member.module][rows].sum() for rows in member.map])
-                                 for member in group.members if self._produces(member)) for group in self.groups}
+        units = scores if self.coupling == "union" else {
+            group.name: sum(torch.stack([scores[member.module][rows].sum() for rows in member.map])
+                            for member in group.members if self._produces(member)) for group in self.groups}
         kept, notes = percentile(units, amount, cap)
+        filters = {name: ~k for name, k in kept.items()} if self.coupling == "union" else self._filters_gone(kept)
         result = Pruned(copy.deepcopy(self.model), predicted_increase=0.0, notes=notes)
-        for name, gone in self._filters_gone(kept).items():
+        for name, gone in filters.items():
             if update is None:
                 result.predicted_increase += float(scores[name][gone].sum())
             elif gone.any():
@@ -86,6 +94,9 @@ class Filters:
                 result.predicted_increase += increase
                 module = self.layers[name]
                 L.write_joined(result.model.get_submodule(name), L.joined(module, module.bias is not None) + delta)
+        if self.coupling == "union":
+            result.edits = union.cut(result.model, self.groups, filters, self.example)
+            return result
         return self.cut(result, kept)
 
     def cut(self, result: Pruned, kept: Mapping[str, Tensor]) -> Pruned:

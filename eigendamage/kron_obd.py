@@ -38,7 +38,7 @@ def importance(W: Tensor, factors: Kron, form: str = "paper") -> Tensor:
 def prune(model: nn.Module, calibration: Iterable, amount: float, options: Options, generator: torch.Generator,
           masks: M.Masks | None = None) -> Pruned:
     """A copy of `model` without the `amount` of its units whose filters score lowest; δθ_i = −θ_i and nothing else moves."""
-    net = Filters(model, calibration, options.skip, masks)
+    net = Filters(model, calibration, options.skip, masks, options.coupling)
     factors = kron_factors(model, net.calibration, net.layers, fisher=options.fisher, bias=True, generator=generator)
     scores = {name: importance(L.joined(module, module.bias is not None), factors[name], options.form)
               for name, module in net.layers.items()}

@@ -56,7 +56,7 @@ def change(W: Tensor, inverse: KronInverse, gone: Tensor, kind: str = "diagonal"
 def prune(model: nn.Module, calibration: Iterable, amount: float, options: Options, generator: torch.Generator,
           masks: M.Masks | None = None) -> Pruned:
     """A copy of `model` without the `amount` of its units whose filters score lowest, what stays moved by Eq. 14."""
-    net = Filters(model, calibration, options.skip, masks)
+    net = Filters(model, calibration, options.skip, masks, options.coupling)
     inverses = net.inverses(options, generator)
     weights = {name: L.joined(module, module.bias is not None) for name, module in net.layers.items()}
     scores = {name: importance(W, inverses[name], options.form) for name, W in weights.items()}

@@ -2,7 +2,8 @@
 
 Letters as in the paper: S ⊗ A the Fisher, Q Λ Qᵀ eigendecompositions, W' the rotated weight, Θ its importances. Uses
 common.fisher.kron, eigendamage.bottleneck, eigendamage.threshold. A layer becomes Q_Aᵀ -> W' -> Q_S, three plain layers; its
-bias stays on the last and is not scored. Pruned again, a bottleneck's own core is rotated (Eq. 16). Deviations: README.
+bias stays on the last and is not scored. Pruned again, a bottleneck's own core is rotated (Eq. 16), while the two layers that
+`fold` leaves count as plain ones. Deviations: README.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from common.errors import LayerError, NumericalError, UserError, choose
 from common.fisher import FISHERS
 from common.fisher.kron import Kron, kron_factors
 from common.pruned import Pruned
-from eigendamage.bottleneck import factors_of, is_bottleneck, place
+from eigendamage.bottleneck import factors_of, folded, is_bottleneck, place
 from eigendamage.depthwise import joined, separate
 from eigendamage.threshold import CAP, percentile, require_cap
 
@@ -33,6 +34,7 @@ class Options:
     factor: str = "channel"       # Sec. 4.5: A over channels, one basis for all kernel offsets; "patch": A over all that a filter reads
     cap: float = CAP              # Sec. 5.2: at most 95% of a layer's rows, and of its columns, goes at once
     depthwise: bool = False       # Sec. 4.6: cores with a kernel become depthwise convolutions
+    fold: bool = False            # ours: a basis is multiplied into the core where that leaves fewer weights; the same function
     skip: tuple[str, ...] = ()    # layers left as they are, besides the last Linear (released code)
 
     def __post_init__(self):
@@ -40,6 +42,8 @@ class Options:
         choose("factor", self.factor, ("channel", "patch"))
         if self.depthwise and self.factor != "channel":
             raise UserError("depthwise", True, "needs a core that has the kernel", "use factor='channel'")
+        if self.depthwise and self.fold:
+            raise UserError("fold", True, "a depthwise core has no basis to take in", "choose one of fold and depthwise")
         require_cap(self.cap)
 
 
@@ -120,6 +124,8 @@ def prune(model: nn.Module, calibration: Iterable, amount: float, options: Optio
         else:
             new[rows.nonzero(), columns.nonzero().T] = core
         weights = factors_of(modules[name], QA, core, QS)
+        if options.fold and not is_bottleneck(model.get_submodule(name)):
+            weights = folded(weights)
         before, after = modules[name].weight.numel(), sum(weight.numel() for weight in weights)
         if not is_bottleneck(model.get_submodule(name)) and after > before:
             result.notes.append(f"{name}: left dense, its bottleneck would have {after} weights for {before}")

@@ -1,6 +1,7 @@
 """EigenDamage against dense rotations: scores, bottlenecks, projections, merged bases, cells, and a fresh process."""
 
 import copy
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from common.fisher.kron import kron_factors
 from common.spec import Recipe, Spec
 from common.surgery import apply_edits
 from eigendamage import experiments, method
-from eigendamage.bottleneck import factors_of, is_bottleneck, place
+from eigendamage.bottleneck import factors_of, folded, is_bottleneck, place, product
 from eigendamage.depthwise import joined, separate
 from tests import toy
 
@@ -90,6 +91,56 @@ def test_the_pruned_network_projects_each_weight_onto_what_was_kept(name, factor
     assert result.predicted_increase == pytest.approx(predicted, rel=1e-6)
     head = [n for n, m in model.named_modules() if isinstance(m, nn.Linear)][-1]
     assert isinstance(result.model.get_submodule(head), nn.Linear)
+
+
+@pytest.mark.parametrize("factor", ["channel", "patch"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_folding_a_basis_into_the_core_changes_nothing_but_the_count(kind, factor):
+    """Every shape of what is kept: the same output as three layers, and the fewest weights of the three ways."""
+    model, data = toy.conv_head(kind, bias=True), [toy.batch(6)]
+    layer = method.rotate(model[0].weight, estimate(model, data, {"0": model[0]}, factor)["0"])
+    for r, a in ((1, 1), (4, 1), (1, len(layer.QA)), (4, len(layer.QA)), (2, 2)):
+        weights = factors_of(model[0], layer.QA[:, :a], layer.W[:r, :a], layer.QS[:, :r])
+        three, fewer = copy.deepcopy(model), copy.deepcopy(model)
+        place(three, "0", weights)
+        place(fewer, "0", folded(weights))
+        torch.testing.assert_close(fewer(data[0][0]), three(data[0][0]), rtol=0, atol=1e-10)
+        first, core, last = (w.numel() for w in weights)
+        offsets, (out, width) = layer.W.shape[2], (4, len(layer.QA))
+        ways = [first + core + last, first + out * a * offsets, r * width * offsets + last]
+        assert sum(w.numel() for w in folded(weights)) == min(ways)
+        assert offsets > 1 or min(ways) < ways[0]
+
+
+@pytest.mark.parametrize("name", ["digits_cnn", "lenet300", "preresnet29"])
+def test_a_folded_network_is_the_projected_one_smaller_and_can_be_pruned_again(name):
+    """Low ratios remove something; the layers' products predict the loss that Θ says; edits rebuild both steps."""
+    model = toy.seeded(models.build(name, 3, (1, 16, 16), 0))
+    data = [toy.batch(12, (1, 16, 16))]
+    plain = method.prune(model, data, 0.4, method.Options(), toy.generator())
+    once = method.prune(model, data, 0.4, method.Options(fold=True), toy.generator())
+    count = lambda m: sum(p.numel() for p in m.parameters())
+    assert count(once.model) < count(plain.model)
+    dense = lambda result: sum("left dense" in note for note in result.notes)
+    assert dense(once) <= dense(plain)
+    modules, twin, predicted = method.rotatable(model), copy.deepcopy(model), 0.0
+    f = estimate(model, data, modules, "channel")
+    for layer_name, module in modules.items():
+        new = once.model.get_submodule(layer_name)
+        if isinstance(new, nn.Sequential):
+            W = functools.reduce(lambda right, left: product(left, right), [part.weight.detach() for part in new])
+            twin.get_submodule(layer_name).weight.data.copy_(W)
+            predicted += float(method.rotate(module.weight, f[layer_name]).theta.sum() - method.rotate(W, f[layer_name]).theta.sum())
+    torch.testing.assert_close(once.model(data[0][0]), twin(data[0][0]), rtol=1e-8, atol=1e-10)
+    assert once.predicted_increase == pytest.approx(predicted, rel=1e-6)
+    twice = method.prune(once.model, data, 0.6, method.Options(fold=True), toy.generator())
+    assert count(twice.model) < count(once.model)
+    again = copy.deepcopy(model)
+    apply_edits(again, once.edits + twice.edits)
+    again.load_state_dict(twice.model.state_dict())
+    assert torch.equal(again(data[0][0]), twice.model(data[0][0]))
+    with pytest.raises(UserError, match="one of fold and depthwise"):
+        method.Options(fold=True, depthwise=True)
 
 
 @pytest.mark.parametrize("name", ["digits_cnn", "lenet300"])
@@ -188,11 +239,12 @@ def test_a_saved_network_is_the_same_in_a_fresh_process(name, settings, tmp_path
 
 
 def test_every_cell_is_well_formed_and_has_a_folder_of_its_own():
-    cells = [(table, name, spec) for table, group in experiments.TABLES.items() for name, spec in group.items()]
-    assert len({pipeline.cell_folder(spec) for *_, spec in cells}) == len(cells)
+    groups = experiments.TABLES | {f"figure {label}": cells for label, cells in experiments.FIGURES.items()}
+    cells = [(table, name, spec) for table, group in groups.items() for name, spec in group.items()]
+    assert len({(pipeline.cell_folder(spec)) for *_, spec in cells}) == len(cells)
     for table, name, spec in cells:
         assert (spec.table, spec.cell, spec.paper) == (table, name, "eigendamage")
         pipeline.method_of(spec)
         models.MODELS[spec.model.partition(":")[0]]
-    count = lambda scale: sum(spec.scale == scale for spec in experiments.TABLES["1"].values())
-    assert count("paper") == 200 and count("cpu") == 60 and len(experiments.TABLES["mnist"]) == 150
+    count = lambda table, scale: sum(spec.scale == scale for spec in groups[table].values())
+    assert count("1", "paper") == 460 and count("1", "cpu") == 72 and count("mnist", "cpu") == 210 and count("2", "paper") == 30

@@ -1,0 +1,123 @@
+"""The paper's way with residual networks: every layer loses its own filters, and an addition has the union of what arrives.
+
+A layer that adds into a stream gives only its kept channels; a channel map then puts them in their places, zeros beside them. A
+layer that reads the stream is mapped to the channels that anything has written so far. What no layer writes is cut away for all.
+The result computes what the whole network does with the removed filters at zero. It is not pruned again: its maps are no layers.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from common import layers as L
+from common.edits import BATCHNORM, apply_edits, channel_count
+from common.errors import LayerError
+from common.surgery import ChannelGroup, narrow
+
+
+def cut(model: nn.Module, groups: Sequence[ChannelGroup], gone: Mapping[str, Tensor], example: Tensor) -> list[dict]:
+    """Remove, in place, the filters that are True in `gone` [filters] by layer; returns the edits.
+
+    groups: of `common.surgery.channel_groups`. example: [batch, ...], only its shape matters. Raises LayerError for a grouped
+    convolution among the layers.
+    """
+    for name in gone:
+        if L.groups(model.get_submodule(name)) > 1:
+            raise LayerError(name, "a grouped convolution's filters do not go one by one; name it in skip, or choose coupled units")
+    written, norms = _written(model, gone, example)
+    edits = narrow(model, groups, {group.name: _alive(group, gone, written) for group in groups})
+    kept = {(edit["module"], edit["axis"]): edit["keep"] for edit in edits}
+    more = []
+    for name, rows in gone.items():
+        stay = kept.get((name, "out"), list(range(len(rows))))
+        mine = [place for place, row in enumerate(stay) if not rows[row]]
+        if len(mine) < len(stay):
+            last = norms.get(name, name)
+            more += [{"op": "slice", "module": module, "axis": "out", "keep": mine} for module in dict.fromkeys((name, last))]
+            more.append({"op": "map", "module": last, "side": "after",
+                         "index": [mine.index(place) if place in mine else -1 for place in range(len(stay))]})
+    for name, columns in written.items():
+        if isinstance(model.get_submodule(name), BATCHNORM):
+            continue
+        stay = kept.get((name, "in"), list(range(len(columns))))
+        seen = [place for place, column in enumerate(stay) if columns[column]]
+        if len(seen) < len(stay):
+            more += [{"op": "slice", "module": name, "axis": "in", "keep": seen},
+                     {"op": "map", "module": name, "side": "before", "index": seen}]
+    more.sort(key=lambda edit: edit["op"] == "map")  # a mapped layer has another name
+    apply_edits(model, more)
+    return edits + more
+
+
+def _alive(group: ChannelGroup, gone: Mapping[str, Tensor], written: Mapping[str, Tensor]) -> list[int]:
+    """The units of a group that any layer writes or reads."""
+    alive = torch.zeros(group.size, dtype=torch.bool)
+    for module, axis, map in group.members:
+        for unit, channels in enumerate(map):
+            if axis == "out" and module in gone:
+                alive[unit] |= bool((~gone[module][channels].cpu()).any())
+            elif module in written:
+                alive[unit] |= bool(written[module][channels].any())
+    return alive.nonzero().flatten().tolist()
+
+
+@torch.no_grad()
+def _written(model: nn.Module, gone: Mapping[str, Tensor], example: Tensor) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """({layer: which of its input channels anything has written}, {layer: the BatchNorm that alone reads it}).
+
+    Found by running a copy whose weights are all positive and whose biases are zero on an image of ones: sums cannot cancel, so
+    a channel is zero exactly where every filter that writes it is gone.
+    """
+    twin = copy.deepcopy(model).cpu().double().eval()
+    for name, module in twin.named_modules():
+        if isinstance(module, L.PRUNABLE):
+            module.weight.fill_(1 / module.weight[0].numel())
+            module.weight[gone[name].cpu() if name in gone else []] = 0
+        elif isinstance(module, BATCHNORM):
+            module.reset_running_stats()
+            if module.affine:
+                module.weight.fill_(1)
+        if getattr(module, "bias", None) is not None:
+            module.bias.zero_()
+    written, norms, outputs = {}, {}, {}
+
+    def before(name: str):
+        def hook(module: nn.Module, inputs: tuple) -> None:
+            x = inputs[0]
+            written[name] = x.transpose(0, 1).flatten(1).any(1)
+            if isinstance(module, BATCHNORM) and id(x) in outputs:
+                norms[outputs[id(x)][0]] = name
+        return hook
+
+    for name, module in twin.named_modules():
+        if isinstance(module, L.PRUNABLE):
+            module.register_forward_hook(lambda _, __, output, name=name: outputs.update({id(output): (name, output)}))
+        if isinstance(module, (*L.PRUNABLE, *BATCHNORM)):
+            module.register_forward_pre_hook(before(name))
+    with torch.enable_grad():
+        result = twin.requires_grad_()(torch.ones(1, *example.shape[1:], dtype=torch.float64))
+    readers = _readers(result)
+    alone = {name for name, output in outputs.values() if readers[output.grad_fn] == 1}
+    norms = {name: norm for name, norm in norms.items() if name in alone}
+    for name, channels in written.items():
+        if len(channels) != channel_count(model.get_submodule(name), "out" if isinstance(model.get_submodule(name), BATCHNORM) else "in"):
+            raise LayerError(name, "its inputs are not [batch, channels, ...]")
+    return written, norms
+
+
+def _readers(result: Tensor) -> Counter:
+    """How many operations read what each operation behind `result` gives."""
+    seen, stack, count = set(), [result.grad_fn], Counter()
+    while stack:
+        node = stack.pop()
+        if node not in seen:
+            seen.add(node)
+            sources = [source for source, _ in node.next_functions if source is not None]
+            count.update(sources)
+            stack += sources
+    return count
