@@ -64,9 +64,11 @@ def save(path: str | Path, model: nn.Module, architecture: Mapping, edits: Itera
     _write(Path(path), model, optimizer, tensors, {"architecture": architecture, "edits": edits, "extra": dict(extra or {})})
 
 
-def save_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, extra: Mapping | None = None) -> None:
-    """A snapshot of a run, for a process that knows the network: weights, optimiser and `extra`, without an architecture."""
-    _write(Path(path), model, optimizer, {}, {"extra": dict(extra or {})})
+def save_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, extra: Mapping | None = None,
+               extra_tensors: Mapping[str, Tensor] | None = None) -> None:
+    """A snapshot of a run, for a process that knows the network: weights, optimiser and extras, without an architecture."""
+    tensors = {f"extra.{name}": tensor for name, tensor in (extra_tensors or {}).items()}
+    _write(Path(path), model, optimizer, tensors, {"extra": dict(extra or {})})
 
 
 def _write(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, tensors: dict[str, Tensor],
@@ -113,8 +115,10 @@ def load(path: str | Path) -> Checkpoint:
                           _below("extra", tensors))
 
 
-def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict:
-    """Put a snapshot of `save_state` back into `model` and `optimizer`; returns its `extra`."""
+def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer,
+               extra_tensors: dict[str, Tensor] | None = None) -> dict:
+    """Put a snapshot of `save_state` back into `model` and `optimizer`, and its extra tensors into the dict given for them; returns
+    its `extra`."""
     with _reading(path):
         tensors, description = _read(path)
         state, extra = _below("model", tensors), description["extra"]
@@ -122,14 +126,17 @@ def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimi
         optimizer_state = _optimizer_state(tensors, description)
     restore_optimizer(optimizer, optimizer_state)
     model.load_state_dict(state)
+    if extra_tensors is not None:
+        extra_tensors.update(_below("extra", tensors))
     return extra
 
 
 def load_weights(path: str | Path, model: nn.Module) -> None:
     """Fill `model` from a file of any origin: .safetensors, or a state dict of torch.save, read without executing anything.
 
-    Tensors may lie below "state_dict", "model" or "net", with the "module." of parallel training before their names. Every name
-    and shape must fit, or the model stays as it was and a UserError says what does not.
+    Tensors may lie below "state_dict", "model" or "net", with the "module." of parallel training before their names, and weights
+    as torch.nn.utils.prune keeps them, <name>_orig beside <name>_mask. Every name and shape must fit, or the model stays as it
+    was and a UserError says what does not.
     """
     with _reading(path):
         state = tensorfile.read_foreign(path)
@@ -140,6 +147,9 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
             state = _below("model", state)
         while state and all(key.startswith("module.") for key in state):
             state = {key.removeprefix("module."): value for key, value in state.items()}
+        for name in [key.removesuffix("_mask") for key in state if key.endswith("_mask")]:
+            if f"{name}_orig" in state:
+                state[name] = state.pop(f"{name}_orig") * state.pop(f"{name}_mask")
         _require_fit(path, state, model)
     model.load_state_dict(state)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import types
 import typing
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
     if progress_file.exists():
         loaded = checkpoint.load(progress_file)
         result = Pruned(loaded.model.to(next(model.parameters()).device), loaded.masks, loaded.edits, latent=loaded.extra_tensors,
-                        notes=loaded.extra.get("notes", []))
+                        **{name: loaded.extra[name] for name in ("notes", "layers", "predicted_increase") if name in loaded.extra})
         trajectory = loaded.extra["trajectory"]
     by_layer = {name: schedule.levels(spec.steps, final, min(spec.initial_sparsity, final), spec.step_schedule)
                 for name, final in dict(spec.options).get("layer_sparsity", {}).items()}
@@ -73,7 +74,8 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
         trajectory.append(entry)
         if distributed.rank() == 0:
             checkpoint.save(progress_file, result.model, architecture(spec, data), result.edits, result.masks,
-                            extra={"trajectory": trajectory, "notes": result.notes}, extra_tensors=result.latent)
+                            extra={"trajectory": trajectory, "notes": result.notes, "layers": result.layers,
+                                   "predicted_increase": result.predicted_increase}, extra_tensors=result.latent)
         if last:
             break
     if spec.speedup is not None and trajectory and trajectory[-1]["speedup"] < spec.speedup:
@@ -134,14 +136,31 @@ def method_of(spec: Spec) -> tuple[typing.Callable, object]:
     function = registry.load(spec.method)
     kind = typing.get_type_hints(function)["options"]
     known = {f.name for f in dataclasses.fields(kind)}
+    types_of = typing.get_type_hints(kind)
     given = {name: getattr(spec, name) for name in METHOD_FIELDS if getattr(spec, name) is not None}
     given |= {name: tuple(v) if isinstance(v, list) else v for name, v in spec.options if name != "layer_sparsity"}
     for name, value in given.items():
         if name not in known:
             raise UserError(name, value, f"method {spec.method!r} has no such option", f"its options: {', '.join(sorted(known))}")
+        if not _is_a(value, types_of[name]):
+            hint = types_of[name]
+            raise UserError(name, value, "has the wrong type", f"give {hint.__name__ if isinstance(hint, type) else hint}")
         if name in entry.preset and entry.preset[name] != value:
             raise UserError(name, value, f"contradicts method {spec.method!r}", "choose the method whose name says it")
     return function, kind(**entry.preset | given)
+
+
+def _is_a(value: object, hint: object) -> bool:
+    """Whether an option's value, perhaps from a command line, is of its field's type; numbers must be finite."""
+    origin, parts = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_is_a(value, part) for part in parts)
+    if origin is tuple:
+        inner = parts[:1] * len(value) if isinstance(value, tuple) and parts[1:] == (...,) else parts
+        return isinstance(value, tuple) and len(value) == len(inner) and all(map(_is_a, value, inner))
+    if hint in (int, float):
+        return isinstance(value, int | hint) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, origin or hint) if isinstance(origin or hint, type) else True
 
 
 def snapshot(folder: Path, stage: str, step: int | str = "") -> Path:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ import torch
 from common import checkpoint, distributed, gradual, machine, models
 from common import data as D
 from common import train as T
-from common.errors import UserError
+from common.errors import NumericalError, UserError
 from common.flops import Costs, costs
 from common.gradual import architecture, method_of, snapshot
 from common.pruned import Pruned
@@ -28,6 +29,10 @@ from common.spec import Spec
 
 LOSS_EXAMPLES = 5_000        # un-augmented training examples on which losses are compared, seed 0
 FILES = {"train": "model.safetensors", "prune": "pruned.safetensors", "finetune": "finetuned.safetensors"}
+_COSTS = ("sparsity", "kept_params", "dense_params", "dense_macs")
+NEEDED = {"train": {"accuracy": ("last",), "loss": ("dense",), "achieved": _COSTS},  # numbers that later stages read
+          "prune": {"accuracy": ("dense", "pruned"), "loss": ("dense", "pruned", "pruned_test"), "achieved": _COSTS},
+          "finetune": {"accuracy": ("dense", "pruned", "last"), "achieved": _COSTS}}
 
 
 # -- folders --------------------------------------------------------------------------------------------------------------
@@ -96,6 +101,9 @@ def prune(spec: Spec) -> Record:
         with timer.phase("evaluate"):
             loss, _ = T.evaluate(result.model, _loss_loader(data))
             test_loss, accuracy = T.evaluate(result.model, data.test_loader())
+        if not (math.isfinite(loss) and math.isfinite(test_loss)):
+            raise NumericalError("output", f"the pruned network's loss is {loss if math.isfinite(test_loss) else test_loss}",
+                                 "remove less, or raise --damping")
         after = costs(result.model, data.input_shape, result.masks)
         record = _record(spec, "prune", spec.seed, data, before, after, where)
         record.dense_hash = dense.dense_hash
@@ -145,9 +153,20 @@ VERBS = {"train": train, "prune": prune, "finetune": finetune}
 
 
 def _finished(folder: Path, stage: str) -> Record | None:
-    """The stage's record, if it and the network it speaks of are there."""
+    """The stage's record, if it and the network it speaks of are there; half-done work of a process that was killed right after
+    writing it goes. Raises UserError for a record that lacks what later stages read."""
     path = folder / f"{stage}.json"
-    return Record.read(path) if path.exists() and (folder / FILES[stage]).exists() else None
+    if not (path.exists() and (folder / FILES[stage]).exists()):
+        return None
+    record = Record.read(path)
+    lacking = [f"{part}.{key}" for part, keys in NEEDED[stage].items() for key in keys
+               if not isinstance(getattr(record, part).get(key), int | float)]
+    if record.stage != stage or lacking:
+        raise UserError("record", str(path), f"lacks {lacking[0]}" if lacking else f"is of the stage {record.stage!r}",
+                        "delete it to compute the cell again")
+    for stale in folder.glob(f"{stage}-snapshot*"):
+        stale.unlink(missing_ok=True)
+    return record
 
 
 def _publish(record: Record, folder: Path, result: Pruned, architecture: dict) -> Record:
@@ -156,7 +175,7 @@ def _publish(record: Record, folder: Path, result: Pruned, architecture: dict) -
         checkpoint.save(folder / FILES[record.stage], result.model, architecture, result.edits, result.masks, extra_tensors=result.latent)
         record.write(folder / f"{record.stage}.json")
         for stale in folder.glob(f"{record.stage}-snapshot*"):
-            stale.unlink()
+            stale.unlink(missing_ok=True)
     distributed.barrier()
     return record
 

@@ -107,7 +107,7 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
     total = min(total, recipe.max_steps) if recipe.max_steps else total
     optimizer = make_optimizer(model, recipe)
     state = State(model, optimizer, data, recipe, steps_per_epoch, total, hold=Hold(model, hold) if hold else None)
-    loss_sum, elapsed = _resume(state, snapshot)
+    loss_sum, elapsed, good = _resume(state, snapshot)
     if state.hold:
         state.hold(optimizer)
     if not state.history:
@@ -116,7 +116,7 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
     model.to(memory_format=torch.channels_last)  # a quarter faster convolutions; the numbers are the same to rounding
     network = _parallel(model, device)
     _tell(callbacks, state, "begin")
-    good = copy.deepcopy(model.state_dict())
+    good = good or copy.deepcopy(model.state_dict())  # of the last epoch whose numbers were finite
     started = saved = time.monotonic()
     with progress(total=total, desc=desc, unit="step") as bar, torch.random.fork_rng(devices=_cuda(device)):
         bar.update(state.step)
@@ -131,18 +131,17 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
                     break
                 _step(network, state, x.to(device), y.to(device), amp, seed, callbacks)
                 if not math.isfinite(state.loss):
-                    model.load_state_dict(good)
-                    model.to(memory_format=torch.contiguous_format)
-                    _tell(callbacks, state, "diverged")
-                    log.warning("%s: loss is %s at step %d; the state of the last epoch is kept", desc, state.loss, state.step)
-                    return Fit(state.history, diverged=state.step)
+                    return _diverged(state, good, callbacks, desc)
                 loss_sum += state.loss
                 bar.update(1)
                 inside = state.step < total and state.step % steps_per_epoch  # at an epoch's end its evaluation comes first
                 if snapshot and inside and time.monotonic() - saved > SNAPSHOT_SECONDS:
-                    _save(snapshot, state, loss_sum, elapsed + time.monotonic() - started)
+                    _save(snapshot, state, loss_sum, elapsed + time.monotonic() - started, good)
                     saved = time.monotonic()
             loss, accuracy = evaluate(model, data.test_loader())
+            if not math.isfinite(loss):  # the epoch's last step was the bad one
+                state.loss = loss
+                return _diverged(state, good, callbacks, desc)
             seconds = elapsed + time.monotonic() - started
             done = state.step - (state.history[-1]["steps"] if len(state.history) > 1 else 0)
             state.history.append({"epoch": round(state.step / steps_per_epoch, 4), "steps": state.step, "train_loss": loss_sum / done,
@@ -156,6 +155,15 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
     model.to(memory_format=torch.contiguous_format)
     _tell(callbacks, state, "end")
     return Fit(state.history)
+
+
+def _diverged(state: State, good: dict[str, Tensor], callbacks: Sequence[Callback], desc: str) -> Fit:
+    """Put the last good epoch back and stop."""
+    state.model.load_state_dict(good)
+    state.model.to(memory_format=torch.contiguous_format)
+    _tell(callbacks, state, "diverged")
+    log.warning("%s: loss is %s at step %d; the state of the last epoch is kept", desc, state.loss, state.step)
+    return Fit(state.history, diverged=state.step)
 
 
 def _step(network: nn.Module, state: State, x: Tensor, y: Tensor, amp: bool, seed: int, callbacks: Sequence[Callback]) -> None:
@@ -208,20 +216,30 @@ def _parallel(model: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(model, device_ids=[device] if device.type == "cuda" else None)
 
 
-def _save(path: Path, state: State, loss_sum: float, elapsed: float) -> None:
+def _save(path: Path, state: State, loss_sum: float, elapsed: float, good: dict[str, Tensor] | None = None) -> None:
+    """A snapshot; within an epoch with the weights that the last one ended with. Weights that are no longer finite are not kept:
+    the next step or evaluation sees it."""
     if distributed.rank() == 0:
         extra = {"step": state.step, "history": state.history, "loss_sum": loss_sum, "elapsed": elapsed}
-        checkpoint.save_state(path, state.model, state.optimizer, extra)
+        try:
+            checkpoint.save_state(path, state.model, state.optimizer, extra, good)
+        except UserError as error:
+            if error.field != "checkpoint":
+                raise
 
 
-def _resume(state: State, path: Path | None) -> tuple[float, float]:
-    """Put a snapshot's state back; (running loss sum, seconds spent) of it, zeros without one."""
+def _resume(state: State, path: Path | None) -> tuple[float, float, dict[str, Tensor]]:
+    """Put a snapshot's state back; (running loss sum, seconds spent, weights of the last epoch if other than the snapshot's)."""
     if path is None or not path.exists():
-        return 0.0, 0.0
-    extra = checkpoint.load_state(path, state.model, state.optimizer)
-    state.step, state.history = extra["step"], extra["history"]
-    log.info("resuming at step %d of %d", state.step, state.total)
-    return extra["loss_sum"], extra["elapsed"]
+        return 0.0, 0.0, {}
+    good: dict[str, Tensor] = {}
+    extra = checkpoint.load_state(path, state.model, state.optimizer, good)
+    try:
+        state.step, state.history = extra["step"], extra["history"]
+        log.info("resuming at step %d of %d", state.step, state.total)
+        return extra["loss_sum"], extra["elapsed"], good
+    except (KeyError, TypeError):
+        raise UserError("checkpoint", path.name, "is no snapshot of a training run", "delete it to begin again") from None
 
 
 @torch.no_grad()
