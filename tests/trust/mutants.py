@@ -1,0 +1,114 @@
+"""Planted faults: each is one small, plausible mistake, and the tests named beside it must fail on it.
+
+    python -m tests.trust.mutants [part of a file's name ...]
+
+The code is copied to a temporary folder; one fault at a time is written into the copy, its tests run, and the file is put back.
+A fault that no test notices is a missing test. The suite itself checks only that every fault still fits the code.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.trust.faults import FAULTS
+
+ROOT = Path(__file__).resolve().parents[2]
+ROOMS = ("common", "eigendamage", "lobs", "nap", "woodfisher", "figures", "tests")
+SECONDS = 120  # a fault that makes its tests hang is noticed too
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """`old` occurs exactly once in `file`; with `new` in its place one of `tests` (pytest arguments) fails."""
+
+    file: str
+    old: str
+    new: str
+    tests: str
+
+
+MUTANTS = [Mutant(file, *fault) for file, faults in FAULTS.items() for fault in faults]
+
+
+def copied(target: Path) -> None:
+    """The program without its records."""
+    for room in ROOMS:
+        shutil.copytree(ROOT / room, target / room, ignore=shutil.ignore_patterns("results", "__pycache__", "*.npz"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, target / name)
+
+
+def run(folder: Path, tests: str) -> int:
+    """pytest's exit status in a child of this process, which has torch loaded already; -9 where it was stopped."""
+    child = os.fork()
+    if not child:
+        os.chdir(folder)
+        sys.path[:] = [str(folder), *(p for p in sys.path if p not in ("", str(ROOT)))]
+        for name in [name for name in sys.modules if name.partition(".")[0] in ROOMS]:
+            del sys.modules[name]
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, 1)
+        os.dup2(null, 2)
+        import pytest
+        os._exit(pytest.main([*tests.replace(" -k ", " -k").split(" ", 1), "-x", "-q", "-p", "no:cacheprovider", "-o", "addopts="]))
+    until = time.monotonic() + SECONDS
+    while time.monotonic() < until:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return -9
+
+
+def plant(folder: Path, mutant: Mutant) -> int:
+    """The tests' exit status with the fault in the code, which is put back."""
+    path = folder / mutant.file
+    text = path.read_text()
+    path.write_text(text.replace(mutant.old, mutant.new))
+    try:
+        return run(folder, mutant.tests)
+    finally:
+        path.write_text(text)
+
+
+def main(words: list[str]) -> int:
+    """Plant every fault; 1 if one goes unnoticed or its tests fail without it."""
+    import hypothesis  # noqa: F401  loaded once, for all children
+    import torch
+    import torch_pruning  # noqa: F401
+    import torchvision  # noqa: F401
+    torch.set_num_threads(1)
+    sys.dont_write_bytecode = True  # a fault of the same length in the same second must not meet a cached file
+    chosen = [m for m in MUTANTS if not words or any(word in m.file for word in words)]
+    survived = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place) / "copy"
+        copied(folder)
+        for tests in dict.fromkeys(m.tests for m in chosen):
+            if status := run(folder, tests):
+                survived.append(f"{tests}: fails without any fault (status {status})")
+        for number, mutant in enumerate(chosen, 1):
+            start = time.monotonic()
+            status = plant(folder, mutant)
+            noticed = status in (1, 2, -9)  # failed, or could not even be imported
+            old, new = (" ".join(text.split()) or "(nothing)" for text in (mutant.old, mutant.new))
+            sys.stdout.write(f"{number:3}/{len(chosen)} {'noticed' if noticed else 'SURVIVED'} {time.monotonic() - start:5.1f} s  "
+                             f"{mutant.file}: {old} -> {new}\n")
+            sys.stdout.flush()
+            if not noticed:
+                survived.append(f"{mutant.file}: {mutant.old!r} -> {mutant.new!r}")
+    sys.stdout.write(f"{len(chosen)} faults planted, {len(survived)} not noticed\n" + "".join(f"  {line}\n" for line in survived))
+    return int(bool(survived))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
