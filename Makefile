@@ -11,7 +11,7 @@ ifneq ($(DATA_DIR),)
 export DATA_DIR
 endif
 
-.PHONY: help setup compare test lint bench oracles mutants crash clean
+.PHONY: help setup compare figures tables book test lint bench oracles mutants crash clean
 help:               ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 12
 	@echo
@@ -29,7 +29,7 @@ $(VENV)/.ready: requirements.txt
 compare: setup      ## prune one dense network with every method; leaves a table, figures and report.html
 	@$(PY) -m common.compare --dataset '$(DATASET)' $(if $(MODEL),--model '$(MODEL)') $(ARGS)
 	@folder="$$($(PY) -m common.compare --dataset '$(DATASET)' $(if $(MODEL),--model '$(MODEL)') --print-folder $(ARGS))" && \
-	  $(PY) -m figures.compare --records "$$folder" --output "$$folder"
+	  $(PY) -m common.agreement "$$folder" && $(PY) -m figures.compare --records "$$folder" --output "$$folder"
 
 figures: setup      ## redraw every figure from the committed records into runs/figures, without torch
 	@$(PY) -m figures.redraw $(ARGS)

@@ -40,7 +40,9 @@ def overlap(one: Tensor, other: Tensor) -> float:
 
 
 def read(folder: Path) -> tuple[str, dict[str, dict[float, Tensor]]]:
-    """(dense hash, method -> sparsity -> bool [n]) of seed 0; UserError for two dense networks, or for no masks at all."""
+    """(dense hash, method -> sparsity -> bool [n]) of seed 0; UserError for no such folder or for two dense networks."""
+    if not folder.is_dir():
+        raise UserError("folder", str(folder), "no such folder", "run the comparison first")
     found: dict[str, dict[float, Tensor]] = {}
     hashes = set()
     for path in sorted(folder.rglob("seed0/prune.json")):
@@ -52,9 +54,7 @@ def read(folder: Path) -> tuple[str, dict[str, dict[float, Tensor]]]:
             found.setdefault(record.method, {})[sparsity] = torch.cat([masks[name].flatten().cpu() for name in sorted(masks)])
     if len(hashes) > 1:
         raise UserError("dense_hash", sorted(hashes), "differs between the records", "give the folder of one comparison")
-    if len(found) < 2:
-        raise UserError("folder", str(folder), "holds the masks of fewer than two methods", "run the comparison first")
-    return hashes.pop(), found
+    return next(iter(hashes), ""), found
 
 
 def agreement(found: dict[str, dict[float, Tensor]]) -> list[dict]:
@@ -82,6 +82,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _main(folder: Path, output: Path) -> None:
     dense_hash, found = read(folder)
+    if len(found) < 2:
+        log.info("fewer than two methods left masks: there is no agreement to measure")
+        return
     rows = [{"dense_hash": dense_hash} | row for row in agreement(found)]
     output.mkdir(parents=True, exist_ok=True)
     with (output / "agreement.csv").open("w", newline="", encoding="utf-8") as file:

@@ -53,11 +53,10 @@ def test_a_comparisons_masks_are_ranked_by_when_each_weight_goes(tmp_path):
     assert [float(v) for v in line["overlap"].split()] == pytest.approx([2 / 6, 0], abs=1e-4)
 
 
-def test_two_networks_or_one_method_are_refused(tmp_path, capsys):
+def test_two_networks_are_refused_and_one_method_is_no_comparison(tmp_path, capsys):
     run(tmp_path / "one", "random", 0.5, [1] * 8)
-    with pytest.raises(UserError, match="fewer than two"):
-        agreement.read(tmp_path / "one")
+    assert agreement.main([str(tmp_path / "one")]) == 0 and not (tmp_path / "one" / "agreement.csv").exists()
     run(tmp_path / "one", "obd-global", 0.5, [1] * 8, "beef")
     with pytest.raises(UserError, match="dense_hash"):
         agreement.read(tmp_path / "one")
-    assert agreement.main([str(tmp_path / "nothing")]) == 2 and capsys.readouterr().err.count("\n") == 1
+    assert agreement.main([str(tmp_path / "nothing")]) == 2 and "no such folder" in capsys.readouterr().err
