@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common import pipeline
+from common import data as D
+from common import machine, models, pipeline
 from common.errors import UserError
 from common.record import Record, read_all
 from common.schedule import levels
@@ -16,6 +17,7 @@ from figures import woodfisher_cells as drawing
 from figures import woodfisher_table5 as table5
 from woodfisher.experiments import FIGURES, QUICK, R20, TABLES
 from woodfisher.imagenet import MOBILENET
+from woodfisher.method import Options
 
 RESULTS = Path(__file__).resolve().parents[2] / "woodfisher" / "results"
 CELLS = {(spec.table, name): spec for group in (*TABLES.values(), *FIGURES.values()) for name, spec in group.items()}
@@ -95,3 +97,17 @@ def test_the_papers_p_values_follow_from_its_means_and_deviations():
     first, second = (table5.p_value(one, two) for _, one, two, _ in table5.published())
     assert first == pytest.approx(0.02979, abs=0.003) and second == pytest.approx(0.00003, abs=0.00001)
     assert table5.p_value((1.0, 1.0, 2), (1.0, 1.0, 2)) == pytest.approx(1.0)
+
+
+def test_the_size_of_a_step_is_measured(tmp_path):
+    """The study's command on a small case: rows in memory, then on disk, with the same result."""
+    from woodfisher import size
+    data = D.load("digits")
+    case = size.Case("digits", 40, Options(fisher_batch_size=1, chunk=100), 0.7)
+    found = [size.measure(models.build("digits_cnn:width=0.25", 10, data.input_shape, 0), data.calibration(40), case)]
+    small = found[0]["weights"] * 80 / 2**30 * 1.2 + 8 * 40**2 * found[0]["weights"] / 100 / 2**30
+    with machine.memory_budget(small):
+        found.append(size.measure(models.build("digits_cnn:width=0.25", 10, data.input_shape, 0), data.calibration(40), case))
+    assert [one["rows_on_disk"] for one in found] == [False, True] and found[0]["sparsity"] == pytest.approx(0.7, abs=1e-3)
+    assert found[1]["predicted_increase"] == pytest.approx(found[0]["predicted_increase"], rel=1e-9)
+    assert {"gradients_s", "scores_s", "selection_and_update_s", "peak_rss_mb"} <= set(found[0])

@@ -1,0 +1,90 @@
+"""How long and how large: one pruning step of a big network, phase by phase.
+
+    python -m woodfisher.size resnet50 --data-dir FOLDER     FOLDER/imagenet/train/<class>/*: one-shot on all 25.5 M weights, 80 rows, c = 1,000
+    python -m woodfisher.size resnet20                       one block over 267,264 weights, 1,000 rows
+
+Weights are random, for nothing here depends on them; images are the data set's. Writes results/size_<network>.json, or below
+--output. --memory-budget 4 puts ResNet-50's 7.6 GB of rows on disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common import data as D
+from common import layers as L
+from common import machine, models
+from common import masks as M
+from common.cli import guarded
+from common.errors import choose
+from common.fisher.spool import SpooledRows
+from common.record import write_json
+from common.running import Timer
+from woodfisher.experiments import DENSE_ENDS
+from woodfisher.fisher import NETWORK, fisher_parts, rows_of
+from woodfisher.method import Options
+from woodfisher.surgeon import statistic, step
+
+FOLDER = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, its images and the step that is measured."""
+
+    dataset: str
+    samples: int
+    options: Options = field(default_factory=Options)
+    amount: float = 0.8
+
+
+CASES = {"resnet50": Case("imagenet", 80, Options(fisher_batch_size=1, chunk=1000)),
+         "resnet20": Case("cifar10-jpeg:norm=imagenet", 1000, Options(fisher_batch_size=1, chunk=NETWORK, **DENSE_ENDS))}
+
+
+def measure(model: nn.Module, calibration: Iterable, case: Case) -> dict:
+    """Seconds of each phase of a step on `model`, which is pruned, and the process's peak memory."""
+    timer = Timer()
+    m, b = rows_of(calibration, case.options)
+    with timer.phase("gradients"):
+        parts = fisher_parts(model, calibration, case.options, torch.Generator().manual_seed(0))
+    with timer.phase("scores"):
+        rho = statistic(parts)
+    with timer.phase("selection_and_update"):
+        masks, predicted = step(model, parts, rho, case.amount, case.options)
+    return {"weights": sum(module.weight.numel() for module in L.prunable(model, case.options.skip).values()), "rows": m, "batch": b,
+            "chunk": case.options.chunk, "sparsity": M.sparsity(masks), "predicted_increase": predicted,
+            "rows_on_disk": isinstance(parts[0].curvature.rows, SpooledRows), **timer.report()}
+
+
+def main(arguments: argparse.Namespace) -> None:
+    """Measure and write."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    case = CASES[choose("network", arguments.network, CASES)]
+    data = D.load(case.dataset, arguments.data_dir)
+    model = models.build(arguments.network, data.classes, data.input_shape, 0)
+    with machine.memory_budget(arguments.memory_budget):
+        result = measure(model, data.calibration(case.samples, batch_size=16), case)
+    result = {"network": arguments.network, "dataset": case.dataset, "memory_budget_gb": arguments.memory_budget or None} | result
+    result["provenance"] = machine.provenance(torch.device("cpu"), 0, data.sha256)
+    for name, value in result.items():
+        logging.info("%s: %s", name, value)
+    disk = "_disk" if result["rows_on_disk"] else ""
+    write_json(arguments.output / f"size_{arguments.network}{disk}.json", result)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network", help="resnet50 or resnet20")
+    parser.add_argument("--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)")
+    parser.add_argument("--memory-budget", type=float, default=0.0, help="GB (default: 60%% of what is free)")
+    parser.add_argument("--output", type=Path, default=FOLDER / "results", help="folder (default: woodfisher/results)")
+    sys.exit(guarded(lambda: main(parser.parse_args())))
