@@ -1,6 +1,6 @@
 """How long and how large: one pruning step of a big network, phase by phase.
 
-    python -m woodfisher.size resnet50 --data-dir FOLDER     FOLDER/imagenet/train/<class>/*: one-shot on all 25.5 M weights, 80 rows, c = 1,000
+    python -m woodfisher.size resnet50 --data-dir FOLDER     all 25.5 M weights, 80 rows, c = 1,000; FOLDER/imagenet/train/<class>/*
     python -m woodfisher.size resnet20                       one block over 267,264 weights, 1,000 rows
 
 Weights are random, for nothing here depends on them; images are the data set's. Writes results/size_<network>.json, or below
