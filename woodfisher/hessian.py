@@ -1,6 +1,7 @@
 """Figs. 1, S2-S4: blocks of the exact Hessian and of the empirical Fisher, by torch.func.
 
-    python -m woodfisher.hessian     MLPNet's last layer at 0.5, 5 and 50 epochs (Fig. S4); writes results/hessian_s4.npz and .json
+    python -m woodfisher.hessian S4     MLPNet's last layer at 0.5, 5 and 50 epochs; writes results/hessian_s4.npz and .json
+    python -m woodfisher.hessian S2     blocks of CIFARNet, on and off the diagonal (Figs. 1, S2, S3): results/hessian_s2.npz and .json
 """
 
 from __future__ import annotations
@@ -8,17 +9,19 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, hessian, vmap
+from torch.func import functional_call, grad, hessian, jacfwd, vmap
 
 from common import data as D
 from common import models
 from common import train as T
+from common.cli import guarded
+from common.errors import choose
 from common.fisher import mean_loss
 from common.fisher.rows import gradient_rows
 from common.layers import prunable
@@ -27,19 +30,40 @@ from common.spec import Recipe
 
 FOLDER = Path(__file__).resolve().parent
 EPOCHS, IMAGES, EXAMPLES = (0.5, 5.0, 50.0), 5000, 64  # Sec. S3.2; its text says 16 examples, its caption 64
+# Sec. S3.1: 300 epochs of 0.05, halved every 30, to 41.8%; here a tenth of it. A square picture has as many pixels a side.
+CIFARNET = Recipe(epochs=30, lr=0.05, momentum=0.9, batch_size=64, schedule="multistep", gamma=0.5, milestones=tuple(range(3, 30, 3)))
+PIXELS = 256
 log = logging.getLogger(__name__)
 
 
 def hessian_block(model: nn.Module, x: Tensor, y: Tensor, rows: str, columns: str | None = None) -> Tensor:
     """∂²L / ∂w_rows ∂w_columns of the mean loss, [weights of `rows`, weights of `columns`]; both are layer names."""
-    names = list(dict.fromkeys((f"{rows}.weight", f"{columns or rows}.weight")))
-    chosen = {name: model.get_parameter(name).detach() for name in names}
+    left, right = (model.get_parameter(f"{name}.weight").detach() for name in (rows, columns or rows))
 
-    def loss(parameters: dict[str, Tensor]) -> Tensor:
-        return mean_loss(functional_call(model, parameters, (x,)), y)
+    def loss(a: Tensor, b: Tensor) -> Tensor:
+        return mean_loss(functional_call(model, {f"{columns or rows}.weight": b, f"{rows}.weight": a}, (x,)), y)
 
-    block = hessian(loss)(chosen)[names[0]][names[-1]]
-    return block.detach().reshape(chosen[names[0]].numel(), -1)  # the other parameters ask for gradients
+    block = hessian(lambda a: loss(a, a))(left) if columns in (None, rows) else jacfwd(lambda b: grad(loss)(left, b))(right)
+    return block.detach().reshape(left.numel(), -1)  # the other parameters ask for gradients
+
+
+def first_layer_blocks(model: nn.Module, x: Tensor, y: Tensor, layer: str, units: int) -> Iterator[Tensor]:
+    """The Hessian's diagonal blocks over `units` outputs each of a first linear layer, [units·in, units·in], without the rest of
+    it: with z = Wx it is (1/B) Σ ∂²L/∂z∂z ⊗ xxᵀ, exactly. x: [B, ...]; flat, it is what the layer sees."""
+    module, seen = model.get_submodule(layer), x.flatten(1)
+
+    def loss(shift: Tensor, one: Tensor, label: Tensor) -> Tensor:
+        handle = module.register_forward_hook(lambda *args: args[-1] + shift)
+        try:
+            return mean_loss(model(one[None]), label[None])
+        finally:
+            handle.remove()
+
+    curvature = vmap(hessian(loss), in_dims=(None, 0, 0))(x.new_zeros(len(module.weight)), x, y).detach() / len(x)
+    for start in range(0, len(module.weight), units):
+        part = curvature[:, start:start + units, start:start + units]
+        rows = [torch.cat([seen.T @ (part[:, i, j, None] * seen) for j in range(units)], 1) for i in range(units)]
+        yield torch.cat(rows)
 
 
 def fisher_block(model: nn.Module, x: Tensor, y: Tensor, rows: str, columns: str | None = None) -> Tensor:
@@ -85,22 +109,65 @@ def course(epochs: Sequence[float], layer: str = "fc3", images: int = IMAGES, ex
     return result
 
 
-def main() -> int:
-    """Fig. S4: pictures as .npz, numbers as .json."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+def figure_s4() -> tuple[list[dict], dict[str, Tensor]]:
+    """(numbers, pictures) of MLPNet in the course of training."""
     numbers, pictures = [], {}
     for point in course(EPOCHS):
-        numbers.append({"epochs": point["epochs"], "accuracy": point["accuracy"],
-                        "cosine": cosine(point["hessian"], point["fisher"]),
-                        "scale": float(point["fisher"].norm() / point["hessian"].norm())})
-        for name in ("hessian", "fisher"):
-            image = smoothed(point[name])
-            pictures[f"{name}_{point['epochs']:g}"] = (255 * image / image.max()).round().to(torch.uint8).numpy()  # on its own scale
-        log.info("%(epochs)g epochs: accuracy %(accuracy).4f, cosine %(cosine).3f, Fisher/Hessian norm %(scale).3f", numbers[-1])
-    write_json(FOLDER / "results" / "hessian_s4.json", numbers)
-    np.savez_compressed(FOLDER / "results" / "hessian_s4.npz", **pictures)
-    return 0
+        numbers.append({"epochs": point["epochs"], "accuracy": point["accuracy"]} | agreement(point["hessian"], point["fisher"]))
+        pictures |= {f"{name}_{point['epochs']:g}": smoothed(point[name]) for name in ("hessian", "fisher")}
+    return numbers, pictures
+
+
+def figure_s2(train: Recipe = CIFARNET, dataset: str = "cifar10-jpeg", examples: int = 100) -> tuple[list[dict], dict[str, Tensor]]:
+    """(numbers, pictures) of CIFARNet's blocks over `examples` images, the wide ones as means over the first layer's units: pairs
+    of them on the diagonal (the paper's 6,144), and over tiles, to be drawn."""
+    data = D.load(dataset)
+    model = models.build("cifarnet_fc", data.classes, data.input_shape, 0)
+    accuracy = T.fit(model, data, train, desc="train cifarnet_fc").last
+    model.eval()
+    one, two, three = prunable(model)
+    x, y = next(iter(data.calibration(examples, batch_size=examples)))
+    width = 2 * model.get_submodule(one).in_features
+    G = gradient_rows(model, [(x, y)], examples)
+    pairs = len(G[one][0]) // width
+    blocks = {
+        "1-1": (_mean(first_layer_blocks(model, x, y, one, 2)), _mean(g.mT @ g / examples for g in G[one].split(width, 1))),
+        "2-2": (hessian_block(model, x, y, two), G[two].mT @ G[two] / examples),
+        "3-3": (hessian_block(model, x, y, three), G[three].mT @ G[three] / examples),
+        "1-3": (hessian_block(model, x, y, one, three).unflatten(0, (pairs, width)).mean(0),
+                (G[one].mT @ G[three] / examples).unflatten(0, (pairs, width)).mean(0)),
+        "2-3": (hessian_block(model, x, y, two, three), G[two].mT @ G[three] / examples)}
+    numbers, pictures = [], {}
+    for name, (exact, empirical) in blocks.items():
+        numbers.append({"block": name, "accuracy": accuracy} | agreement(exact, empirical))
+        for kind, block in (("hessian", exact), ("fisher", empirical)):
+            pictures[f"{kind}_{name}"] = smoothed(tile_mean(block.abs(), max(1, round((block.shape[0] * block.shape[1]) ** 0.5 / PIXELS))))
+    return numbers, pictures
+
+
+def agreement(exact: Tensor, empirical: Tensor) -> dict[str, float]:
+    """How like the empirical Fisher is to the Hessian: cosine, and the ratio of their norms."""
+    return {"cosine": cosine(exact, empirical), "scale": float(empirical.norm() / exact.norm())}
+
+
+def _mean(blocks: Iterable[Tensor]) -> Tensor:
+    """The mean of equal blocks, one at a time in memory."""
+    total, count = 0.0, 0
+    for block in blocks:
+        total, count = total + block, count + 1
+    return total / count
+
+
+def main(figure: str) -> None:
+    """Pictures as .npz, each on its own scale; numbers as .json."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    numbers, pictures = {"S4": figure_s4, "S2": figure_s2}[choose("figure", figure, ("S2", "S4"))]()
+    for line in numbers:
+        log.info(", ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in line.items()))
+    write_json(FOLDER / "results" / f"hessian_{figure.lower()}.json", numbers)
+    np.savez_compressed(FOLDER / "results" / f"hessian_{figure.lower()}.npz", **{
+        name: (255 * image / image.max()).round().to(torch.uint8).numpy() for name, image in pictures.items()})
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(lambda: main(*(sys.argv[1:] or ["S4"]))))

@@ -9,6 +9,7 @@ from torch import nn
 from common import layers as L
 from common import train as T
 from common.fisher import mean_loss
+from common.spec import Recipe
 from tests import reference, toy
 from tests.woodfisher import twin
 from woodfisher import cost_tables, hessian, local_quadratic
@@ -79,3 +80,19 @@ def test_the_papers_layer_sparsities_cost_what_the_paper_says(model, setting, mi
                  if (what["model"], what["method"]) == (model, "WoodFisher")
                  and setting in what["setting"] and what["table"] != "S7"]
     assert cost_tables.cost(model, removed).nonzero_macs / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+def test_first_layer_blocks_are_those_of_the_whole_hessian():
+    model, (x, y) = softmax_net(), toy.batch(5, (6,))
+    whole = hessian.hessian_block(model, x, y, "1")
+    for i, block in enumerate(hessian.first_layer_blocks(model, x, y, "1", 2)):
+        equal(block, whole[12 * i:12 * i + 12, 12 * i:12 * i + 12])
+    assert i == 1
+
+
+def test_every_block_of_the_small_network_is_pictured(monkeypatch):
+    monkeypatch.setattr(hessian, "PIXELS", 20)
+    numbers, pictures = hessian.figure_s2(Recipe(epochs=1, lr=0.05, max_steps=3), "synthetic:size=4,channels=3,samples=64,classes=10", 8)
+    assert [line["block"] for line in numbers] == ["1-1", "2-2", "3-3", "1-3", "2-3"] and len(pictures) == 10
+    assert all(-1 <= line["cosine"] <= 1 and line["scale"] > 0 for line in numbers)
+    assert all(image.min() >= 0 and image.max() > 0 for image in pictures.values())
