@@ -59,8 +59,10 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
             break
         before = T.evaluate(result.model, judge.test_loader())
         entry = {"step": step, "amount": goals[step], "pruned": before[1], "predicted_increase": result.predicted_increase}
+        after = costs(result.model, data.input_shape, result.masks)
+        entry |= {"kept_params": after.kept_params, "kept_macs": after.nonzero_macs}
         if spec.speedup is not None:
-            entry["speedup"] = round(macs / costs(result.model, data.input_shape, result.masks).nonzero_macs, 4)
+            entry["speedup"] = round(macs / after.nonzero_macs, 4)
         last = step + 1 == len(goals) or entry.get("speedup", 0) >= (spec.speedup or math.inf)
         if spec.step_epochs and (not last or spec.max_error_increase is not None):
             with timer.phase("finetune"):

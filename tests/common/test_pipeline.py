@@ -124,6 +124,8 @@ def test_fractions_of_their_own_grow_with_the_schedule(tmp_path):
     halfway = pipeline.prune(Spec(method="magnitude-layer", sparsity=0.4, output_dir=str(tmp_path), **TINY))
     assert [round(e["amount"], 6) for e in record.trajectory] == [0.4, 0.8]
     assert record.trajectory[0]["pruned"] == halfway.accuracy["pruned"]
+    for entry, costs in ((record.trajectory[0], halfway.achieved), (record.trajectory[1], record.achieved)):
+        assert (entry["kept_params"], entry["kept_macs"]) == (costs["kept_params"], costs["kept_macs"])
 
 
 def test_settings_that_a_method_does_not_have_are_refused_not_ignored(output):
