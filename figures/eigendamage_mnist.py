@@ -1,0 +1,48 @@
+"""EigenDamage on MNIST: LeNets at five ratios, accuracy right after pruning and after fine-tuning, against the parameters left."""
+
+import sys
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from common.errors import UserError
+from common.record import Record
+from figures import style
+from figures.eigendamage_records import NETWORKS, kept, lines, records, save, series
+from figures.panels import accuracy_axis
+
+SHOWN = ("lenet300", "lenet5", "lenet300-bn-L1", "lenet5-bn-L1")
+
+
+def load(stage: str) -> dict[str, list[Record]]:
+    """Network -> records, of the networks that have any."""
+    found = {}
+    for network in SHOWN:
+        try:
+            found[network] = records(stage, ("mnist",), network)
+        except UserError:
+            continue
+    return found
+
+
+def figure() -> Figure:
+    """One row a network; logarithmic in the error, so that small differences near the top can be seen."""
+    pruned, tuned = load("prune"), load("finetune")
+    with matplotlib.rc_context(style.RC):
+        result = Figure(figsize=(11, 3.9 * len(pruned)), layout="constrained")
+        for row, (network, first) in zip(result.subplots(len(pruned), 2, squeeze=False), pruned.items(), strict=True):
+            for ax, found, value, what in ((row[0], first, "pruned", "right after pruning"),
+                                           (row[1], tuned.get(network, []), "last", "after fine-tuning, last epoch")):
+                lines(ax, series(found), lambda r: kept(r, "params"), lambda r, value=value: 100 * r.accuracy[value])
+                ax.axhline(100 * first[0].accuracy["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)), label="Dense network")
+                ax.set(xlabel="Parameters left [%, log scale]", xscale="log", title=f"{NETWORKS[network]}: {what}")
+                ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+                ax.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+                ax.invert_xaxis()
+                accuracy_axis(ax)
+            row[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+        return result
+
+
+if __name__ == "__main__":
+    sys.exit(save("mnist", figure, __doc__))
