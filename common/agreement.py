@@ -9,7 +9,6 @@ Only methods that remove single weights have masks. Seed 0 of every cell.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import logging
 import sys
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from common import checkpoint
 from common.cli import guarded
-from common.errors import UserError
+from common.errors import Parser, UserError
 from common.record import Record
 
 log = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ def agreement(found: dict[str, dict[float, Tensor]]) -> list[dict]:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("folder", type=Path, help="a folder of runs, with their networks")
     p.add_argument("--output", type=Path, help="folder of agreement.csv (default: the same)")
     arguments = p.parse_args(argv)

@@ -193,7 +193,7 @@ def _reading(path: str | Path) -> Iterator[None]:
         raise UserError("checkpoint", str(path), str(error)) from None
     except _BROKEN as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError("checkpoint", str(path), f"unreadable ({line})", "delete it, or fetch it again") from None
+        raise UserError("checkpoint", str(path), f"unreadable ({line[:300]})", "delete it, or fetch it again") from None
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict]:

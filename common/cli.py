@@ -17,16 +17,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from common import shard
-from common.errors import LayerError, NumericalError, UserError, choose
+from common.errors import LayerError, NumericalError, Parser, UserError, choose
 from common.spec import SCALES, Recipe, Spec
 
 Cells = Mapping[str, Mapping[str, Spec]]
+MAX_LINE = 2_000  # characters of an error
 RECIPE_FLAGS = ("epochs", "lr", "batch_size")
 
 
 def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
     """The flags of a verb. Values that are left out stay at the cell's own, or at the paper's default."""
-    p = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=description)
     add = p.add_argument
     add("--table", help="run the cells of this table (see --list)")
     add("--figure", help="run the cells of this figure (see --list)")
@@ -38,11 +39,11 @@ def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
     add("--data-dir", help="data root (default: $DATA_DIR, ./data, or ../data)")
     add("--checkpoint", help="start from this dense network: a file, or a name in the data root's checkpoints folder")
     add("--epochs", type=float, help=f"epochs of {'training' if verb == 'train' else 'fine-tuning'}; may be a fraction")
-    add("--lr", type=float, help="initial learning rate")
-    add("--batch-size", type=int, help="examples an optimiser step")
+    add("--lr", type=float, help="learning rate at the start, a step of the optimiser")
+    add("--batch-size", type=int, help="examples a step of the optimiser")
     add("--seed", type=int, help="seed of calibration, label sampling and fine-tuning (train: of the dense network)")
     add("--device", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    add("--amp", action="store_true", help="bfloat16 autocast")
+    add("--amp", action="store_true", help="bfloat16 autocast (default: float32)")
     add("--output-dir", help="where runs are kept (default: runs)")
     add("--shard", default="1/1", metavar="I/N", help="this process is the I-th of N that share the chosen cells (default: 1/1)")
     add("--dry-run", action="store_true", help="print the resolved settings and output folder, and stop")
@@ -52,10 +53,10 @@ def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
         add("--unit-ratio", type=float, help="fraction of channels or eigen-directions REMOVED")
         add("--scope", help="global: one cut over all layers; layer: the same fraction in each")
         add("--fisher", help="labels of the Fisher: sampled, empirical or exact")
-        add("--num-samples", type=int, help="calibration examples")
+        add("--num-samples", type=int, help="calibration examples (default: 1000, or all there are)")
         add("--fisher-batch-size", type=int, help="examples averaged into one gradient row")
-        add("--damping", type=float, help="added to the curvature's eigenvalues")
-        add("--chunk", help="block size of the inverse, or 'network' for one block over all layers")
+        add("--damping", type=float, help="added to the curvature's eigenvalues (mean training loss per squared weight)")
+        add("--chunk", help="weights a block of the inverse, or 'network' for one block over all layers (default: a block a layer)")
         add("--recompute", type=int, help="times the curvature is computed again on the way to the target")
         add("--step-ratio", type=float, help="fraction of the weights left that each step of a gradual run removes (NAP's p)")
         add("--speedup", type=float, help="stop at the step with so many times fewer MACs")
@@ -101,7 +102,8 @@ def _option(text: str) -> tuple[str, object]:
 def run(paper: str, verb: str, tables: Cells | None = None, figures: Cells | None = None, argv: list[str] | None = None,
         base: Spec | None = None) -> int:
     """A paper's command line for one verb; returns the exit status. base: the cell that the flags change where none is named."""
-    words = f"{verb} cells of {paper}. A stage whose record exists is not run again."
+    words = (f"{verb} cells of {paper}. A stage whose record exists is not run again.\n"
+             "A flag that is left out keeps the cell's own value; without a cell, the method's, which is the paper's.")
     return guarded(lambda: _run(base or Spec(paper=paper), verb, tables or {}, figures or {}, parser(verb, words).parse_args(argv)))
 
 
@@ -183,7 +185,8 @@ def guarded(work: Callable[[], None]) -> int:
 
 
 def _fail(message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    line = " ".join(message.split())[:MAX_LINE]
+    print("error: " + "".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)  # a file's name may hold anything
     return 2
 
 

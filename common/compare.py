@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common import registry, shard
 from common.cli import guarded
-from common.errors import UserError, choose
+from common.errors import Parser, UserError, choose
 from common.progress import progress, quiet
 from common.spec import Recipe, Spec, split_options
 
@@ -95,7 +95,7 @@ def grid(arguments: argparse.Namespace) -> list[Spec]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the grid; returns the exit status."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--dataset", default="digits", help="data set (default: digits, which needs no download)")
     p.add_argument("--model", default=None, help="network (default: the usual one for the data set)")
     p.add_argument("--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)")

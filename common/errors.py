@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable
+from typing import NoReturn
 
 
 class UserError(ValueError):
@@ -27,6 +29,16 @@ class LayerError(TypeError):
     def __init__(self, layer: str, problem: str):
         self.layer = layer
         super().__init__(f"layer {layer!r}: {problem}")
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that complains in one line, with status 2; its description keeps its line breaks."""
+
+    def __init__(self, **options):
+        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | options)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {' '.join(message.split())}; see --help\n")
 
 
 def choose(field: str, value: str, known: Iterable[str]) -> str:

@@ -21,7 +21,7 @@ from torch import nn
 
 from common import checkpoint, tensorfile
 from common.cli import guarded
-from common.errors import NumericalError, UserError
+from common.errors import NumericalError, Parser, UserError
 from common.record import write_json
 
 TOLERANCE = 1e-4  # of an output, relative to the largest of its batch
@@ -73,7 +73,7 @@ def to_plain(found: checkpoint.Checkpoint, folder: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Export one checkpoint; returns the exit status."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("checkpoint", type=Path, help="a .safetensors file that prune or finetune left")
     p.add_argument("--onnx", type=Path, help="write this ONNX file and compare its outputs with torch's")
     p.add_argument("--plain", type=Path, help="write weights.safetensors and architecture.json into this folder")

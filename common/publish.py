@@ -7,12 +7,11 @@ One flat folder, one file a stage, named by the record's id; networks and snapsh
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
 from common.cli import guarded
-from common.errors import UserError
+from common.errors import Parser, UserError
 from common.record import Record
 
 MAX_BYTES = 20_480
@@ -35,7 +34,7 @@ def publish(source: Path, target: Path) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("source", type=Path, help="a folder of runs")
     p.add_argument("target", type=Path, help="the results folder to fill")
     arguments = p.parse_args(argv)

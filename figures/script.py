@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from common.errors import UserError
+from common.errors import Parser, UserError
 
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same bytes every time
 
@@ -19,7 +18,7 @@ def save(results: Path, name: str, figure: Figure | Callable[[], Figure], descri
 
     figure: drawn already, or the function that draws it, so that --help needs no records and a missing one is one line.
     """
-    parser = argparse.ArgumentParser(description=description)
+    parser = Parser(description=description)
     parser.add_argument("--output", type=Path, default=results, help=f"folder (default: {results.parent.name}/{results.name})")
     parser.add_argument("--formats", nargs="+", choices=tuple(METADATA), default=["png"], help="of the picture (default: png)")
     options = parser.parse_args(argv)
