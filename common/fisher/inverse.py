@@ -9,6 +9,7 @@ Rows are stored as given (float32 is enough), in memory or in a file (spool.py);
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Protocol
@@ -16,10 +17,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from common import distributed
 from common.errors import NumericalError, UserError
 
 WORK_ENTRIES = 1 << 20  # float64 entries of the blocks taken together (8 MB: about a core's share of cache)
 KEPT_ENTRIES = 1 << 27  # float64 entries of factors kept (1 GB)
+_TURNS = itertools.count()  # one block after the other goes to another process, also where each layer is a single block
 
 
 class Rows(Protocol):
@@ -74,6 +77,7 @@ class BlockFisher:
         self.chunk = min(chunk or self.size, self.size)
         self._factors: dict[tuple[int, int], Tensor] = {}
         self._diagonal: Tensor | None = None
+        self._turn = next(_TURNS)
 
     # -- blocks ---------------------------------------------------------------------------------------------------------
 
@@ -85,6 +89,10 @@ class BlockFisher:
             yield _Run(self.rows, slice(start, min(start + step, whole)), self.chunk)
         if whole < self.size:
             yield _Run(self.rows, slice(whole, self.size), self.size - whole)
+
+    def _mine(self) -> Iterator[_Run]:
+        """The runs that this process computes: dealt out under torchrun, over all the inverses that were made so far."""
+        return (run for index, run in enumerate(self._runs()) if distributed.mine(self._turn + index))
 
     def _dual(self, run: _Run) -> bool:
         """Whether blocks have fewer rows than weights, so that K is what is factorised."""
@@ -128,7 +136,10 @@ class BlockFisher:
     def diagonal(self) -> Tensor:
         """diag F⁻¹, [d], float64; kept, for a statistic and an update both ask for it."""
         if self._diagonal is None:
-            self._diagonal = torch.cat([part for run in self._runs() for part in self._inverse_diagonal(run)])
+            self._diagonal = torch.zeros(self.size, dtype=torch.float64, device=self.rows.device)
+            for run in self._mine():
+                self._diagonal[run.where] = torch.cat(list(self._inverse_diagonal(run)))
+            distributed.add_up([self._diagonal])
         return self._diagonal
 
     def _inverse_diagonal(self, run: _Run) -> Iterator[Tensor]:
@@ -145,10 +156,11 @@ class BlockFisher:
     def solve(self, v: Tensor) -> Tensor:
         """F⁻¹ v, [d], float64; runs of blocks where v is zero cost nothing."""
         result = torch.zeros(self.size, dtype=torch.float64, device=self.rows.device)
-        for run in self._runs():
+        for run in self._mine():
             part = v[run.where].double()[:, None]
             if part.any():
                 result[run.where] = self._solve(run, self._factor_of(run), part)[:, 0]
+        distributed.add_up([result])
         return result
 
     def times(self, v: Tensor) -> Tensor:
@@ -182,8 +194,8 @@ class BlockFisher:
 
         Eliminating S, the kept weights K move by δ_K = G_Kᵀ (mλI + G_K G_Kᵀ)⁻¹ G_S w_S: again m × m, however large S is.
         """
-        delta = torch.where(pruned, -w.double(), 0.0)
-        for run in self._runs():
+        moves = torch.zeros(self.size, dtype=torch.float64, device=self.rows.device)
+        for run in self._mine():
             if not pruned[run.where].any() or pruned[run.where].all():
                 continue
             factor = self._factor(run, pruned)
@@ -195,8 +207,9 @@ class BlockFisher:
                 move = _without(G, pruned[place]).mT @ pull
                 if not self._dual(run):
                     move = torch.cholesky_solve(move, factor) / self.count
-                delta[place] = torch.where(pruned[place], delta[place], move.flatten())
-        return delta
+                moves[place] = move.flatten()
+        distributed.add_up([moves])
+        return torch.where(pruned, -w.double(), moves)
 
 
 def at_least(diagonal: Tensor, G: Tensor, damping: float) -> Tensor:

@@ -8,6 +8,7 @@ from common.spec import Recipe, Spec
 BASE = Spec(dataset="synthetic", model="digits_cnn", train=Recipe(epochs=1, lr=0.05, batch_size=32), num_samples=512, table="all")
 CELLS = {
     "rows": BASE.but(method="woodfisher", sparsity=0.8, options={"num_rows": 128, "fisher_batch_size": 1}),
+    "chunks-joint": BASE.but(method="woodfisher", sparsity=0.8, update="joint", chunk=100, fisher_batch_size=1),
     "mean-rows-sampled": BASE.but(method="woodfisher", sparsity=0.8, fisher="sampled", options={"num_rows": 64, "fisher_batch_size": 8}),
     "diagonal": BASE.but(method="obd-global", sparsity=0.8),
     "diagonal-sampled": BASE.but(method="obd-global", sparsity=0.8, fisher="sampled"),
