@@ -46,6 +46,7 @@ METHODS: dict[str, Method] = {
     "cp": Method("eigendamage.cp:prune", "CP-decomposition", "low-rank", "eigendamage"),
     "nn-slimming": Method("eigendamage.nn_slimming:prune", "NN Slimming", "channels", "eigendamage"),
     "nap": Method("nap.method:prune", "NAP", "weights", "nap", statistics="nap.statistics:Statistics"),
+    "nap-channel": Method("nap.channels:prune", "NAP, channels", "channels", "nap", statistics="nap.statistics:Statistics"),
     "c-obd": Method("eigendamage.c_obd:prune", "C-OBD", "channels", "eigendamage"),
     "c-obs": Method("eigendamage.c_obs:prune", "C-OBS", "channels", "eigendamage"),
     "kron-obd": Method("eigendamage.kron_obd:prune", "Kron-OBD", "channels", "eigendamage"),
