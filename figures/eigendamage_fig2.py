@@ -16,7 +16,7 @@ def figure() -> Figure:
     """|F_ij| / √(F_ii F_jj), the largest of each 4 x 4 entries; below, how much of F is off the diagonal."""
     record = study("fisher-basis")
     with np.load(RESULTS / "fisher-basis.npz") as pictures, matplotlib.rc_context(style.RC):
-        result = Figure(figsize=(9.2, 4.6), layout="constrained")
+        result = Figure(figsize=(9.8, 5.4), layout="constrained")
         axes = result.subplots(1, 2)
         for ax, row in zip(axes, record.trajectory, strict=True):
             image = ax.imshow(pictures[row["basis"]] / 255, cmap="magma", vmin=0, vmax=1, extent=(0, row["size"], row["size"], 0))

@@ -202,3 +202,42 @@ def test_a_grouped_convolution_is_refused_by_name_and_can_be_skipped():
     with pytest.raises(LayerError, match="cannot be rotated; name it in skip"):
         eigen.prune(model, data, 0.5, eigen.Options(), toy.generator())
     assert eigen.prune(model, data, 0.5, eigen.Options(skip=tuple(grouped)), toy.generator()).edits
+
+
+class Shuffled(nn.Module):
+    """Channels are mixed by a reshape between two convolutions (a channel shuffle)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 6, 3, padding=1), nn.Conv2d(6, 4, 3, padding=1)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = torch.relu(self.conv1(x))
+        x = x.reshape(len(x), 2, 3, *x.shape[2:]).transpose(1, 2).reshape(len(x), 6, *x.shape[2:])
+        return self.fc(torch.relu(self.conv2(x)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_forward_that_reshapes_channels_is_refused_by_name_unless_skipped(method):
+    prune, options = METHODS[method]
+    model, data = toy.seeded(Shuffled()), loader()
+    before = checkpoint.state_hash(model)
+    with pytest.raises(LayerError, match="conv1.*name it in skip"):
+        prune(model, data, 0.5, options, toy.generator())
+    assert checkpoint.state_hash(model) == before
+    result = prune(model, data, 0.5, type(options)(skip=("conv1",)), toy.generator())
+    assert result.model.conv1.out_channels == 6 and result.model.conv2.out_channels == 2
+    rotated = eigen.prune(model, data, 0.7, eigen.Options(), toy.generator())  # outer shapes stay, so nothing has to be followed
+    assert rotated.edits and torch.isfinite(rotated.model(data[0][0])).all()
+
+
+@pytest.mark.parametrize("method", ["c-obs", "kron-obs"])
+def test_singular_factors_leave_finite_answers_and_their_damping_in_the_record(method):
+    """A dead input, and outputs whose gradients are all the same: A and S have null directions."""
+    prune, options = METHODS[method]
+    model, data = network("lenet300"), [(x * (torch.arange(64).reshape(1, 1, 8, 8) > 20), y) for x, y in loader()]
+    model.fc2.weight.data[1:] = model.fc2.weight.data[0]
+    result = prune(model, data, 0.5, options, toy.generator())
+    assert torch.isfinite(torch.tensor(result.predicted_increase)) and torch.isfinite(result.model(data[0][0])).all()
+    assert set(result.layers) == {"fc1", "fc2"} and all(v > 0 for layer in result.layers.values() for v in layer.values())
