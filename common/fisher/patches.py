@@ -2,7 +2,8 @@
 
 At stride 1 the entry of A for kernel offsets i, j depends, but for the image's border, only on j − i: of the k⁴ products of
 offsets (2k−1)² are distinct, and all of them together are the weight gradient of a convolution with a (2k−1)-wide kernel,
-    R_δ[c, c'] = Σ_u P[c, u] P[c', u + δ]                      P: the padded input, u over all its pixels.
+    R_δ[c, c'] = Σ_u P[c, u] P[c', u + δ]                      P: the padded input, u over all its pixels,
+and since R_−δ = R_δᵀ, a kernel of half that height finds them.
 An output position t sees u = t + i, so offset i leaves out the k−1 rows and columns of P that no such t reaches; by inclusion
 and exclusion A_ij = R_(j−i) − rows_i − columns_i + corners_i, each the same sum over the left-out rows, columns, or pixels.
 Rows and columns that are zero padding contribute nothing and are skipped. Exact: the same sums in another order.
@@ -39,7 +40,8 @@ def patch_moment(module: nn.Conv2d, x: Tensor, bias: bool = False) -> Tensor:
         return torch.nn.grad.conv2d_weight(around, (channels, channels, 2 * kh - 1, 2 * kw - 1), box).double()
 
     every_row, every_column = slice(0, height), slice(0, width)
-    whole = correlation(every_row, every_column)
+    below = torch.nn.grad.conv2d_weight(wide[:, :, kh - 1:], (channels, channels, kh, 2 * kw - 1), padded).double()  # δ's rows from 0
+    whole = torch.cat([below.flip(2, 3).transpose(0, 1)[:, :, :-1], below], dim=2)
     out_rows, out_columns = _left_out(height, kh, zero_rows), _left_out(width, kw, zero_columns)
     by_row = {u: correlation(slice(u, u + 1), every_column) for u in {u for e in out_rows for u in e}}
     by_column = {u: correlation(every_row, slice(u, u + 1)) for u in {u for e in out_columns for u in e}}
