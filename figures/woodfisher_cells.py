@@ -79,3 +79,11 @@ def panel(folder: str, title: str, lines: Mapping[str, Line], log_error: bool = 
             accuracy_axis(ax)
         ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6)
         return figure
+
+
+def by_setting(folder: str, results: Path = RESULTS) -> tuple[list[str], dict[float, dict[str, float]]]:
+    """(series names, amount -> series name -> mean test accuracy right after pruning, percent) of an ablation's folder."""
+    found = series(folder, results)
+    amounts = sorted({amount for records in found.values() for amount in records})
+    return list(found), {amount: {name: statistics.fmean(100 * record.accuracy["pruned"] for record in records[amount])
+                                  for name, records in found.items() if amount in records} for amount in amounts}

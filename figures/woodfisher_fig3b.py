@@ -1,21 +1,40 @@
-"""WoodFisher Fig. 3b: one-shot ResNet-20 by chunk size, down to one block over the whole network (ours)."""
+"""WoodFisher Figs. 3b (= S7) and S8: one-shot ResNet-20 by chunk size, up to a block a layer and (ours) one over the network."""
 
 import sys
-from collections.abc import Iterator
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from figures import style
-from figures.woodfisher_cells import RESULTS, Line, panel, save, series
+from figures.woodfisher_cells import RESULTS, by_setting, save
 
-COLOURS = (style.GREY, style.SKY, style.GREEN, style.ORANGE, style.PINK, style.VERMILION)
+NAMES = {"layer": "a block\na layer", "network": "one block\n(ours)"}
 
 
-def lines() -> Iterator[tuple[str, Line]]:
-    """One line a chunk size, in rising order; the network's block last."""
-    sizes = [name.removeprefix("chunk-") for name in series("figure-3b", RESULTS)]
-    for colour, size in zip(COLOURS, sorted(sizes, key=lambda s: (s == "network", int(s) if s.isdigit() else 0)), strict=False):
-        label = "One block over all layers (ours)" if size == "network" else f"Chunks of {int(size):,}"
-        yield f"chunk-{size}", Line(label, colour)
+def draw(ax: Axes, folder: str, title: str) -> None:
+    """Accuracy against chunk size in equal steps, a line an amount."""
+    settings, lines = by_setting(folder, RESULTS)
+    sizes = sorted((name.removeprefix("chunk-") for name in settings),
+                   key=lambda size: (size == "network", size == "layer", int(size) if size.isdigit() else 0))
+    for (amount, values), colour, marker in zip(lines.items(), (style.BLUE, style.VERMILION, style.GREEN), "os^", strict=False):
+        ax.plot(range(len(sizes)), [values[f"chunk-{size}"] for size in sizes], color=colour, marker=marker,
+                label=f"{100 * amount:g}% removed", gid=f"{amount:g}")
+    ax.set_xticks(range(len(sizes)), [NAMES.get(size, size) for size in sizes])
+    ax.set(title=title, xlabel="Chunk size [weights]", ylabel="Test accuracy [%]")
+
+
+def figure() -> Figure:
+    """Joint and independent WoodFisher side by side."""
+    with matplotlib.rc_context(style.RC):
+        result = Figure(figsize=(9.4, 3.8), layout="constrained")
+        panels = [("figure-3b", "Joint"), ("figure-S8", "Independent")]
+        panels = [(folder, title) for folder, title in panels if (RESULTS / folder).is_dir()]
+        for ax, (folder, title) in zip(result.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            draw(ax, folder, f"ResNet-20, CIFAR-10 as JPEG, one-shot: {title.lower()}")
+            ax.legend()
+        return result
 
 
 if __name__ == "__main__":
-    sys.exit(save("fig3b", panel("figure-3b", "ResNet-20, CIFAR-10 as JPEG: chunk size", dict(lines())), __doc__))
+    sys.exit(save("fig3b", figure(), __doc__))
