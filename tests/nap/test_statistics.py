@@ -1,0 +1,84 @@
+"""The moving average while a network is fine-tuned, update by update by hand; a run with it that is stopped goes on with the same."""
+
+import pytest
+import torch
+
+from common import checkpoint, gradual, models, pipeline
+from common import data as D
+from common import masks as M
+from common import train as T
+from common.fisher.kron import KronEstimator
+from common.pruned import Pruned
+from common.spec import Recipe, Spec
+from nap.method import Options
+from nap.statistics import Statistics, pack, unpack
+
+TINY = {"model": "digits_cnn:width=0.25", "train": Recipe(epochs=2, lr=0.05, batch_size=64),
+        "finetune": Recipe(epochs=0.5, lr=0.02, batch_size=64)}
+
+
+def start():
+    data = D.load("digits")
+    model = models.build("digits_cnn:width=0.25", 10, data.input_shape, 0)
+    first = KronEstimator(model, fisher="empirical", bias=True)
+    first.update(*next(iter(data.calibration(64))))
+    return data, model, first.factors()
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_the_average_is_algorithm_1s(every):
+    data, model, factors = start()
+    seen = []
+
+    def spy(state):  # runs after Statistics: what one batch alone gives, on the same weights
+        if state.event == "step" and (state.step - 1) % every == 0:
+            alone = KronEstimator(state.model, fisher="empirical", bias=True)
+            alone.update(*state.batch)
+            seen.append({name: (k.A.clone(), k.G.clone()) for name, k in alone.factors().items()})
+
+    expected = {name: [k.A.clone(), k.G.clone()] for name, k in factors.items()}
+    watch = Statistics(Pruned(model, latent=pack(factors)), Options(fisher="empirical", every=every, decay=0.9), seed=0)
+    T.fit(model, data, Recipe(epochs=1, lr=0.05, batch_size=256, max_steps=6), callbacks=[watch, spy])
+    for batch in seen:
+        for name, (A, G) in batch.items():
+            expected[name] = [0.9 * expected[name][0] + 0.1 * A, 0.9 * expected[name][1] + 0.1 * G]
+    assert len(seen) == len(range(0, 6, every))  # 1,438 images are 6 batches
+    for name, k in unpack(watch.latent).items():
+        torch.testing.assert_close(k.A, expected[name][0], rtol=1e-6, atol=1e-12)
+        torch.testing.assert_close(k.G, expected[name][1], rtol=1e-6, atol=1e-15)
+
+
+def test_watching_changes_nothing_in_the_training():
+    networks = []
+    for watched in (False, True):
+        data, model, factors = start()
+        watch = Statistics(Pruned(model, latent=pack(factors)), Options(every=2), 0)
+        T.fit(model, data, Recipe(epochs=1, lr=0.05, batch_size=64), callbacks=[watch] if watched else [])
+        networks.append(checkpoint.state_hash(model))
+    assert networks[0] == networks[1]
+
+
+@pytest.mark.parametrize(("method", "amount"), [("nap", {"sparsity": 0.9, "step_ratio": 0.4}),
+                                                ("nap-channel", {"unit_ratio": 0.2, "steps": 4, "step_schedule": "constant"})])
+def test_a_stopped_run_goes_on_with_its_statistics(method, amount, tmp_path, monkeypatch):
+    def spec(folder):
+        return Spec(method=method, step_epochs=0.4, num_samples=64, output_dir=str(tmp_path / folder), options={"every": 2},
+                    **amount, **TINY)
+
+    pipeline.prune(spec("a"))
+    original, seen = gradual.tune, []
+
+    def stops(spec, result, *rest, **how):
+        if how["desc"].startswith("step 3") and not seen:
+            seen.append(result.latent)
+            raise KeyboardInterrupt
+        return original(spec, result, *rest, **how)
+
+    monkeypatch.setattr(gradual, "tune", stops)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.prune(spec("b"))
+    assert any(key.endswith(".DS") for key in seen[0])
+    pipeline.prune(spec("b"))
+    a, b = (checkpoint.load(pipeline.cell_folder(spec(folder)) / "pruned.safetensors") for folder in "ab")
+    assert checkpoint.state_hash(a.model) == checkpoint.state_hash(b.model) and M.digest(a.masks) == M.digest(b.masks)
+    assert a.edits == b.edits
