@@ -31,7 +31,7 @@ def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
     add = p.add_argument
     add("--table", help="run the cells of this table (see --list)")
     add("--figure", help="run the cells of this figure (see --list)")
-    add("--cell", help="only this cell, or all whose name contains it")
+    add("--cell", help="only this cell, or where none has that name all whose name contains it")
     add("--list", action="store_true", help="show every cell with what exists of it, and stop")
     add("--scale", choices=SCALES, help="quick: seconds, offline; cpu: real data, hours on 2 cores; paper: the paper's own setting")
     add("--model", help="network, options after a colon: resnet20, resnet32:width=4,shortcut=B")
@@ -141,9 +141,11 @@ def _chosen(base: Spec, tables: Cells, figures: Cells, arguments: argparse.Names
         yield base
         return
     found = False
+    exact = any(arguments.cell in group for group in groups.values())
     for group in groups.values():
         for name, spec in group.items():
-            if (arguments.cell is None or arguments.cell in name) and (arguments.scale in (None, spec.scale)):
+            named = arguments.cell is None or (arguments.cell == name if exact else arguments.cell in name)
+            if named and arguments.scale in (None, spec.scale):
                 found = True
                 yield spec
     if not found and not arguments.list:

@@ -211,3 +211,10 @@ def test_the_memory_budget_refuses_before_anything_is_computed(output, capsys):
     code = run("common", "prune", argv=["--model", TINY["model"], "--output-dir", output, "--method", "woodfisher", "--sparsity", "0.51",
                                         "--memory-budget", "0.0001"])
     assert code == 2 and "memory_budget=0.0" in capsys.readouterr().err
+
+
+def test_a_cell_is_chosen_by_its_name_before_by_a_part_of_it(capsys):
+    cells = {"1": {name: Spec(table="1", cell=name, method="random", sparsity=0.5) for name in ("wide", "paper-wide", "paper-narrow")}}
+    for asked, found in (("wide", ["wide"]), ("paper", ["paper-wide", "paper-narrow"]), ("arrow", ["paper-narrow"])):
+        assert run("demo", "prune", cells, argv=["--cell", asked, "--list"]) == 0
+        assert [line.split()[2] for line in capsys.readouterr().out.splitlines()] == found
