@@ -12,6 +12,7 @@ from common.compare import job_of
 from common.spec import Recipe, Spec
 
 CRITERIA = ("eigendamage", "kron-obs", "kron-obd", "c-obs", "c-obd")
+BASES = CRITERIA[1:]  # that prune in the parameters' own basis
 METHODS = (*CRITERIA, "nn-slimming")
 RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9)
 Cells = dict[str, Spec]
@@ -67,10 +68,13 @@ VGG = CIFAR_NETWORKS["vgg19-L1"]
 
 
 def cell(base: Spec, table: str, name: str, ratio: float, method: str, seed: int = 0, label: str = "", **changes) -> Cells:
-    """The one cell `<name>-<ratio>-<label or method>-seed<k>`. At cpu scale a criterion's labels are exact."""
+    """The one cell `<name>-<ratio>-<label or method>-seed<k>`. At cpu scale a criterion's labels are exact; at the paper's, residual
+    branches lose channels one by one, as there (but for iterations: a union of branches is not pruned again)."""
     called = f"{name}-{ratio:g}-{label or method}-seed{seed}"
     if base.scale == "cpu" and method in CRITERIA:
         changes["fisher"] = "exact"
+    if base.scale == "paper" and "resnet" in base.model and method in BASES and "steps" not in changes:
+        changes["options"] = {"coupling": "union"} | changes.get("options", {})
     return {called: base.but(table=table, cell=called, method=method, unit_ratio=ratio, seed=seed, **changes)}
 
 
@@ -119,6 +123,12 @@ def fold() -> Cells:
     return cells
 
 
+def union() -> Cells:
+    """The paper's independent pruning of residual branches at cpu scale, beside Table 1's coupled channels."""
+    return {key: spec for name in ("resnet32", "preresnet29-L1")
+            for key, spec in sweep(CIFAR_NETWORKS[name], "union", f"cpu-{name}", (0.9, 0.6), 1, BASES, options={"coupling": "union"}).items()}
+
+
 def figure5() -> Cells:
     """VGG19 beside low-rank approximations. Paper: CIFAR-100 and Tiny-ImageNet, ratios 0.4 to 0.9, CP ranks 0.1 to 2 times the
     original or 4 to 512; the depthwise step is tuned from a tenth of the rate (released code). cpu: CIFAR-10 at a quarter of the
@@ -163,5 +173,5 @@ def figure8() -> Cells:
     return cells | sweep(_LENET5, "figure 8", "lenet5", (0.5,), 1, CRITERIA, step_epochs=0.3, **iterative)
 
 
-TABLES: dict[str, Cells] = {"1": table1(), "2": table2(), "mnist": mnist(), "fold": fold()}
+TABLES: dict[str, Cells] = {"1": table1(), "2": table2(), "mnist": mnist(), "fold": fold(), "union": union()}
 FIGURES: dict[str, Cells] = {"5": figure5(), "6": figure6(), "8": figure8()}
