@@ -125,8 +125,10 @@ def fold() -> Cells:
 
 def union() -> Cells:
     """The paper's independent pruning of residual branches at cpu scale, beside Table 1's coupled channels."""
-    return {key: spec for name in ("resnet32", "preresnet29-L1")
-            for key, spec in sweep(CIFAR_NETWORKS[name], "union", f"cpu-{name}", (0.9, 0.6), 1, BASES, options={"coupling": "union"}).items()}
+    cells: Cells = {}
+    for name in ("resnet32", "preresnet29-L1"):
+        cells |= sweep(CIFAR_NETWORKS[name], "union", f"cpu-{name}", (0.9, 0.6), 1, BASES, options={"coupling": "union"})
+    return cells
 
 
 def figure5() -> Cells:
