@@ -33,8 +33,10 @@ MORE = """
 article { border-top: 1px solid var(--line); margin-top: 1.5rem; padding-top: .25rem }
 article h3 { font-size: 1.05rem; margin: .75rem 0 .25rem } code { font-size: .85rem; overflow-wrap: anywhere }
 pre { background: var(--raised); padding: .5rem .75rem; overflow-x: auto; border-radius: .4rem; margin: .4rem 0 }
-article th, article td { text-align: left } td.n { text-align: right } ul.plain { padding-left: 1.2rem; margin: .3rem 0 }
-thead th { padding: .4rem .6rem } tbody th { min-width: 7rem } figure img { min-width: 0; max-width: 60rem } nav a { margin-right: 1rem }
+td:nth-child(2) { white-space: normal; min-width: 10rem } article th, article td { text-align: left } td.n { text-align: right }
+ul.plain { padding-left: 1.2rem; margin: .3rem 0 }
+thead th { padding: .4rem .6rem } tbody th { min-width: 7rem } figure img { min-width: 36rem; max-width: 60rem }
+nav a { margin-right: 1rem }
 """
 SCRIPT = """
 const rows = [...document.querySelectorAll('#contents tbody tr')], text = document.getElementById('text');
@@ -119,16 +121,15 @@ def html_table(lines: Sequence[tables.Line]) -> str:
     first = [next(iter(line.values.values())) for line in lines]
     quantities = list(dict.fromkeys(q for line in lines for q in line.values))
     settings = list(dict.fromkeys(name for value in first for name, _ in value.setting))
-    top = "".join(f'<th scope="col" rowspan="2">{escape(h)}</th>' for h in ("method", "network, data set", *(
+    top = "".join(f'<th scope="col" rowspan="2">{escape(h)}</th>' for h in ("method", "ours is", "network, data set", *(
         NAMES.get(name, name.replace("_", " ")) for name in settings)))
     top += "".join(f'<th scope="colgroup" colspan="2">{escape(NAMES.get(q, q.replace("_", " ")))}</th>' for q in quantities)
-    top += '<th scope="col" rowspan="2">ours is</th>'
     under = '<th scope="col">paper</th><th scope="col">ours</th>' * len(quantities)
     body = []
     for value, line in zip(first, lines, strict=True):
-        cells = [f"{value.model}, {value.dataset}", *(dict(value.setting).get(name, "") for name in settings)]
+        cells = [line.what, f"{value.model}, {value.dataset}", *(dict(value.setting).get(name, "") for name in settings)]
         body.append(f'<tr><th scope="row">{escape(value.method)}</th>' + "".join(f"<td>{escape(c)}</td>" for c in cells)
-                    + "".join(f'<td class="n">{field}</td>' for field in _fields(line, quantities)) + f"<td>{escape(line.what)}</td></tr>")
+                    + "".join(f'<td class="n">{field}</td>' for field in _fields(line, quantities)) + "</tr>")
     table = (f'<div class="wide" tabindex="0" role="region" aria-label="table"><table><thead><tr>{top}</tr><tr>{under}</tr></thead>'
              f"<tbody>{''.join(body)}</tbody></table></div>")
     return table if len(lines) <= FOLDED else f"<details><summary>{len(lines)} rows</summary>{table}</details>"

@@ -47,7 +47,10 @@ def committed(paper: str, root: Path = ROOT) -> dict[tuple[str, str], dict[int, 
 
 def runs(spec: Spec, root: Path = ROOT) -> dict[int, Stages]:
     """seed -> stages that are committed of a cell; records made with other settings than the cell's own now do not count."""
-    wanted, found = spec.slug(), committed(spec.paper, root).get((spec.table, spec.cell), {})
+    found = committed(spec.paper, root).get((spec.table, spec.cell))
+    if not found:
+        return {}
+    wanted = spec.slug()
     return {seed: stages for seed, stages in found.items() if all(_slug(record) == wanted for record in stages.values())}
 
 

@@ -109,14 +109,14 @@ def markdown(paper: str, label: str, lines: Sequence[Line], item: Item | None) -
     commands = list(dict.fromkeys(line.known.command for line in lines if line.known and line.known.command))
     body = []
     for value, line in zip(first, lines, strict=True):
-        cells = [value.model, value.dataset, value.method, *(dict(value.setting).get(name, "") for name in varying)]
+        cells = [value.method, line.what, value.model, value.dataset, *(dict(value.setting).get(name, "") for name in varying)]
         for quantity in quantities:
             printed, ours = line.values.get(quantity), line.ours.get(quantity)
             cells.append("" if printed is None else f"{printed.value or '–'} / {spread(ours, quantity) if ours else '–'}")
-        cells += [line.what, f"[{commands.index(line.known.command) + 1}]" if line.known and line.known.command else ""]
+        cells.append(f"[{commands.index(line.known.command) + 1}]" if line.known and line.known.command else "")
         body.append(_row(cells))
-    heads = ["network", "data set", "method", *(NAMES.get(name, name.replace("_", " ")) for name in varying),
-             *(NAMES.get(quantity, quantity.replace("_", " ").replace(":", " ")) for quantity in quantities), "ours is", "command"]
+    heads = ["method", "ours is", "network", "data set", *(NAMES.get(name, name.replace("_", " ")) for name in varying),
+             *(NAMES.get(quantity, quantity.replace("_", " ").replace(":", " ")) for quantity in quantities), "command"]
     fixed = [f"{name.replace('_', ' ')}: {dict(first[0].setting)[name]}" for name in settings if name not in varying]
     title = f"## {label}" + (f": {item.title}" if item and item.title else "")
     text = [title, "", *([f"Everywhere {'; '.join(fixed)}.", ""] if fixed else []),

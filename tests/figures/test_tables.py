@@ -97,7 +97,7 @@ def test_rows_that_nobody_has_run_say_so_and_name_the_command():
     (line,) = tables.lines_of([value("err_after_pruning_top1_pct", waiting)], {})
     assert line.status == tables.NOT_RUN
     text = tables.markdown("lobs", "Table 1", [line], None)
-    assert "| 1.5 / – | runnable, not run | [1] |" in text and f"--table 1 --cell {waiting}`" in text
+    assert "| L-OBS | runnable, not run | LeNet-300-100 | MNIST | 1.5 / – | [1] |" in text and f"--table 1 --cell {waiting}`" in text
     (line,) = tables.lines_of([value("err_after_pruning_top1_pct")], {})
     assert line.status == tables.NO_CELL
 

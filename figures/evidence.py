@@ -1,0 +1,105 @@
+"""Numbers for the essay, each with where it comes from: papers' cells, committed files, comparisons."""
+
+from __future__ import annotations
+
+import functools
+import re
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from common.record import read_all
+from figures import cells
+from figures.records import Comparison, Stat, gather
+from figures.values import ROOT, Value, read, select
+
+HOLDS, PART, FAILS, OPEN = "holds", "in-part", "fails", "open"
+
+
+class Missing(LookupError):
+    """A record that the evidence needs is not committed."""
+
+
+@dataclass
+class Number:
+    """A quantity over seeds with where it comes from."""
+
+    values: list[float]
+    source: str
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def std(self) -> float:
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    def __str__(self) -> str:
+        spread = f" ± {self.std:.2f} ({len(self.values)} seeds)" if len(self.values) > 1 else ""
+        return f"{self.mean:.2f}{spread}"
+
+
+def cell(paper: str, label: str, pattern: str, quantity: str) -> Number:
+    """A number of a paper's own cell, as `paper_values.csv` would name it."""
+    found = cells.beside(Value(paper, label, "", "", "", quantity, "", pattern, "", ()))
+    values = [v for one in found for v in one.values]
+    if not values:
+        raise Missing(f"{paper} {label} {pattern}")
+    return Number(values, named(i for one in found for i in one.ids))
+
+
+def named(ids: Iterable[str]) -> str:
+    """Record ids without stage, seeds together: `woodfisher-s0.7-1b417b` (seeds 0, 1, 2)."""
+    seeds: dict[str, list[str]] = {}
+    for one in ids:
+        match = re.fullmatch(r"(.*)-seed(\d+)-(?:prune|finetune)", one)
+        name, seed = match.groups() if match else (one, "")
+        if seed not in seeds.setdefault(name, []):
+            seeds[name].append(seed)
+    return ", ".join(f"`{name}`" + (f" (seed{'s' * (len(s) > 1)} {', '.join(s)})" if s != [""] else "") for name, s in seeds.items())
+
+
+def printed(paper: str, table: str, method: str, quantity: str, **where: str) -> float:
+    """The paper's number; where: model or a setting column."""
+    for value in read(paper):
+        have = dict(value.setting) | {"model": value.model, "dataset": value.dataset}
+        if (value.table, value.method, value.quantity) == (table, method, quantity) and all(have.get(k) == v for k, v in where.items()):
+            return float(value.value)
+    raise Missing(f"{paper} {table} {method} {quantity}")
+
+
+def field(paper: str, pattern: str) -> float:
+    """A number of a committed file, by the pattern of figures/values.py."""
+    value, _ = select(ROOT / paper / "results", pattern)
+    if value is None:
+        raise Missing(pattern)
+    return value
+
+
+@functools.cache
+def job(name: str) -> Comparison:
+    """A comparison of figures/results."""
+    folder = ROOT / "figures" / "results" / name
+    if not folder.is_dir():
+        raise Missing(name)
+    return gather(read_all(folder))
+
+
+def stat(name: str, method: str, amount: float, quantity: str = "accuracy_finetuned") -> Stat:
+    """Of one cell of a comparison."""
+    for row in job(name).rows:
+        if (row.method, row.amount) == (method, amount) and row.stat(quantity).n:
+            return row.stat(quantity)
+    raise Missing(f"{name} {method} {amount:g}")
+
+
+def verdict(*each: bool) -> str:
+    """holds if all, fails if none, else in part."""
+    return HOLDS if all(each) else PART if any(each) else FAILS
+
+
+def percent(one: Stat) -> str:
+    """"96.21 ± 0.05 (3 seeds)"."""
+    spread = "" if one.std is None else f" ± {100 * one.std:.2f} ({one.n} seeds)"
+    return f"{100 * one.mean:.2f}{spread}"
