@@ -85,10 +85,21 @@ def record_id(slug: str, seed: int, stage: str) -> str:
 
 
 def write_json(path: str | Path, data: object) -> Path:
-    """Atomic, fsynced JSON with NaN refused, so that every reader can parse it."""
+    """Atomic, fsynced JSON with NaN refused, so that every reader can parse it. Raises UserError where it cannot be written."""
     path = Path(path)
+    try:
+        text = json.dumps(data, indent=1, allow_nan=False)
+    except ValueError as error:
+        raise UserError("record", path.name, f"not written ({error})", "lower --lr, or raise --damping") from None
+    try:
+        return _write(path, text)
+    except OSError as error:
+        raise UserError("output_dir", str(path.parent), f"cannot write {path.name} ({error.strerror})",
+                        "free some space, or choose another folder") from None
+
+
+def _write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(data, indent=1, allow_nan=False)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
