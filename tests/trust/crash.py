@@ -10,6 +10,7 @@ record and each network must be readable; at the end they must be those of the u
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import random
@@ -18,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +33,10 @@ from common.record import Record
 from common.spec import Recipe, Spec
 
 DATA = {"model": "digits_cnn:width=0.25", "dataset": "synthetic:classes=3,samples=96", "num_samples": 32,
-        "train": Recipe(epochs=2.5, lr=0.05, batch_size=16, schedule="cosine", augment=True), "finetune": Recipe(epochs=1.5, lr=0.02, batch_size=16)}
-GRADUAL = {"method": "l-obs", "sparsity": 0.8, "steps": 3, "step_epochs": 0.5, "recalibrate_bn": 2, "damping": 1e-12}  # singular: the notes must survive, too
+        "train": Recipe(epochs=2.5, lr=0.05, batch_size=16, schedule="cosine", augment=True),
+        "finetune": Recipe(epochs=1.5, lr=0.02, batch_size=16)}
+GRADUAL = {"method": "l-obs", "sparsity": 0.8, "steps": 3, "step_epochs": 0.5, "recalibrate_bn": 2,
+           "damping": 1e-12}  # singular: the notes must survive, too
 
 
 def _train(folder: Path) -> None:
@@ -48,8 +52,9 @@ def _finetune(folder: Path) -> None:
 
 
 def _compare(folder: Path) -> None:
-    compare.main(["--dataset", DATA["dataset"], "--model", DATA["model"], "--methods", "obd-global,woodfisher,kron-obs", "--sparsities", "0.5",
-                  "--seeds", "2", "--train-epochs", "1", "--epochs", "0.5", "--num-samples", "32", "--output-dir", str(folder)])
+    compare.main(["--dataset", DATA["dataset"], "--model", DATA["model"], "--methods", "obd-global,woodfisher,kron-obs",
+                  "--sparsities", "0.5", "--seeds", "2", "--train-epochs", "1", "--epochs", "0.5", "--num-samples", "32",
+                  "--output-dir", str(folder)])
 
 
 JOBS: dict[str, Callable[[Path], None]] = {"train": _train, "prune": _prune, "finetune": _finetune, "compare": _compare}
@@ -68,8 +73,9 @@ class Tally:
 # -- one process --------------------------------------------------------------------------------------------------------------
 
 
-def start(job: str, folder: Path, write: int = 0, after: bool = False) -> int:
-    """A child that runs the job; with `write` it kills itself just before (or after) its so-manieth write reaches the disk."""
+def launch(work: Callable[[], object], errors: Path | None = None) -> int:
+    """A child of this process that does the work as a command line would, and ends with its status; returns once it has begun.
+    errors: where its standard error goes."""
     ready, told = os.pipe()
     child = os.fork()
     if child:
@@ -77,38 +83,58 @@ def start(job: str, folder: Path, write: int = 0, after: bool = False) -> int:
         os.read(ready, 1)
         os.close(ready)
         return child
-    os.close(ready)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.dup2(null, 2)
-    torch.set_num_threads(1)
-    T.SNAPSHOT_SECONDS = 0.0  # a snapshot every step
-    if write:
-        _die_at(write, after)
+    status = 70
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(os.open(errors or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        logging.disable(logging.WARNING)
+        torch.set_num_threads(1)
 
+        def begin() -> None:
+            os.write(told, b".")
+            work()
+
+        status = guarded(begin)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stderr.flush()
+        os._exit(status)  # whatever happened, this is not the parent
+
+
+def start(job: str, folder: Path, write: int = 0, after: bool = False, count: Path | None = None) -> int:
+    """A child that runs the job; with `write` it kills itself just before (or after) its so-manieth write reaches the disk. count:
+    a file for how many there were."""
     def work() -> None:
-        os.write(told, b".")
+        T.SNAPSHOT_SECONDS = 0.0  # a snapshot every step
+        writes = _watch(write, after)
         JOBS[job](folder)
+        if count:
+            count.write_text(str(writes[0]))
 
-    os._exit(guarded(work))
+    return launch(work)
 
 
-def _die_at(write: int, after: bool) -> None:
-    """SIGKILL at the so-manieth call of what changes the disk for good."""
-    left = [write]
+def _watch(fatal: int, after: bool) -> list[int]:
+    """Counts the calls that change the disk for good; SIGKILL at the so-manieth."""
+    calls = [0]
 
-    def deadly(call: Callable) -> Callable:
-        def counted(*args, **named):
-            left[0] -= 1
-            if left[0] == 0 and not after:
+    def counted(call: Callable) -> Callable:
+        def watched(*args, **named):
+            calls[0] += 1
+            if calls[0] == fatal and not after:
                 os.kill(os.getpid(), signal.SIGKILL)
             result = call(*args, **named)
-            if left[0] == 0:
+            if calls[0] == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
-        return counted
+        return watched
 
-    os.replace, os.fsync, os.chmod, Path.unlink = map(deadly, (os.replace, os.fsync, os.chmod, Path.unlink))
+    os.replace, os.fsync, os.chmod, Path.unlink = map(counted, (os.replace, os.fsync, os.chmod, Path.unlink))
+    return calls
 
 
 def wait(child: int, seconds: float) -> int | None:
@@ -164,19 +190,12 @@ def fingerprint(folder: Path) -> dict[str, object]:
 
 def uninterrupted(job: str, folder: Path) -> tuple[dict[str, object], float, int]:
     """(fingerprint, seconds, writes) of the job left in peace."""
-    began = time.monotonic()
-    status = wait(start(job, folder), 300)
+    began, count = time.monotonic(), folder.parent / "writes"
+    status = wait(start(job, folder, count=count), 300)
     seconds = time.monotonic() - began
     if status:
         raise RuntimeError(f"{job} fails by itself: status {status}")
-    low, high = 1, 4096  # by bisection: the first number of writes that it survives
-    while low < high:
-        middle = (low + high) // 2
-        trial = folder.parent / "count"
-        survived = wait(start(job, trial, middle), 300) == 0
-        shutil.rmtree(trial, ignore_errors=True)
-        low, high = (low, middle) if survived else (middle + 1, high)
-    return fingerprint(folder), seconds, low - 1
+    return fingerprint(folder), seconds, int(count.read_text())
 
 
 def trial(job: str, folder: Path, truth: dict[str, object], seconds: float, writes: int, rng: random.Random, tally: Tally) -> None:

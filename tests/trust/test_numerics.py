@@ -83,7 +83,7 @@ def test_solvers_end_finite_or_name_the_layer(kind):
             pruned = torch.rand(len(w), generator=toy.generator(seed + 1)) < 0.5
             for update in obs.UPDATES:
                 delta, predicted = obs.update(w, c, pruned, update, name=NAME)
-                assert torch.isfinite(delta).all() and torch.equal((w + delta)[pruned], torch.zeros_like(w)[pruned]), (kind, seed, update, done)
+                assert torch.isfinite(delta).all() and not (w + delta)[pruned].any(), (kind, seed, update, done)
                 assert math.isfinite(predicted) and predicted >= 0, (kind, seed, update, done)
             finite += 1
         except NumericalError as error:
@@ -94,7 +94,8 @@ def test_solvers_end_finite_or_name_the_layer(kind):
 def network(kind, seed):
     """A float32 network and its data, with something wrong in one of them."""
     g = toy.generator(seed)
-    model = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 6), nn.ReLU(), nn.Linear(6, 3))
+    model = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 6), nn.ReLU(),
+                          nn.Linear(6, 3))
     for p in model.parameters():
         p.data.copy_(torch.randn(p.shape, generator=g) / max(1, p[0].numel()) ** 0.5)
     x, y = torch.randn(12, 1, 4, 4, generator=g), torch.randint(3, (12,), generator=g)
@@ -120,8 +121,8 @@ def network(kind, seed):
     return model.eval(), [(x[:5], y[:5]), (x[5:], y[5:])] if len(x) > 5 else [(x, y)]
 
 
-KINDS = ("nan weight", "infinite input", "huge weights", "tiny weights", "zero layer", "zero inputs", "one example", "copies", "huge inputs",
-         "certain")
+KINDS = ("nan weight", "infinite input", "huge weights", "tiny weights", "zero layer", "zero inputs", "one example", "copies",
+         "huge inputs", "certain")
 METHODS = {
     "l-obs": (lobs.prune, lobs.Options()), "l-obs-joint": (lobs.prune, lobs.Options(update="joint")),
     "l-obs-ours": (lobs.prune, lobs.Options(update="joint", rescore=3, inputs="pruned", damping=1e-3, relative=True)),
