@@ -126,6 +126,11 @@ def items(source: Path = SOURCE) -> tuple[Item, ...]:
     return tuple(out)
 
 
+def headlines(source: Path = SOURCE) -> list[dict[str, str]]:
+    """The rows that stand for each paper: what, paper, table, cell (as `figures.cells.Ours.name`), quantity."""
+    return tomllib.loads(source.read_text(encoding="utf-8")).get("headline", [])
+
+
 def state(item: Item, root: Path = ROOT) -> State:
     """Read off the committed records."""
     ran, asked, records = Counter(), Counter(), []

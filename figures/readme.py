@@ -1,23 +1,28 @@
 """python -m figures.readme: write the tables of README.md from the committed records, between their markers.
 
 A block starts with `<!-- compare: NAME -->`, where figures/results/NAME holds the records, or with `<!-- bench: NAME -->`, where
-figures/results/NAME.json is what `make bench` wrote, and ends with `<!-- end -->`.
+figures/results/NAME.json is what `make bench` wrote, and ends with `<!-- end -->`. `<!-- papers: headline -->` holds the rows that
+gallery.toml calls headlines, `<!-- papers: status -->` how many tables and figures of each paper have which status.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import UserError, choose
 from common.record import read_all
+from figures import cells, gallery, tables
 from figures.compare import write_file
 from figures.records import Comparison, Row, gather
+from figures.values import PAPERS, read
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"(<!-- (compare|bench): (\S+) -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- (compare|bench|papers): (\S+) -->\n).*?(<!-- end -->)", re.S)
 UNITS = {"sparsity": "weights removed", "unit_ratio": "units removed"}
 
 
@@ -58,6 +63,8 @@ def render(text: str, results: Path) -> str:
     """`text` with every block's content made anew. Raises UserError when a block names no records."""
     def block(match: re.Match) -> str:
         start, kind, name, end = match.groups()
+        if kind == "papers":
+            return start + PAPERS_BLOCKS[choose("papers", name, PAPERS_BLOCKS)]() + end
         source = results / (name if kind == "compare" else f"{name}.json")
         if not source.exists():
             raise UserError("README.md", name, f"there is no {source.name}", f"see {results.name}/")
@@ -74,9 +81,36 @@ def speeds(bench: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def headline() -> str:
+    """The papers' main numbers beside ours, as gallery.toml lists them."""
+    lines = ["| | paper | ours | scale | command |", "| --- | ---: | ---: | --- | --- |"]
+    for entry in gallery.headlines():
+        values = [v for v in read(entry["paper"]) if (v.table, v.quantity) == (entry["table"], entry["quantity"])]
+        found = [(v, one) for v in values for one in cells.beside(v) if one.name == entry["cell"]]
+        if not found:
+            raise UserError("headline", entry["cell"], f"no line of {entry['paper']}/paper_values.csv names it", "see figures/values.py")
+        value, ours = found[0]
+        lines.append(f"| {entry['what']} | {value.value} | {tables.spread(ours, value.quantity) if ours.values else 'not run'} | "
+                     f"{ours.scale} | `{ours.command}` |")
+    return "\n".join(lines) + "\n"
+
+
+def status() -> str:
+    """Tables and figures of each paper by status."""
+    counts = {paper: Counter(gallery.state(item).words(item) for item in gallery.items() if item.paper == paper) for paper in PAPERS}
+    words = sorted({w for one in counts.values() for w in one}, key=lambda w: (not w.startswith(("reproduced", "in part")), w))
+    lines = ["| | " + " | ".join(words) + " |", "| --- |" + " ---: |" * len(words)]
+    lines += [f"| {PAPERS[paper]} | " + " | ".join(str(one[w] or "") for w in words) + " |" for paper, one in counts.items()]
+    return "\n".join(lines) + "\n"
+
+
+PAPERS_BLOCKS = {"headline": headline, "status": status}
+
+
 def main() -> int:
     """Rewrite README.md in place; returns the exit status."""
     path = ROOT / "README.md"
+    logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records
     try:
         text = render(path.read_text(encoding="utf-8"), ROOT / "figures" / "results")
     except UserError as error:
