@@ -29,6 +29,7 @@ class CurvatureOptions:
     fisher: str = "sampled"      # footnote 5: the expectation is over the model's distribution
     decay: float = 0.95          # Sec. 3.2, in all experiments
     every: int = 8               # optimiser steps between two updates of the statistics; not stated. 1 is Algorithm 1 to the letter
+    examples: int = 0            # of the minibatch that an update reads; 0 is all of it
     damping: float = 1e-3        # γ: √γ = 3% of the mean eigenvalue goes to each factor; not stated
     pi: bool = True              # γ shared between A and DS by their sizes (Martens & Grosse 2015, Sec. 6.3)
     relative: bool = True        # γ in units of the product of the mean eigenvalues, so that it means the same in every layer
@@ -44,6 +45,8 @@ class CurvatureOptions:
         for name in ("every", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(name, getattr(self, name), "must be at least 1")
+        if self.examples < 0:
+            raise UserError("examples", self.examples, "must not be negative", "0 is the whole minibatch")
         if not self.damping >= 0:
             raise UserError("damping", self.damping, "must not be negative", "ours is 1e-3")
 
@@ -67,7 +70,7 @@ class Statistics:
                                            generator=torch.Generator())
         elif state.event == "step" and (state.step - 1) % self.options.every == 0:
             self.estimator.generator.manual_seed(self.seed * 1_000_003 + state.step)
-            self.estimator.update(*state.batch)
+            self.estimator.update(*(part[:self.options.examples or None] for part in state.batch))
         elif state.event == "end" and self.estimator.seen:
             self.latent = pack(self.estimator.factors())
 

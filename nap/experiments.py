@@ -1,0 +1,146 @@
+"""Every table and figure of NAP as cells: the differences from a base Spec, and the arithmetic behind them.
+
+`--table 3 --list` shows them. p is Spec.step_ratio (weights) or Spec.unit_ratio (channels), T is Spec.step_epochs: fine-tuning and
+statistics between two prunings. Kept fractions are of all weights, sparsities are fractions removed. Names ending in -paper are the
+paper's own settings, which need ImageNet and a GPU: they are there to run, and have no records.
+"""
+
+from __future__ import annotations
+
+from common.spec import Recipe, Spec
+
+# LeNet-300-100: 266,200 weights, 77x keeps 3,457. The dense network is the L-OBS authors' (error 1.61%)
+LENET300 = Spec(paper="nap", scale="cpu", model="lenet300", dataset="mnist", checkpoint="lenet300_mnist", method="nap", num_samples=2_000,
+                sparsity=1 - 1 / 77.5, step_ratio=0.25, step_epochs=2, options={"every": 16},
+                finetune=Recipe(epochs=60, lr=0.05, batch_size=128, weight_decay=5e-4, schedule="cosine"))
+# LeNet-5: 430,500 weights, 200x keeps 2,152. Each update of the statistics reads 32 of a minibatch's 128 images
+LENET5 = Spec(paper="nap", scale="cpu", model="lenet5", dataset="mnist", method="nap", num_samples=1_000, sparsity=1 - 1 / 201,
+              step_ratio=0.4, step_epochs=1, options={"every": 32, "examples": 32},
+              train=Recipe(epochs=8, lr=0.05, batch_size=128, weight_decay=5e-4, schedule="cosine"),
+              finetune=Recipe(epochs=20, lr=0.05, batch_size=128, weight_decay=5e-4, schedule="cosine"))
+# CIFAR-Net: 116,704 weights (L-OBS's text; the widths are ours), 15.6x keeps 7,481
+CIFARNET = Spec(paper="nap", scale="cpu", model="cifarnet", dataset="cifar10-jpeg", method="nap", num_samples=1_000, sparsity=1 - 1 / 15.6,
+                step_ratio=0.4, step_epochs=0.5, options={"every": 16, "examples": 32},
+                train=Recipe(epochs=6, lr=0.1, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
+                finetune=Recipe(epochs=4, lr=0.02, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True))
+# VGG-16 in the CIFAR layout, a quarter of its width: 13 convolutions, 1,056 channels, 19.6 million MACs
+VGG16 = Spec(paper="nap", scale="cpu", model="vgg16:width=0.25", dataset="cifar10-jpeg", method="nap-channel", num_samples=256,
+             unit_ratio=0.02, steps=200, step_schedule="constant", step_epochs=20 / 391, step_test_samples=500,
+             options={"every": 10, "examples": 32},
+             train=Recipe(epochs=6, lr=0.1, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
+             finetune=Recipe(epochs=1, lr=0.02, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True))
+# ResNet-20: 448 units (three residual paths of 16, 32, 64 virtual channels, nine inner convolutions), 40.6 million MACs
+RESNET20 = Spec(paper="nap", scale="cpu", model="resnet20", dataset="cifar10-jpeg:norm=imagenet", checkpoint="resnet20_cifar10",
+                method="nap-channel", num_samples=128, unit_ratio=0.04, steps=100, step_schedule="constant", step_epochs=12 / 391,
+                step_test_samples=200, options={"every": 6, "examples": 32},
+                train=Recipe(epochs=1, lr=0.02, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
+                finetune=Recipe(epochs=150 / 391, lr=0.02, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True))
+SEEDS = range(3)
+
+
+def named(table: str, cells: dict[str, Spec]) -> dict[str, Spec]:
+    """The cells under their own names."""
+    return {name: spec.but(table=table, cell=name) for name, spec in cells.items()}
+
+
+def seeded(name: str, spec: Spec) -> dict[str, Spec]:
+    """The same cell for every seed."""
+    return {f"{name}-seed{seed}": spec.but(seed=seed) for seed in SEEDS}
+
+
+def magnitude(spec: Spec) -> Spec:
+    """Magnitude on the same schedule: one global cut by |w| where NAP cuts by ΔL."""
+    return spec.but(method="magnitude-global", options={}, num_samples=None)
+
+
+def _table3() -> dict[str, Spec]:
+    cells = seeded("lenet300-77x-nap", LENET300) | seeded("lenet5-200x-nap", LENET5) | seeded("cifarnet-15.6x-nap", CIFARNET)
+    cells |= {"lenet300-77x-magnitude": magnitude(LENET300), "lenet5-200x-magnitude": magnitude(LENET5),
+              "cifarnet-15.6x-magnitude": magnitude(CIFARNET)}
+    # the dense network fine-tuned as long as NAP's: 16 steps of 2 epochs and 60 at the end; 11 of 1 and 20; 6 of a half and 4
+    for name, base, epochs in (("lenet300", LENET300, 92), ("lenet5", LENET5, 31), ("cifarnet", CIFARNET, 7)):
+        cells[f"{name}-dense-tuned"] = base.but(method="magnitude-global", options={}, sparsity=0.0, step_ratio=None, num_samples=None,
+                                                finetune=Recipe(**vars(base.finetune) | {"epochs": epochs}))
+    return cells
+
+
+def _nap_time() -> dict[str, Spec]:
+    """Start NAP and take a nap: p and T fixed, one bound on the added error, nothing else."""
+    return {"lenet300-0.1": LENET300.but(sparsity=0.999, max_error_increase=0.1, finetune=Recipe(**vars(LENET300.finetune) | {"epochs": 20})),
+            "lenet5-0.1": LENET5.but(sparsity=0.9995, max_error_increase=0.1)}
+
+
+def _curve() -> dict[str, Spec]:
+    """Error against compression on LeNet-300-100: NAP and magnitude, the same steps and fine-tuning."""
+    short = LENET300.but(step_epochs=1, finetune=Recipe(**vars(LENET300.finetune) | {"epochs": 10}))
+    cells = {}
+    for times in (10, 20, 40, 77.5, 120):
+        spec = short.but(sparsity=1 - 1 / times)
+        cells |= {f"lenet300-{times:g}x-nap": spec, f"lenet300-{times:g}x-magnitude": magnitude(spec)}
+    return cells
+
+
+def _options() -> dict[str, Spec]:
+    """How much each choice that the paper leaves open matters: one cut of LeNet-300-100, then one epoch."""
+    once = LENET300.but(step_ratio=None, step_epochs=0.0, finetune=Recipe(epochs=1, lr=0.02, batch_size=128, schedule="cosine"))
+    changes = {"default": {}, "damping-1e-2": {"damping": 1e-2}, "damping-1e-4": {"damping": 1e-4}, "damping-1e-5": {"damping": 1e-5},
+               "damping-1e-6": {"damping": 1e-6}, "no-pi": {"pi": False}, "no-normalise": {"normalise": False},
+               "no-update": {"compensate": False}, "empirical": {"fisher": "empirical"}, "exact": {"fisher": "exact"}}
+    return {f"lenet300-{100 * (1 - sparsity):g}-{name}": once.but(sparsity=sparsity, options=change)
+            for sparsity in (0.9, 0.95) for name, change in changes.items()}
+
+
+def _figures_5_and_6() -> tuple[dict[str, Spec], dict[str, Spec]]:
+    """CIFAR-Net over p with T fixed, and over T with p fixed; accuracy after every step lies in the trajectory."""
+    base = CIFARNET.but(sparsity=0.97, step_test_samples=2_000, finetune=Recipe(**vars(CIFARNET.finetune) | {"epochs": 1.0}))
+    by_p = {f"cifarnet-p{p:g}": base.but(step_ratio=p, step_epochs=0.3) for p in (0.2, 0.4, 0.6, 0.8)}
+    by_t = {f"cifarnet-T{steps}": base.but(step_ratio=0.5, step_epochs=steps / 391) for steps in (10, 40, 120, 300)}
+    return by_p, by_t
+
+
+def _channels() -> dict[str, Spec]:
+    """Table 1 at cpu scale: 2x, 4x and 5.4x fewer MACs."""
+    cells = {}
+    for times in (2, 4, 5.4):
+        cells |= {f"vgg16-{times:g}x-nap": VGG16.but(speedup=times), f"resnet20-{times:g}x-nap": RESNET20.but(speedup=times)}
+    cells["vgg16-5.4x-no-flops"] = VGG16.but(speedup=5.4, options={"every": 10, "examples": 32, "flops": False})
+    cells["vgg16-5.4x-no-normalise"] = VGG16.but(speedup=5.4, options={"every": 10, "examples": 32, "normalise": False})
+    cells["vgg16-5.4x-in+out"] = VGG16.but(speedup=5.4, options={"every": 10, "examples": 32, "sides": "in+out"})
+    return cells
+
+
+def _table5() -> dict[str, Spec]:
+    """The paper's five (p, T), T a fiftieth of its epochs, so that each run spends about the same."""
+    pairs = ((0.005, 0.1), (0.01, 0.2), (0.02, 0.4), (0.05, 1), (0.1, 2))
+    return {f"vgg16-p{100 * p:g}-T{T:g}": VGG16.but(unit_ratio=p, step_epochs=T / 8, speedup=5.4, steps=400) for p, T in pairs}
+
+
+def _paper() -> dict[str, dict[str, Spec]]:
+    """The paper's own settings (Sec. 4, App. D): ImageNet. Damping, batch sizes and the fine-grained p are ours."""
+    sgd = Recipe(epochs=30, lr=1e-3, batch_size=64, weight_decay=0.0, schedule="multistep", milestones=(20,), augment=True)
+    big = Spec(paper="nap", scale="paper", dataset="imagenet", num_samples=256, finetune=sgd)
+    channel = {"method": "nap-channel", "unit_ratio": 0.01, "steps": 400, "step_schedule": "constant", "step_epochs": 0.2}
+    skip = {"skip": ["classifier.0", "classifier.3"], "every": 50, "batch_size": 16}
+    resnet = Recipe(epochs=30, lr=1e-3, batch_size=64, schedule="multistep", milestones=(10, 20), augment=True)
+    tables = {"1": {"vgg16-5.4x-paper": big.but(model="vgg16", speedup=5.4, options=skip, **channel),
+                    "resnet50-2.3x-paper": big.but(model="resnet50", speedup=2.3, finetune=resnet, options={"every": 50}, **channel)}}
+    tables["5"] = {f"vgg16-p{100 * p:g}-T{T:g}-paper": big.but(model="vgg16", speedup=5.4, options=skip, **channel | {
+        "unit_ratio": p, "step_epochs": T}) for p, T in ((0.005, 0.1), (0.01, 0.2), (0.02, 0.4), (0.05, 1), (0.1, 2))}
+    full = Recipe(epochs=90, lr=0.01, batch_size=256, weight_decay=2e-4, schedule="multistep", milestones=(30, 60), augment=True)
+    tables["4"] = {f"{model}-{times:g}x-paper": big.but(model=model, method="nap", sparsity=1 - 1 / times, step_ratio=p, step_epochs=epochs,
+                                                       finetune=recipe, options={"every": 50})
+                   for model, times, p, epochs, recipe in (("alexnet", 25, 0.42, 90, full), ("vgg16", 25, 0.42, 90, full),
+                                                           ("resnet50", 6.7, 0.31, 10, resnet))}
+    return tables
+
+
+FIG5, FIG6 = _figures_5_and_6()
+PAPER = _paper()
+TABLES = {"1": named("1", _channels() | PAPER["1"]), "3": named("3", _table3()), "4": named("4", PAPER["4"]),
+          "5": named("5", _table5() | PAPER["5"]), "nap-time": named("nap-time", _nap_time()), "curve": named("curve", _curve()),
+          "options": named("options", _options())}
+FIGURES = {"5": named("figure-5", FIG5), "6": named("figure-6", FIG6)}
+# what `python -m nap.finetune --model ... --dataset ... --max-error-increase 0.1` runs: 25% of what is left, two epochs, again
+BARE = Spec(paper="nap", scale="cpu", method="nap", sparsity=0.999, step_ratio=0.25, step_epochs=2,
+            train=Recipe(epochs=10, lr=0.05, batch_size=128, weight_decay=5e-4, schedule="cosine"),
+            finetune=Recipe(epochs=20, lr=0.05, batch_size=128, weight_decay=5e-4, schedule="cosine"))
