@@ -162,10 +162,12 @@ def synthetic(root: Path, *, classes: int = 4, size: int = 8, channels: int = 1,
     return _in_memory("synthetic", classes, *parts)
 
 
-def mnist(root: Path, *, norm: str = "unit") -> Data:
-    """MNIST. Augmentation shifts by up to two pixels and never mirrors."""
+def mnist(root: Path, *, norm: str = "unit", shift: int = 2) -> Data:
+    """MNIST. Augmentation shifts by up to `shift` pixels and never mirrors."""
+    if not 0 <= shift <= 14:
+        raise UserError("dataset", f"mnist:shift={shift}", "shift must be between 0 and 14 pixels")
     chosen = _norm("mnist", norm)
-    parts = [Images(part.data.unsqueeze(1), part.targets, 10, chosen, crop=2)
+    parts = [Images(part.data.unsqueeze(1), part.targets, 10, chosen, crop=shift)
              for part in _fetch("mnist", torchvision.datasets.MNIST, root)]
     return _in_memory("mnist", 10, *parts)
 
