@@ -66,7 +66,8 @@ def _table3() -> dict[str, Spec]:
 
 def _nap_time() -> dict[str, Spec]:
     """Start NAP and take a nap: p and T fixed, one bound on the added error, nothing else."""
-    return {"lenet300-0.1": LENET300.but(sparsity=0.999, max_error_increase=0.1, finetune=Recipe(**vars(LENET300.finetune) | {"epochs": 20})),
+    short = Recipe(**vars(LENET300.finetune) | {"epochs": 20})
+    return {"lenet300-0.1": LENET300.but(sparsity=0.999, max_error_increase=0.1, finetune=short),
             "lenet5-0.1": LENET5.but(sparsity=0.9995, max_error_increase=0.1)}
 
 
