@@ -139,5 +139,6 @@ def _estimate(model: nn.Module, layers: dict[str, nn.Module], calibration: Itera
 def _work_gb(sizes: list[int], m: int, chunk: int | str | None) -> float:
     """Memory beside the rows: kept factors (min(m, c)² a block) and vectors over the weights, GB."""
     blocks = [sum(sizes)] if chunk == NETWORK else sizes
-    factors = sum(size // c * min(m, c) ** 2 for size in blocks for c in [min(size, chunk) if isinstance(chunk, int) else size])
-    return (8 * min(factors, KEPT_ENTRIES) + WORK_BYTES * sum(sizes)) / 2**30
+    factors = sum(min(KEPT_ENTRIES, size // c * min(m, c) ** 2)
+                  for size in blocks for c in [min(size, chunk) if isinstance(chunk, int) else size])
+    return (8 * factors + WORK_BYTES * sum(sizes)) / 2**30
