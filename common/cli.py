@@ -46,7 +46,7 @@ def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
     add("--amp", action="store_true", help="bfloat16 autocast (default: float32)")
     add("--output-dir", help="where runs are kept (default: runs)")
     add("--shard", default="1/1", metavar="I/N", help="this process is the I-th of N that share the chosen cells (default: 1/1)")
-    add("--dry-run", action="store_true", help="print the resolved settings and output folder, and stop")
+    add("--dry-run", action="store_true", help="print the resolved settings, the output folder and a forecast of memory, and stop")
     if verb != "train":
         add("--method", help="a registered method; an unknown name lists them")
         add("--sparsity", type=float, help="fraction of prunable weights REMOVED: 0.9 removes 90%%")
@@ -108,7 +108,7 @@ def run(paper: str, verb: str, tables: Cells | None = None, figures: Cells | Non
 
 
 def _run(base: Spec, verb: str, tables: Cells, figures: Cells, arguments: argparse.Namespace) -> None:
-    from common import distributed, machine, pipeline  # torch: not needed to print --help
+    from common import distributed, forecast, machine, pipeline  # torch: not needed to print --help
 
     shard.parse(arguments.shard)
     cells = list(_chosen(base, tables, figures, arguments))
@@ -120,7 +120,8 @@ def _run(base: Spec, verb: str, tables: Cells, figures: Cells, arguments: argpar
     if arguments.dry_run:
         for spec in specs:
             folder = pipeline.dense_folder(spec) if verb == "train" else pipeline.cell_folder(spec)
-            print(json.dumps({"verb": verb, "folder": str(folder), "spec": spec.to_dict()}, indent=1))
+            memory = forecast.forecast(spec, verb)
+            print(json.dumps({"verb": verb, "folder": str(folder), "memory_gb": memory, "spec": spec.to_dict()}, indent=1))
         return
     distributed.start(machine.device(specs[0].device))
     try:

@@ -15,7 +15,8 @@ class Method:
     `preset` holds the options that make the entry what its label says. `training`, "module:name" too, is for a method that goes
     on while the network is fine-tuned: (Pruned, options) -> callback of common.train.fit with `masks` and `latent`. `statistics`, also
     "module:name", is for one that watches the fine-tuning between two of its prunings: (Pruned, options, seed) -> callback with
-    `latent`, which the next pruning is given."""
+    `latent`, which the next pruning is given. `curvature` says what it keeps of the layers, for forecasts of memory: rows (gradients),
+    kron (two factors a layer), channel (the same over channels), moment (of the inputs), diagonal, or nothing."""
 
     function: str
     label: str
@@ -24,34 +25,40 @@ class Method:
     preset: dict = field(default_factory=dict)
     training: str = ""
     statistics: str = ""
+    curvature: str = ""
 
 
 METHODS: dict[str, Method] = {
     "random": Method("common.baselines:random", "Random", "weights"),
     "magnitude-layer": Method("common.baselines:magnitude", "Magnitude, per layer", "weights", preset={"scope": "layer"}),
     "magnitude-global": Method("common.baselines:magnitude", "Magnitude, global", "weights", preset={"scope": "global"}),
-    "obd-layer": Method("common.baselines:obd", "Diagonal-Fisher OBD, per layer", "weights", preset={"scope": "layer"}),
-    "obd-global": Method("common.baselines:obd", "Diagonal-Fisher OBD, global", "weights", preset={"scope": "global"}),
-    "l-obs": Method("lobs.method:prune", "L-OBS", "weights", "lobs", {"update": "triangular", "scope": "layer"}),
-    "l-obs-joint": Method("lobs.method:prune", "L-OBS, joint optimum", "weights", "lobs", {"update": "joint", "scope": "layer"}),
+    "obd-layer": Method("common.baselines:obd", "Diagonal-Fisher OBD, per layer", "weights", preset={"scope": "layer"},
+                        curvature="diagonal"),
+    "obd-global": Method("common.baselines:obd", "Diagonal-Fisher OBD, global", "weights", preset={"scope": "global"},
+                         curvature="diagonal"),
+    "l-obs": Method("lobs.method:prune", "L-OBS", "weights", "lobs", {"update": "triangular", "scope": "layer"}, curvature="moment"),
+    "l-obs-joint": Method("lobs.method:prune", "L-OBS, joint optimum", "weights", "lobs", {"update": "joint", "scope": "layer"},
+                          curvature="moment"),
     "l-obs-ours": Method("lobs.method:prune", "L-OBS, ours (joint, re-scored)", "weights", "lobs",
-                         {"update": "joint", "scope": "global", "inputs": "pruned", "damping": 1e-3, "relative": True}),
-    "woodfisher": Method("woodfisher.method:prune", "WoodFisher, global", "weights", "woodfisher", {"scope": "global"}),
-    "woodfisher-layer": Method("woodfisher.method:prune", "WoodFisher, per layer", "weights", "woodfisher", {"scope": "layer"}),
-    "woodfisher-flops": Method("woodfisher.flops_aware:prune", "WoodFisher, FLOPs-aware", "weights", "woodfisher"),
-    "woodtaylor": Method("woodfisher.woodtaylor:prune", "WoodTaylor", "weights", "woodfisher", {"scope": "global"}),
-    "kfac-prune": Method("woodfisher.kfac:prune", "K-FAC pruning", "weights", "woodfisher", {"scope": "global"}),
-    "woodfisher-structured": Method("woodfisher.channels:prune", "WoodFisher, structured", "channels", "woodfisher"),
+                         {"update": "joint", "scope": "global", "inputs": "pruned", "damping": 1e-3, "relative": True}, curvature="moment"),
+    "woodfisher": Method("woodfisher.method:prune", "WoodFisher, global", "weights", "woodfisher", {"scope": "global"}, curvature="rows"),
+    "woodfisher-layer": Method("woodfisher.method:prune", "WoodFisher, per layer", "weights", "woodfisher", {"scope": "layer"},
+                               curvature="rows"),
+    "woodfisher-flops": Method("woodfisher.flops_aware:prune", "WoodFisher, FLOPs-aware", "weights", "woodfisher", curvature="rows"),
+    "woodtaylor": Method("woodfisher.woodtaylor:prune", "WoodTaylor", "weights", "woodfisher", {"scope": "global"}, curvature="rows"),
+    "kfac-prune": Method("woodfisher.kfac:prune", "K-FAC pruning", "weights", "woodfisher", {"scope": "global"}, curvature="kron"),
+    "woodfisher-structured": Method("woodfisher.channels:prune", "WoodFisher, structured", "channels", "woodfisher", curvature="rows"),
     "dpf": Method("woodfisher.dpf:prune", "DPF", "weights", preset={"scope": "global"}, training="woodfisher.dpf:training"),
     "cp": Method("eigendamage.cp:prune", "CP-decomposition", "low-rank", "eigendamage"),
     "nn-slimming": Method("eigendamage.nn_slimming:prune", "NN Slimming", "channels", "eigendamage"),
-    "nap": Method("nap.method:prune", "NAP", "weights", "nap", statistics="nap.statistics:Statistics"),
-    "nap-channel": Method("nap.channels:prune", "NAP, channels", "channels", "nap", statistics="nap.statistics:Statistics"),
-    "c-obd": Method("eigendamage.c_obd:prune", "C-OBD", "channels", "eigendamage"),
-    "c-obs": Method("eigendamage.c_obs:prune", "C-OBS", "channels", "eigendamage"),
-    "kron-obd": Method("eigendamage.kron_obd:prune", "Kron-OBD", "channels", "eigendamage"),
-    "kron-obs": Method("eigendamage.kron_obs:prune", "Kron-OBS", "channels", "eigendamage"),
-    "eigendamage": Method("eigendamage.method:prune", "EigenDamage", "low-rank", "eigendamage"),
+    "nap": Method("nap.method:prune", "NAP", "weights", "nap", statistics="nap.statistics:Statistics", curvature="kron"),
+    "nap-channel": Method("nap.channels:prune", "NAP, channels", "channels", "nap", statistics="nap.statistics:Statistics",
+                          curvature="kron"),
+    "c-obd": Method("eigendamage.c_obd:prune", "C-OBD", "channels", "eigendamage", curvature="diagonal"),
+    "c-obs": Method("eigendamage.c_obs:prune", "C-OBS", "channels", "eigendamage", curvature="kron"),
+    "kron-obd": Method("eigendamage.kron_obd:prune", "Kron-OBD", "channels", "eigendamage", curvature="kron"),
+    "kron-obs": Method("eigendamage.kron_obs:prune", "Kron-OBS", "channels", "eigendamage", curvature="kron"),
+    "eigendamage": Method("eigendamage.method:prune", "EigenDamage", "low-rank", "eigendamage", curvature="channel"),
 }
 
 
