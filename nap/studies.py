@@ -98,7 +98,8 @@ def latencies(specs: list[Spec], timer: Timer, batch: int = 64) -> list[dict]:
             seconds = latency.medians({"dense": dense, "pruned": pruned}, torch.randn(batch, *shape), rounds=15)
         macs = costs(dense, shape).macs, costs(pruned, shape).macs
         rows.append({"name": spec.cell, "speedup_macs": _short(macs[0] / macs[1]), "dense_s": _short(seconds["dense"]),
-                     "pruned_s": _short(seconds["pruned"]), "speedup_latency": _short(seconds["dense"] / seconds["pruned"]), "batch": batch})
+                     "pruned_s": _short(seconds["pruned"]), "batch": batch,
+                     "speedup_latency": _short(seconds["dense"] / seconds["pruned"])})
     if not rows:
         raise UserError("results", "table 1", "no run has left a network", "run python -m nap.finetune --table 1 --scale cpu")
     return rows
@@ -126,7 +127,8 @@ def imagenet(model_name: str, data_dir: str, timer: Timer, ratio: float = 0.08, 
 
 def _there(path: Path) -> Path:
     if not path.exists():
-        raise UserError("results", path.parent.parent.name, "its run has left no network here", "run python -m nap.finetune --table 3 first")
+        raise UserError("results", path.parent.parent.name, "its run has left no network here",
+                        "run python -m nap.finetune --table 3 first")
     return path
 
 
