@@ -95,7 +95,7 @@ FAULTS = {
         ("torch.manual_seed(seed * 1_000_003 + state.step)", "torch.manual_seed(seed * 1_000_003)", TRAIN),
         ("if index < skip:", "if index <= skip:", TRAIN),
         ("loss += float(mean_loss(output, y)) * len(y)", "loss += float(mean_loss(output, y))", TRAIN),
-        ("model.load_state_dict(good)", "pass", TRAIN),
+        ("    state.model.load_state_dict(good)\n", "", TRAIN),
     ],
     "common/schedule.py": [
         ("(1 - progress) ** power", "progress ** power", SELECT),
