@@ -22,6 +22,7 @@ from common.capture import capture
 from common.errors import LayerError, NumericalError, UserError, choose
 from common.fisher import FISHERS, losses, patches
 
+POSITIONS = 64  # of an example's patches that are worth a product of their own
 STRIP = 160  # columns of a symmetric product formed together: two thirds of a whole product's time at 785 columns, half at 2,305
 
 
@@ -139,7 +140,28 @@ def input_moment(module: nn.Module, x: Tensor, bias: bool = False, channel_only:
         return _channel_moment(module, x)
     if patches.applies(module):
         return patches.patch_moment(module, x, bias)
+    if isinstance(module, nn.Conv2d) and module.weight[0].numel() <= STRIP:
+        return _narrow_moment(module, x, bias)
     return second_moment(L.inputs(module, x, bias))
+
+
+def _narrow_moment(module: nn.Conv2d, x: Tensor, bias: bool) -> Tensor:
+    """The same from the patches as unfolding leaves them, positions last, an example at a time: copying them into rows would cost
+    as much as such a narrow product."""
+    columns = L.pad(module, x)
+    if max(*module.kernel_size, *module.stride) > 1:
+        columns = F.unfold(columns, module.kernel_size, dilation=module.dilation, stride=module.stride)
+    columns = columns.reshape(len(x), module.groups, module.weight[0].numel(), -1)
+    if columns.shape[3] < POSITIONS:
+        return second_moment(L.inputs(module, x, bias))
+    total = columns.new_zeros(module.groups, columns.shape[2], columns.shape[2])
+    for example in columns:
+        total.baddbmm_(example, example.mT)
+    if not bias:
+        return total.double()
+    sums = columns.double().sum((0, 3))[..., None]
+    below = torch.cat([sums.mT, sums.new_full((len(sums), 1, 1), len(x) * columns.shape[3])], dim=2)
+    return torch.cat([torch.cat([total.double(), sums], dim=2), below], dim=1)
 
 
 def _channel_moment(module: nn.Conv2d, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import nn
 from common import layers as L
 from common.capture import capture
 from common.errors import LayerError, NumericalError, UserError
+from common.fisher import kron
 from common.fisher.kron import Kron, KronEstimator, KronInverse, input_hessian, input_moment, kron_factors, second_moment, split_bias
 from tests import reference, toy
 
@@ -75,6 +76,15 @@ def test_exact_for_one_example_of_a_classifier(fisher):
     for name, module in L.prunable(model).items():
         truth = reference.exact_fisher(model, module, x) if fisher == "exact" else reference.empirical_fisher(model, module, x, y)
         equal(factors[name].dense()[0], truth)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kind", toy.CONVOLUTIONS)
+def test_patches_taken_an_example_at_a_time_are_the_same_patches(kind, bias, monkeypatch):
+    module, (x, _) = toy.conv_head(kind, bias=bias)[0], toy.batch(5, (2, 6, 6))
+    truth = input_moment(module, x, bias)
+    monkeypatch.setattr(kron, "POSITIONS", 1)
+    equal(input_moment(module, x, bias), truth)
 
 
 @pytest.mark.parametrize("width", [1, 159, 160, 161, 401])

@@ -2,6 +2,8 @@
 
     python -m tests.lobs.bench [--samples 2000] [--json FILE]
 
+It also sets the Hessian of a convolution beside the product of its own patches, which are formed before the clock starts.
+
 The recursion (Sec. 3.4.1 of L-OBS: one rank-one update an image) is timed on the first `samples` images and scaled up, since
 each of its steps costs the same; its result on those images is held to ours first. Times are of the processor, over all threads,
 so that other work on the machine does not count.
@@ -19,6 +21,7 @@ from common import data as D
 from common import layers as L
 from common import machine, models
 from common.capture import capture
+from common.fisher.kron import input_moment
 from common.fisher.shared import DenseMatrix
 from common.record import write_json
 from lobs.hessian import Layer, layer_statistics
@@ -26,6 +29,7 @@ from lobs.method import Options
 from tests.lobs import reference
 
 ALPHA = 1e6
+CONVOLUTIONS = ((20, 24, 5, 1, 64), (16, 32, 3, 1, 64), (64, 8, 3, 1, 64), (16, 32, 3, 2, 64), (64, 56, 1, 1, 8), (128, 28, 3, 1, 8))
 
 
 def ours(model, loader) -> dict:
@@ -56,16 +60,43 @@ def measure(samples: int, total: int) -> dict:
             "ratio": round(slow / fast, 1)}
 
 
+def convolutions(repeats: int) -> list[dict]:
+    """Seconds of each convolution's Hessian from its input, and of the bare product of its patches, the better of `repeats`."""
+    rows = []
+    for channels, size, kernel, stride, batch in CONVOLUTIONS:
+        module = torch.nn.Conv2d(channels, channels, kernel, stride, padding=kernel // 2, bias=False)
+        x = torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(0))
+        patches = L.inputs(module, x).flatten(0, 2)
+        torch.testing.assert_close(input_moment(module, x)[0], (patches.T.double() @ patches.double()), rtol=1e-3, atol=1e-3 * len(patches))
+        both = {"hessian_s": lambda m=module, x=x: input_moment(m, x), "patch_product_s": lambda p=patches: (p.T @ p).double()}
+        seconds = {key: min(_timed(work) for _ in range(repeats)) for key, work in both.items()}
+        rows.append({"layer": f"{channels} x {size} x {size}, {kernel} x {kernel}, stride {stride}, batch {batch}",
+                     **{key: round(value, 5) for key, value in seconds.items()},
+                     "ratio": round(seconds["hessian_s"] / seconds["patch_product_s"], 2)})
+    return rows
+
+
+def _timed(work) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
 def main() -> int:
     """Print the ratio; with --json also write it."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--samples", type=int, default=2_000, help="images of the recursion that are timed")
     p.add_argument("--images", type=int, default=60_000, help="images that both are for")
+    p.add_argument("--repeats", type=int, default=3, help="times each convolution is timed; the best counts")
     p.add_argument("--json", help="also write the numbers here")
     arguments = p.parse_args()
     result = measure(arguments.samples, arguments.images)
     print(f"{result['images']} images: recursion {result['recursion_s']} s (timed on {result['recursion_timed_on']}), "
           f"ours {result['ours_s']} s, {result['ratio']} times")
+    result["convolutions"] = convolutions(arguments.repeats)
+    for row in result["convolutions"]:
+        print(f"{row['layer']}: Hessian {1e3 * row['hessian_s']:.1f} ms, product of its patches {1e3 * row['patch_product_s']:.1f} ms, "
+              f"ratio {row['ratio']}")
     if arguments.json:
         write_json(arguments.json, result | {"provenance": machine.provenance(torch.device("cpu"), 0)})
     return 0
