@@ -21,6 +21,7 @@ from common import distributed
 from common.errors import NumericalError, UserError
 
 WORK_ENTRIES = 1 << 20  # float64 entries of the blocks taken together (8 MB: about a core's share of cache)
+STRIP = 128             # rows of a triangular or symmetric product formed together: its other triangle is never computed
 KEPT_ENTRIES = 1 << 27  # float64 entries of factors kept (1 GB)
 _TURNS = itertools.count()  # one block after the other goes to another process, also where each layer is a single block
 
@@ -114,8 +115,7 @@ class BlockFisher:
         for place, G in run:
             if pruned is not None:
                 G = _without(G, pruned[place])
-            part = G @ G.mT if dual else G.mT @ G
-            matrix = part if matrix is None else matrix.add_(part)
+            matrix = _add_gram(matrix, G if dual else G.mT)
         if not dual:
             matrix /= self.count
         matrix.diagonal(dim1=-2, dim2=-1).add_(self.damping * (self.count if dual else 1))
@@ -150,7 +150,7 @@ class BlockFisher:
         unit = torch.eye(self.count, dtype=torch.float64, device=factor.device).expand_as(factor)
         L_inverse = torch.linalg.solve_triangular(factor, unit, upper=False)  # faster than solving for all of G
         for _, G in run:
-            Z = L_inverse @ G
+            Z = _lower_times(L_inverse, G)
             yield at_least((1 - Z.square_().sum(-2)) / self.damping, G, self.damping).flatten()
 
     def solve(self, v: Tensor) -> Tensor:
@@ -210,6 +210,20 @@ class BlockFisher:
                 moves[place] = move.flatten()
         distributed.add_up([moves])
         return torch.where(pruned, -w.double(), moves)
+
+
+def _add_gram(total: Tensor | None, A: Tensor) -> Tensor:
+    """total + A Aᵀ, [blocks, n, n]; on and below the diagonal (and somewhat above), which is all that a factorisation reads."""
+    if total is None:
+        total = A.new_zeros(len(A), A.shape[1], A.shape[1])
+    for i in range(0, A.shape[1], STRIP):
+        total[:, i:i + STRIP, :i + STRIP] += A[:, i:i + STRIP] @ A[:, :i + STRIP].mT
+    return total
+
+
+def _lower_times(L: Tensor, G: Tensor) -> Tensor:
+    """L G for lower triangular L [blocks, n, n]."""
+    return torch.cat([L[:, i:i + STRIP, :i + STRIP] @ G[:, :i + STRIP] for i in range(0, L.shape[1], STRIP)], 1)
 
 
 def at_least(diagonal: Tensor, G: Tensor, damping: float) -> Tensor:

@@ -60,6 +60,11 @@ def test_groups_of_blocks_are_only_a_matter_of_memory(monkeypatch):
     whole = BlockFisher(rows, 1e-3, 4)
     expected = whole.diagonal(), whole.solve(v), whole.joint(v, v > 0)
     monkeypatch.setattr("common.fisher.inverse.WORK_ENTRIES", 1)
+    monkeypatch.setattr("common.fisher.inverse.STRIP", 2)
+    for whole in (BlockFisher(rows, 1e-3, 4), BlockFisher(rows[:3], 1e-3, 4), BlockFisher(rows, 1e-3)):
+        again = torch.linalg.inv(reference.damped_fisher(whole.rows, 1e-3, whole.chunk))
+        equal(whole.diagonal(), again.diagonal())
+    whole = BlockFisher(rows, 1e-3, 4)
     for a, b in zip((whole.diagonal(), whole.solve(v), whole.joint(v, v > 0)), expected):
         equal(a, b, 1e-12)
 

@@ -63,8 +63,7 @@ FAULTS = {
         ("add_(self.damping * (self.count if dual else 1))", "add_(self.damping)", f"{ORACLES} -k damped and shapes"),
         ("(1 - Z.square_().sum(-2))", "(1 - Z.square_().sum(-2) / 2)", f"{ORACLES} -k damped and shapes"),
         ("pull = sum((G - _without(G, pruned[place])) @", "pull = sum(G @", f"{ORACLES} -k joint"),
-        ("torch.where(pruned[place], delta[place], move.flatten())",
-         "torch.where(pruned[place], move.flatten(), delta[place])", f"{ORACLES} -k joint"),
+        ("torch.where(pruned, -w.double(), moves)", "torch.where(pruned, w.double(), moves)", f"{ORACLES} -k joint"),
     ],
     "common/fisher/shared.py": [
         ("return (V - (V @ self.Z.T) @ self.Z) / self.ridge", "return (V - (V @ self.Z.T) @ self.Z)", f"{ORACLES} -k damped and shapes"),
