@@ -87,7 +87,7 @@ def _options() -> dict[str, Spec]:
     changes = {"default": {}, "damping-1e-2": {"damping": 1e-2}, "damping-1e-4": {"damping": 1e-4}, "damping-1e-5": {"damping": 1e-5},
                "damping-1e-6": {"damping": 1e-6}, "no-pi": {"pi": False}, "no-normalise": {"normalise": False},
                "no-update": {"compensate": False}, "empirical": {"fisher": "empirical"}, "exact": {"fisher": "exact"}}
-    return {f"lenet300-{100 * (1 - sparsity):g}-{name}": once.but(sparsity=sparsity, options=change)
+    return {f"lenet300-{100 * sparsity:g}-{name}": once.but(sparsity=sparsity, options=change)
             for sparsity in (0.9, 0.95) for name, change in changes.items()}
 
 

@@ -1,0 +1,33 @@
+"""NAP Figs. 5 and 6: accuracy of CIFAR-Net against sparsity, for several pruning fractions p and several fine-tuning steps T."""
+
+from __future__ import annotations
+
+import sys
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from figures import style
+from figures.nap_records import records, save
+
+PANELS = {"figure-5": "Pruning fraction p, T = 0.3 epochs", "figure-6": "Steps T between prunings, p = 50%"}
+COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.VERMILION, style.PINK)
+
+
+def figure() -> Figure:
+    """One line a setting: the network after each step's fine-tuning."""
+    with matplotlib.rc_context(style.RC):
+        result = Figure(figsize=(10, 4), layout="constrained")
+        for ax, (table, title) in zip(result.subplots(1, 2, sharey=True), PANELS.items(), strict=True):
+            found = sorted(records(table, "prune"), key=lambda r: float(r.cell.rpartition("-")[2][1:]))
+            for record, colour in zip(found, COLOURS, strict=False):
+                points = [(100 * e["amount"], 100 * e["tuned"]) for e in record.trajectory if "tuned" in e]
+                ax.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour, label=record.cell.rpartition("-")[2])
+                ax.axhline(100 * record.accuracy["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)))
+            ax.set(xlabel="Sparsity [% of weights removed]", ylabel="Test accuracy [%]" if table == "figure-5" else "", title=title)
+            ax.legend(fontsize=8, title="dotted: dense", title_fontsize=8)
+        return result
+
+
+if __name__ == "__main__":
+    sys.exit(save("fig5", figure, __doc__))

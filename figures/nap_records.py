@@ -1,0 +1,62 @@
+"""NAP's committed records and the paper's values, as the figures and tables of NAP read them."""
+
+from __future__ import annotations
+
+import functools
+import re
+import statistics
+from pathlib import Path
+
+from common.errors import UserError
+from common.record import Record, read_all
+from figures import script, values
+
+PAPER = Path(__file__).resolve().parents[1] / "nap"
+RESULTS = PAPER / "results"
+save = functools.partial(script.save, RESULTS)
+
+
+def records(table: str = "", stage: str = "", cell: str = "", results: Path = RESULTS) -> list[Record]:
+    """The records of a table and stage whose cell's name contains `cell`. UserError says how to make what is missing."""
+    found = [r for r in read_all(results) if table in ("", r.table) and stage in ("", r.stage) and cell in r.cell]
+    if not found:
+        raise UserError("results", f"{table} {cell}".strip(), "no such record", f"run python -m nap.finetune --table {table or '3'}")
+    return found
+
+
+def study(name: str, results: Path = RESULTS) -> Record:
+    """The record of one study."""
+    found = [r for r in read_all(results) if r.table == "studies" and r.cell == name]
+    if not found:
+        raise UserError("results", name, "no such record", f"run python -m nap.studies {name.rpartition('-')[2]}")
+    return found[0]
+
+
+def paper(table: str, **wanted: str) -> list[values.Value]:
+    """Lines of paper_values.csv."""
+    return [v for v in values.read("nap") if v.table == table
+            and all(dict(v.setting).get(key, getattr(v, key, "")) == value for key, value in wanted.items())]
+
+
+def by_cell(found: list[Record]) -> dict[str, list[Record]]:
+    """Records by cell, its seeds together."""
+    groups: dict[str, list[Record]] = {}
+    for record in sorted(found, key=lambda r: r.cell):
+        groups.setdefault(re.sub(r"-seed\d+$", "", record.cell), []).append(record)
+    return groups
+
+
+def compression(record: Record) -> float:
+    """Dense weights over kept ones."""
+    return record.achieved["dense_params"] / record.achieved["kept_params"]
+
+
+def added(record: Record, which: str = "last") -> float:
+    """Percentage points of test error above the dense network's."""
+    return 100 * (record.accuracy["dense"] - record.accuracy[which])
+
+
+def mean(numbers: list[float], digits: int = 2) -> str:
+    """Mean, with the range over several."""
+    text = f"{statistics.fmean(numbers):.{digits}f}"
+    return text + (f" ({min(numbers):.{digits}f} to {max(numbers):.{digits}f})" if len(numbers) > 1 else "")
