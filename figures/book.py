@@ -35,7 +35,7 @@ article h3 { font-size: 1.05rem; margin: .75rem 0 .25rem } code { font-size: .85
 pre { background: var(--raised); padding: .5rem .75rem; overflow-x: auto; border-radius: .4rem; margin: .4rem 0 }
 td:nth-child(2) { white-space: normal; min-width: 10rem } article th, article td { text-align: left } td.n { text-align: right }
 ul.plain { padding-left: 1.2rem; margin: .3rem 0 }
-thead th { padding: .4rem .6rem } tbody th { min-width: 7rem } figure img { min-width: 36rem; max-width: 60rem }
+thead th { padding: .4rem .6rem } tbody th { min-width: 9rem } figure img { min-width: 36rem; max-width: 60rem }
 nav a { margin-right: 1rem }
 """
 SCRIPT = """
@@ -111,16 +111,16 @@ def picture(title: str, alt: str, file: Path) -> str:
 
 def _fields(line: tables.Line, quantities: Sequence[str]) -> Iterable[str]:
     for quantity in quantities:
-        printed, ours = line.values.get(quantity), line.ours.get(quantity)
-        yield "" if printed is None else escape(printed.value or "–")
-        yield "" if printed is None else escape(tables.spread(ours, quantity) if ours else "–")
+        printed, ours = line.printed(quantity), line.ours.get(quantity)
+        yield escape(printed)
+        yield escape(tables.spread(ours, quantity) if ours else "–") if printed else ""
 
 
 def html_table(lines: Sequence[tables.Line]) -> str:
     """The printed rows, a column of the paper's and one of ours for each quantity."""
     first = [next(iter(line.values.values())) for line in lines]
-    quantities = list(dict.fromkeys(q for line in lines for q in line.values))
-    settings = list(dict.fromkeys(name for value in first for name, _ in value.setting))
+    quantities = tables.quantities_of(lines)
+    settings, fixed = tables.settings_of(lines)
     top = "".join(f'<th scope="col" rowspan="2">{escape(h)}</th>' for h in ("method", "ours is", "network, data set", *(
         NAMES.get(name, name.replace("_", " ")) for name in settings)))
     top += "".join(f'<th scope="colgroup" colspan="2">{escape(NAMES.get(q, q.replace("_", " ")))}</th>' for q in quantities)
@@ -132,6 +132,7 @@ def html_table(lines: Sequence[tables.Line]) -> str:
                     + "".join(f'<td class="n">{field}</td>' for field in _fields(line, quantities)) + "</tr>")
     table = (f'<div class="wide" tabindex="0" role="region" aria-label="table"><table><thead><tr>{top}</tr><tr>{under}</tr></thead>'
              f"<tbody>{''.join(body)}</tbody></table></div>")
+    table = (f'<p class="soft">Everywhere {escape("; ".join(fixed))}.</p>' if fixed else "") + table
     return table if len(lines) <= FOLDED else f"<details><summary>{len(lines)} rows</summary>{table}</details>"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from figures.records import number
 from figures.values import PAPERS, ROOT
 
 SOURCE = Path(__file__).with_name("gallery.toml")
-KINDS = ("table", "figure", "example", "theorem", "drawing")
+KINDS = ("table", "figure", "example", "theorem", "drawing", "ours")
 DRAWING, UNBUILT, WAITING = "a drawing, nothing to measure", "not built", "runnable, not yet run"
 
 
@@ -40,7 +41,7 @@ class Item:
     @property
     def key(self) -> str:
         """Unique, and fit for an address: lobs-table-1."""
-        return f"{self.paper}-{self.label}".lower().replace(" ", "-").replace(".", "-")
+        return re.sub(r"[^a-z0-9]+", "-", f"{self.paper}-{self.label}".lower())
 
     @property
     def labels(self) -> list[str]:

@@ -191,9 +191,9 @@ class Agreement:
 def profiles(comparison: Comparison, group: str) -> Agreement:
     """Of the kept fraction of each layer, averaged over the amounts that two methods share: do they cut in the same layers?
 
-    Rows that keep the same fraction in every layer, up to a weight, have nothing to rank and do not count.
+    Rows that keep the same fraction in every layer, up to a weight or to chance, have nothing to rank and do not count.
     """
-    rows = [row for row in comparison.group(group) if row.runs and not _even(row)]
+    rows = [row for row in comparison.group(group) if row.runs and row.method != "random" and not _even(row)]
     methods = tuple(sorted({row.method for row in rows}, key=rank))
     kept = {(row.method, row.unit, row.amount): row.kept_by_layer() for row in rows}
     values = np.full((len(methods), len(methods)), np.nan)

@@ -1,7 +1,8 @@
 """python -m figures.redraw [--output runs/figures]: every figure again from the committed records, without torch, into one folder.
 
 Runs each figures/<paper>_*.py that draws, then the comparison's figures of every folder below figures/results. A figure whose
-records are missing is named in one line and passed over. PNG and PDF, called <paper>_<figure> or compare_<job>_<figure>.
+records are missing is named in one line and passed over; one that breaks is named too, and the status is then 1. PNG and PDF, called
+<paper>_<figure> or compare_<job>_<figure>.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ class Outcome:
     files: tuple[Path, ...] = ()
     why: str = ""
     alt: str = ""                    # the script's own first line: what the figure shows
+    broken: bool = False             # the script raised something else than that records are missing
 
 
 def scripts(folder: Path = HERE) -> list[str]:
@@ -64,8 +66,10 @@ def draw(module: str, output: Path) -> Outcome:
         except SystemExit as end:
             if end.code:
                 return Outcome(module, why=_last(said.getvalue()) or f"status {end.code}")
-        except (UserError, OSError, LookupError, ValueError) as error:  # a record that is missing or holds something else
-            return Outcome(module, why=_last(f"{type(error).__name__}: {error}") if not isinstance(error, UserError) else str(error))
+        except (UserError, FileNotFoundError) as error:
+            return Outcome(module, why=_last(str(error)))
+        except Exception as error:  # a script that breaks must not cost the others their figures; main says so and fails
+            return Outcome(module, why=_last(f"{type(error).__name__}: {error}"), broken=True)
         made = sorted(path for path in Path(folder).iterdir() if path.suffix in (".png", ".pdf"))
         files = []
         for path in made:
@@ -114,10 +118,11 @@ def main(argv: list[str] | None = None) -> int:
     start = time.monotonic()
     outcomes = redraw(options.output)
     for outcome in outcomes:
-        print(f"skipped {outcome.name}: {outcome.why}" if outcome.why else f"drawn   {outcome.name}")
+        word = "failed " if outcome.broken else "skipped" if outcome.why else "drawn  "
+        print(f"{word} {outcome.name}" + (f": {outcome.why}" if outcome.why else ""))
     drawn = sum(not outcome.why for outcome in outcomes)
     print(f"{drawn} of {len(outcomes)} figures in {options.output}, {time.monotonic() - start:.0f} s")
-    return 0
+    return int(any(outcome.broken for outcome in outcomes))
 
 
 if __name__ == "__main__":

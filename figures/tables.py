@@ -49,6 +49,26 @@ class Line:
             return self.status
         return f"{self.known.name}: {', '.join(filter(None, (self.known.model, self.known.dataset, self.status)))}"
 
+    def printed(self, quantity: str) -> str:
+        """The paper's number, with its deviation where it has one; empty where the paper prints none."""
+        value = self.values.get(quantity)
+        spread = next((v.value for name, v in self.values.items() if DEVIATIONS.get(name) == quantity and v.value), "")
+        return "" if value is None else (value.value or "–") + (f" ± {spread}" if spread else "")
+
+
+def quantities_of(lines: Sequence[Line]) -> list[str]:
+    """Columns in the paper's order; a deviation goes with what it is the deviation of."""
+    names = dict.fromkeys(quantity for line in lines for quantity in line.values)
+    return [name for name in names if DEVIATIONS.get(name) not in names]
+
+
+def settings_of(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
+    """(columns of the setting that vary, "name: value" of those that do not)."""
+    first = [dict(next(iter(line.values.values())).setting) for line in lines]
+    names = list(dict.fromkeys(name for one in first for name in one))
+    varying = [name for name in names if len({one.get(name) for one in first}) > 1]
+    return varying, [f"{name.replace('_', ' ')}: {first[0][name]}" for name in names if name not in varying]
+
 
 COUNTS = ("retrain_iterations", "dense_params")
 
@@ -103,21 +123,19 @@ def _row(cells: Sequence[str]) -> str:
 def markdown(paper: str, label: str, lines: Sequence[Line], item: Item | None) -> str:
     """One table: setting columns, then each quantity as "paper / ours", then what ours is and the number of its command."""
     first = [next(iter(line.values.values())) for line in lines]
-    settings = list(dict.fromkeys(name for value in first for name, _ in value.setting))
-    varying = [name for name in settings if len({dict(v.setting).get(name) for v in first}) > 1]
-    quantities = list(dict.fromkeys(quantity for line in lines for quantity in line.values))
+    varying, fixed = settings_of(lines)
+    quantities = quantities_of(lines)
     commands = list(dict.fromkeys(line.known.command for line in lines if line.known and line.known.command))
     body = []
     for value, line in zip(first, lines, strict=True):
         cells = [value.method, line.what, value.model, value.dataset, *(dict(value.setting).get(name, "") for name in varying)]
         for quantity in quantities:
-            printed, ours = line.values.get(quantity), line.ours.get(quantity)
-            cells.append("" if printed is None else f"{printed.value or '–'} / {spread(ours, quantity) if ours else '–'}")
+            printed, ours = line.printed(quantity), line.ours.get(quantity)
+            cells.append(f"{printed} / {spread(ours, quantity) if ours else '–'}" if printed else "")
         cells.append(f"[{commands.index(line.known.command) + 1}]" if line.known and line.known.command else "")
         body.append(_row(cells))
     heads = ["method", "ours is", "network", "data set", *(NAMES.get(name, name.replace("_", " ")) for name in varying),
              *(NAMES.get(quantity, quantity.replace("_", " ").replace(":", " ")) for quantity in quantities), "command"]
-    fixed = [f"{name.replace('_', ' ')}: {dict(first[0].setting)[name]}" for name in settings if name not in varying]
     title = f"## {label}" + (f": {item.title}" if item and item.title else "")
     text = [title, "", *([f"Everywhere {'; '.join(fixed)}.", ""] if fixed else []),
             _row(heads), "|" + "---|" * len(heads), *body, ""]
