@@ -15,7 +15,9 @@ from figures import style
 from figures.lobs_records import RESULTS, paper_values, records, save
 
 NETWORKS = {"lenet300": "LeNet-300-100", "lenet5": "LeNet-5", "cifarnet": "CIFAR-Net"}
-SERIES = {"l-obs-iterative": ("L-OBS, ours, iterative", style.VERMILION, "*"), "l-obs-ours": ("L-OBS, ours", style.BLUE, "o"),
+SERIES = {"l-obs-iterative": ("L-OBS, ours, iterative, shifted images", style.VERMILION, "*"),
+          "l-obs-iterative-plain": ("L-OBS, ours, iterative", style.PINK, "*"),
+          "lwc-iterative": ("LWC, iterative, shifted images", style.GREY, "s"), "l-obs-ours": ("L-OBS, ours", style.BLUE, "o"),
           "l-obs-joint": ("L-OBS, joint optimum", style.GREEN, "D"), "l-obs": ("L-OBS, the paper's walk", style.GREEN, "^"),
           "lwc": ("LWC (magnitude)", style.BLACK, "s"), "obd": ("OBD (diagonal Fisher)", style.ORANGE, "v"),
           "dns": ("DNS", style.SKY, ">"), "random": ("Random", style.GREY, "x")}

@@ -72,8 +72,9 @@ class Surgery:
 
 
 def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, float], options: Options,
-          generator: torch.Generator, masks: M.Masks | None = None) -> Pruned:
-    """Surgery on the calibration data, which is what it trains on. Raises UserError for data without labels or a pruned start."""
+          generator: torch.Generator, masks: M.Masks | None = None, watch: T.Callback | None = None) -> Pruned:
+    """Surgery on the calibration data, which is what it trains on. `watch` is called like any callback of training, after the
+    surgeon: it then sees the network with what is used of it. Raises UserError for data without labels or a pruned start."""
     if masks:
         raise UserError("steps", "several", "surgery decides its masks in one run", "use steps=1")
     layers = L.prunable(model, options.skip)
@@ -86,7 +87,8 @@ def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, 
     data = Data("calibration", classes, tuple(x.shape[1:]), images, Images(x[:256].float(), y[:256], classes), "")
     recipe = Recipe(epochs=-(-options.steps * options.batch_size // len(x)) + 1, max_steps=options.steps, lr=options.lr,
                     batch_size=options.batch_size)
-    T.fit(result.model, data, recipe, callbacks=[surgery], seed=generator.initial_seed() % 10_000, desc="dynamic surgery")
+    callbacks = [surgery] if watch is None else [surgery, watch]
+    T.fit(result.model, data, recipe, callbacks=callbacks, seed=generator.initial_seed() % 10_000, desc="dynamic surgery")
     result.masks = surgery.final()
     result.notes = [f"{options.steps} iterations of surgery on {len(x)} examples"]
     M.apply(result.model, result.masks)

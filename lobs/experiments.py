@@ -18,7 +18,8 @@ LENET5 = Spec(paper="lobs", table="1", scale="cpu", model="lenet5", dataset="mni
 STATED5 = {"conv1": 0.46, "conv2": 0.57, "fc1": 0.94, "fc2": 0.75}  # keeps 54, 43, 6, 25%: 36,270 weights, 8.43%
 SEVEN5 = STATED5 | {"fc1": 0.955338}                  # fc1 at 4.47% makes the total 30,135 weights, 7.00%
 SURGERY5 = {"conv1": 0.858, "conv2": 0.969, "fc1": 0.993, "fc2": 0.957}  # keeps 14.2, 3.1, 0.7, 4.3%: 3,861 weights, 0.90%; DNS's own
-CIFARNET = Spec(paper="lobs", table="1", scale="cpu", model="cifarnet:dropout=0.1", dataset="cifar10-jpeg", num_samples=2_000, recalibrate_bn=100,
+CIFARNET = Spec(paper="lobs", table="1", scale="cpu", model="cifarnet:dropout=0.1", dataset="cifar10-jpeg",
+                num_samples=2_000, recalibrate_bn=100,
                 train=Recipe(epochs=6, lr=0.05, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True))
 # AlexNet, VGG-16 and ResNet-50 with random weights: the path, its time and memory, not its accuracy
 IMAGENET = Spec(paper="lobs", table="imagenet-path", scale="cpu", model="alexnet", dataset="imagenet", data_dir="", sparsity=0.89)

@@ -40,6 +40,7 @@ log = logging.getLogger(__name__)
 MIDDLE = "fc2"                                  # the only layer of Table 2 and Fig. 2b
 TRIM_SAMPLES, TRIM_KEEPS = 1_000, (0.19, 0.074, 0.042, 0.038, 0.034)  # Table 2's CRs
 BATCH = 4                                       # ImageNet images at once: VGG-16 holds 60 MB of activations for each
+DNS_STEPS = (643, 4_000)                        # the paper's DNS row takes 34,000
 XIS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.7)
 
 
@@ -123,15 +124,21 @@ def net_trim_table(spec: Spec, timer: Timer) -> list[dict]:
 
 
 def surgery(spec: Spec, timer: Timer) -> list[dict]:
-    """DNS at the keeps of Table 1's row and at the iterative row's, one layer like the other: error against iterations spent."""
+    """DNS at the keeps of Table 1's row and of the iterative row, one layer like the other, for the iterations of L-OBS and many
+    more: error on the way, of the network as it is masked then, and at the end with the exact number kept."""
     model, data = _dense(spec)
     rows = []
     for keep in (0.018, 0.015):
-        for steps in (643, 4_000):
+        for steps in DNS_STEPS:
+            def watch(state: T.State, keep: float = keep, steps: int = steps) -> None:
+                if state.event == "step" and state.step < steps and state.step % max(1, steps // 8) == 0:
+                    used = float(torch.cat([m.weight.flatten() != 0 for m in L.prunable(state.model).values()]).double().mean())
+                    rows.append({"method": "dns", "kept": keep, "steps": steps, "step": state.step, "kept_then": _short(used),
+                                 "error": round(1 - T.evaluate(state.model, data.test_loader())[1], 5)})
             with timer.phase("dns"):
                 result = dns.prune(model, data.calibration(60_000, 10_000), 1 - keep, dns.Options(steps=steps),
-                                   torch.Generator().manual_seed(spec.seed))
-            rows.append({"method": "dns", "kept": keep, "steps": steps,
+                                   torch.Generator().manual_seed(spec.seed), watch=watch)
+            rows.append({"method": "dns", "kept": keep, "steps": steps, "step": steps, "kept_then": keep,
                          "error": round(1 - T.evaluate(result.model, data.test_loader())[1], 5)})
     return rows
 

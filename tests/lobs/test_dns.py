@@ -55,7 +55,13 @@ def test_a_run_removes_exactly_what_was_asked_and_leaves_the_network_alone():
     x, y = toy.batch(64, (1, 2, 2))
     loader, model = [(x.float(), y % 2)], net()
     before = copy.deepcopy(model.state_dict())
-    result = prune(model, loader, 0.5, Options(steps=40, batch_size=16, interval=5), toy.generator())
+    used = []
+
+    def watch(state):
+        if state.event == "step":
+            used.append(int((state.model[1].weight != 0).sum()))
+    result = prune(model, loader, 0.5, Options(steps=40, batch_size=16, interval=5), toy.generator(), watch=watch)
+    assert len(used) == 40 and used[0] == 8 and min(used) < 8  # the network as it is masked after each step
     assert int(result.masks["1.weight"].sum()) == 4 and M.sparsity(result.masks) == 0.5
     assert not result.model[1].weight[~result.masks["1.weight"]].any()
     assert torch.equal(model.state_dict()["1.weight"], before["1.weight"])
