@@ -10,9 +10,11 @@ Weights are random, for nothing here depends on them; images are the data set's.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,18 +53,27 @@ CASES = {"resnet50": Case("imagenet", 80, Options(fisher_batch_size=1, chunk=100
 
 
 def measure(model: nn.Module, calibration: Iterable, case: Case) -> dict:
-    """Seconds of each phase of a step on `model`, which is pruned, and the process's peak memory."""
-    timer = Timer()
+    """Seconds of each phase of a step on `model`, which is pruned, and the process's peak memory. *_cpu_s is the process's own
+    time, over all threads: what the phase takes on one idle core."""
+    timer, cpu = Timer(), {}
     m, b = rows_of(calibration, case.options)
-    with timer.phase("gradients"):
+
+    @contextlib.contextmanager
+    def phase(name: str) -> Iterator[None]:
+        start = time.process_time()
+        with timer.phase(name):
+            yield
+        cpu[f"{name}_cpu_s"] = round(time.process_time() - start, 2)
+
+    with phase("gradients"):
         parts = fisher_parts(model, calibration, case.options, torch.Generator().manual_seed(0))
-    with timer.phase("scores"):
+    with phase("scores"):
         rho = statistic(parts)
-    with timer.phase("selection_and_update"):
+    with phase("selection_and_update"):
         masks, predicted = step(model, parts, rho, case.amount, case.options)
     return {"weights": sum(module.weight.numel() for module in L.prunable(model, case.options.skip).values()), "rows": m, "batch": b,
             "chunk": case.options.chunk, "sparsity": M.sparsity(masks), "predicted_increase": predicted,
-            "rows_on_disk": isinstance(parts[0].curvature.rows, SpooledRows), **timer.report()}
+            "rows_on_disk": isinstance(parts[0].curvature.rows, SpooledRows), **timer.report(), **cpu}
 
 
 def main(arguments: argparse.Namespace) -> None:
