@@ -6,10 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from common import checkpoint
+from common import checkpoint, data, models
 from common import masks as M
+from common.fisher.kron import kron_factors
 from common.registry import METHODS
+from tests import toy
 from tests.trust.crash import fingerprint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,3 +37,22 @@ def test_every_method_gives_the_same_masks_and_record_twice(tmp_path):
     for path in sorted(tmp_path.rglob("finetuned.safetensors")):
         masks.setdefault(path.relative_to(tmp_path).parts[1:], []).append(M.digest(checkpoint.load(path).masks))
     assert all(len(pair) == 2 and pair[0] == pair[1] for pair in masks.values()) and len(masks) == len(METHODS)
+
+
+def test_each_seed_decides_its_part_and_no_other():
+    """Weights, the order of the images, the calibration draw, and the labels that a sampled Fisher draws."""
+    digits = data.load("digits")
+    first = lambda loader: next(iter(loader))[0]
+    net = lambda seed: checkpoint.state_hash(models.build("digits_cnn:width=0.25", 10, (1, 8, 8), seed))
+    model, batch = models.build("digits_cnn:width=0.25", 10, (1, 8, 8), 0), list(digits.calibration(64, seed=0))
+    labels = lambda seed: kron_factors(model, batch, generator=toy.generator(seed))["fc2"].G
+    draws = {"weights": net, "order": lambda seed: first(digits.train_loader(64, seed=seed)),
+             "augmentation": lambda seed: first(digits.train_loader(64, seed=seed, augment=True)),
+             "calibration": lambda seed: first(digits.calibration(64, seed=seed)), "labels": labels}
+    for name, draw in draws.items():
+        torch.manual_seed(1)  # the global generator has no say
+        one = draw(3)
+        torch.manual_seed(2)
+        same, other = draw(3), draw(4)
+        equal = torch.equal if isinstance(one, torch.Tensor) else str.__eq__
+        assert equal(one, same) and not equal(one, other), name
