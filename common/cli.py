@@ -178,9 +178,9 @@ def guarded(work: Callable[[], None]) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except OSError as error:
-        if error.errno is None or error.filename is None:
+        if error.errno is None:
             raise
-        return _fail(f"{error.strerror}: {error.filename}; check the folder and its free space")
+        return _fail(f"{error.strerror}{f': {error.filename}' if error.filename else ''}; check the folder and its free space")
     except KeyboardInterrupt:
         print("\nstopped; run the same command again to go on", file=sys.stderr)
         return 130

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import time
 import zipfile
 from collections import Counter
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from common.images import decode, square
 from common.progress import progress
 
 SPLIT_SEED, TEST_SHARE = 0, 0.2
+ORPHAN_SECONDS = 3_600  # no decoded folder takes longer to write
 log = logging.getLogger(__name__)
 
 
@@ -139,6 +141,9 @@ def _write_cache(path: Path, key: str, images: Tensor) -> None:
     temporary = None
     try:
         path.parent.mkdir(exist_ok=True)
+        for orphan in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
+            if time.time() - orphan.stat().st_mtime > ORPHAN_SECONDS:
+                orphan.unlink(missing_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
             temporary = handle.name
             np.savez(handle, key=np.array(key), images=images.numpy())

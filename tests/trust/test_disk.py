@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from common import checkpoint, pipeline
+from common import checkpoint, folders, pipeline
 from common import train as T
-from common.cli import run
+from common.cli import guarded, run
 from common.record import Record
 from common.spec import Recipe, Spec
 from tests.trust import crash
@@ -168,3 +169,35 @@ def test_a_network_that_vanished_is_made_again_and_a_torn_one_is_named(tmp_path)
     shutil.rmtree(folder)
     assert pipeline.finetune(spec).accuracy == record.accuracy
     assert Record.read(folder / "finetune.json")
+
+
+def test_trouble_of_the_machine_is_one_line_and_a_mistake_of_ours_is_not_hidden(capsys):
+    def fail(error):
+        raise error
+
+    for error in (OSError(28, "No space left on device"), OSError(5, "Input/output error", "some/file")):
+        assert guarded(lambda error=error: fail(error)) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"error: {error.strerror}") and len(told.splitlines()) == 1
+    for error in (OSError("no number"), ValueError("ours"), RuntimeError("ours")):
+        with pytest.raises(type(error)):
+            guarded(lambda error=error: fail(error))
+
+
+def test_a_half_written_cache_of_decoded_images_does_not_stay(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for i in range(2):
+            Image.new("RGB", (8, 8), (i, 0, 0)).save(tmp_path / "images" / name / f"{i}.png")
+    cache = tmp_path / ".cache" / "images.npz"
+    cache.parent.mkdir()
+    old, fresh = (cache.parent / f".{cache.name}.{age}" for age in ("old", "fresh"))
+    for path in (old, fresh):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    folder = folders.scan(tmp_path / "images")
+    folders.decoded.cache_clear()
+    images = folders.decoded(folder, 8, cache)
+    assert fresh.exists() and not old.exists() and cache.exists()  # another process may still be writing the fresh one
+    folders.decoded.cache_clear()
+    assert (folders.decoded(folder, 8, cache) == images).all()
