@@ -173,7 +173,7 @@ def figure8() -> Cells:
         for dataset in ("cifar10", "cifar100"):
             cells |= sweep(NETWORKS[name].but(dataset=dataset), "figure 8", f"{name}-{dataset}", (0.5,), 1, CRITERIA, step_epochs=150,
                            **iterative)
-    return cells | sweep(_LENET5, "figure 8", "lenet5", (0.5,), 1, CRITERIA, step_epochs=0.3, **iterative)
+    return cells | sweep(_LENET300, "figure 8", "lenet300", (0.5,), 1, CRITERIA, step_epochs=0.5, **iterative)
 
 
 TABLES: dict[str, Cells] = {"1": table1(), "2": table2(), "mnist": mnist(), "fold": fold(), "union": union()}

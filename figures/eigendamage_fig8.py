@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from figures import style
 from figures.eigendamage_records import NETWORKS, records, save
 
-NETWORK = "lenet5"
+NETWORK = "lenet300"
 
 
 def figure() -> Figure:
