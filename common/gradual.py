@@ -40,7 +40,9 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
         loaded = checkpoint.load(progress_file)
         result = Pruned(loaded.model.to(next(model.parameters()).device), loaded.masks, loaded.edits, latent=loaded.extra_tensors,
                         **{name: loaded.extra[name] for name in ("notes", "layers", "predicted_increase") if name in loaded.extra})
-        trajectory = loaded.extra["trajectory"]
+        trajectory = loaded.extra.get("trajectory")
+        if not (isinstance(trajectory, list) and all(isinstance(entry, dict) for entry in trajectory)):
+            raise UserError("checkpoint", progress_file.name, "is no half-done pruning", "delete it to begin again")
     by_layer = {name: schedule.levels(spec.steps, final, min(spec.initial_sparsity, final), spec.step_schedule)
                 for name, final in dict(spec.options).get("layer_sparsity", {}).items()}
     between, judge = dataclasses.replace(spec.finetune, epochs=spec.step_epochs, max_steps=0), _judged_by(data, spec.step_test_samples)

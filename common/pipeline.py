@@ -161,6 +161,8 @@ def _finished(folder: Path, stage: str) -> Record | None:
     record = Record.read(path)
     lacking = [f"{part}.{key}" for part, keys in NEEDED[stage].items() for key in keys
                if not isinstance(getattr(record, part).get(key), int | float)]
+    lacking += [f"layers.{key}" for key in ("name", "kept", "total") for layer in record.layers
+                if not (isinstance(layer, dict) and key in layer)]
     if record.stage != stage or lacking:
         raise UserError("record", str(path), f"lacks {lacking[0]}" if lacking else f"is of the stage {record.stage!r}",
                         "delete it to compute the cell again")

@@ -261,3 +261,31 @@ def test_a_malformed_record_is_one_line_and_status_two(tmp_path, capsys):
         assert run("common", "finetune", argv=argv) == 2
         told = capsys.readouterr()
         assert told.err.strip().splitlines()[-1].startswith("error: record=") and "Traceback" not in told.err
+
+
+def test_what_lies_where_a_snapshot_should_is_named(tmp_path):
+    """A network of another kind, weights without a run, a damaged file: one line, and the file stays for its owner."""
+    spec = Spec(output_dir=str(tmp_path), sparsity=0.5, steps=2, **TINY)
+    pipeline.train(spec)
+    folder, dense = pipeline.cell_folder(spec), pipeline.dense_folder(spec)
+    folder.mkdir(parents=True)
+    for name, content in (("prune", (dense / "model.safetensors").read_bytes()), ("prune", b"x" * 100)):
+        path = folder / f"{name}-snapshot.safetensors"
+        path.write_bytes(content)
+        with pytest.raises(UserError, match="checkpoint=.*snapshot"):
+            pipeline.prune(spec)
+        assert path.read_bytes() == content
+        path.unlink()
+    record = pipeline.prune(spec)
+    path = folder / "finetune-snapshot.safetensors"
+    path.write_bytes((folder / "pruned.safetensors").read_bytes())
+    with pytest.raises(UserError):
+        pipeline.finetune(spec)
+    path.unlink()
+    assert pipeline.finetune(spec).accuracy["pruned"] == record.accuracy["pruned"]
+    broken = json.loads((folder / "prune.json").read_text())
+    broken["layers"][0].pop("name")
+    (folder / "prune.json").write_text(json.dumps(broken))
+    (folder / "finetune.json").unlink()
+    with pytest.raises(UserError, match="record=.*lacks layers.name"):
+        pipeline.finetune(spec)
