@@ -15,11 +15,13 @@ NAMES = {"layer": "a block\na layer", "network": "one block\n(ours)"}
 def draw(ax: Axes, folder: str, title: str) -> None:
     """Accuracy against chunk size in equal steps, a line an amount."""
     settings, lines = by_setting(folder, RESULTS)
-    sizes = sorted((name.removeprefix("chunk-") for name in settings),
+    sizes = sorted((name.removeprefix("chunk-") for name in settings if name.startswith("chunk-")),
                    key=lambda size: (size == "network", size == "layer", int(size) if size.isdigit() else 0))
     for (amount, values), colour, marker in zip(lines.items(), (style.BLUE, style.VERMILION, style.GREEN), "os^", strict=False):
         ax.plot(range(len(sizes)), [values[f"chunk-{size}"] for size in sizes], color=colour, marker=marker,
                 label=f"{100 * amount:g}% removed", gid=f"{amount:g}")
+        if "magnitude-global" in values:
+            ax.axhline(values["magnitude-global"], color=colour, linewidth=1, linestyle="--", label=f"Global magnitude, {100 * amount:g}%")
     ax.set_xticks(range(len(sizes)), [NAMES.get(size, size) for size in sizes])
     ax.set(title=title, xlabel="Chunk size [weights]", ylabel="Test accuracy [%]")
 

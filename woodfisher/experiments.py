@@ -61,6 +61,7 @@ def fig3b(method: str, label: str) -> Group:
     rows = {"num_samples": 1000, "fisher_batch_size": 1, "options": DENSE_ENDS}
     chunks = (20, 100, 1000, 5000, None, "network") if method == "woodfisher" else (20, 1000, None)
     cpu = [sweep(R20, f"chunk-{c or 'layer'}", method, ABLATION, chunk=c, **rows) for c in chunks]
+    cpu.append(sweep(R20, "magnitude-global", "magnitude-global", ABLATION, options=DENSE_ENDS))
     rows = {"num_samples": 50_000, "fisher_batch_size": 50, "options": R20_SKIP}
     paper = [sweep(R20_PAPER, f"paper-chunk-{c}", method, R20_AMOUNTS, 4, chunk=c, **rows) for c in (*CHUNKS, None)]
     return labelled("figure", label, *cpu, *paper)
