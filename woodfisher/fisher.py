@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from common import distributed, machine
 from common import layers as L
 from common.errors import NumericalError, UserError, choose
-from common.fisher.inverse import KEPT_ENTRIES, BlockFisher
+from common.fisher.inverse import KEPT_ENTRIES, BlockFisher, Rows
 from common.fisher.rows import gradient_rows
 from common.fisher.spool import spooled
 from common.obs import Curvature
@@ -106,27 +106,13 @@ def fisher_parts(model: nn.Module, calibration: Iterable, options: FisherOptions
 
 def _estimate(model: nn.Module, layers: dict[str, nn.Module], calibration: Iterable, options: FisherOptions,
               generator: torch.Generator, masks: Mapping[str, Tensor] | None) -> list[BlockFisher]:
-    """The curvatures of `fisher_parts`, in the order of the layers. Rows that the memory budget does not hold lie on disk."""
+    """The curvatures of `fisher_parts`, in the order of the layers."""
     m, b = rows_of(calibration, options)
-    like = next(iter(layers.values())).weight.detach()
-    sizes = {name: module.weight.numel() for name, module in layers.items()}
     gone = {name: ~masks[f"{name}.weight"].flatten() for name in layers if masks is not None and f"{name}.weight" in masks}
-    rest = _work_gb(list(sizes.values()), m, options.chunk)
-    on_disk = m * sum(sizes.values()) * like.element_size() / 2**30
-    what = f"{m} gradient rows and the work on them"
-    if distributed.world() > 1:
-        machine.forecast(what, on_disk + rest, "lower --num-samples, or run one process, which has a disk for them")
-    if machine.fits(what, on_disk + rest):
-        together = like.new_empty(m, sum(sizes.values())) if options.chunk == NETWORK else None
-        out = (dict(zip(layers, together.split(list(sizes.values()), 1), strict=True)) if options.chunk == NETWORK
-               else {name: like.new_empty(m, size) for name, size in sizes.items()})
-    else:
-        machine.forecast(f"the work on {m} gradient rows, with {on_disk:.1f} GB of them on disk", rest,
-                         "raise --memory-budget, or leave layers out with skip")
-        together, out = spooled(layers, m, gone)
+    together, out = _room(layers, m, options.chunk, gone)
     rows = gradient_rows(model, calibration, m, b, layers, options.fisher, generator=generator, out=out)
     for name, lost in gone.items():
-        if isinstance(rows[name], Tensor):  # the file has zeros there already
+        if isinstance(rows[name], Tensor):  # a file has zeros there already
             rows[name][:, lost] = 0
     if not any(part.any() for part in rows.values()):
         raise NumericalError(next(iter(rows)), "every gradient is zero, here and in all other layers",
@@ -134,6 +120,25 @@ def _estimate(model: nn.Module, layers: dict[str, nn.Module], calibration: Itera
     if options.chunk == NETWORK:
         return [BlockFisher(together, options.damping, name="the whole network")]
     return [BlockFisher(rows[name], options.damping, options.chunk, name) for name in layers]
+
+
+def _room(layers: dict[str, nn.Module], m: int, chunk: int | str | None, gone: Mapping[str, Tensor]) -> tuple[Rows | None, dict[str, Rows]]:
+    """(rows over all layers where they are one block, each layer's rows), to be filled: in memory if the budget holds them, else
+    on disk. UserError where it does not even hold the work on them."""
+    like = next(iter(layers.values())).weight.detach()
+    sizes = {name: module.weight.numel() for name, module in layers.items()}
+    rows, work = m * sum(sizes.values()) * like.element_size() / 2**30, _work_gb(list(sizes.values()), m, chunk)
+    what = f"{m} gradient rows and the work on them"
+    if distributed.world() > 1:
+        machine.forecast(what, rows + work, "lower --num-samples, or run one process, which has a disk for them")
+    if not machine.fits(what, rows + work):
+        machine.forecast(f"the work on {m} gradient rows, with {rows:.1f} GB of them on disk", work,
+                         "raise --memory-budget, or leave layers out with skip")
+        return spooled(layers, m, gone)
+    if chunk != NETWORK:
+        return None, {name: like.new_empty(m, size) for name, size in sizes.items()}
+    together = like.new_empty(m, sum(sizes.values()))
+    return together, dict(zip(layers, together.split(list(sizes.values()), 1), strict=True))
 
 
 def _work_gb(sizes: list[int], m: int, chunk: int | str | None) -> float:
