@@ -44,7 +44,7 @@ def normalised(scores: Tensor, kept: Tensor) -> Tensor:
 def factors_of(model: nn.Module, calibration: Iterable, layers: Mapping[str, nn.Module], options: CurvatureOptions,
                generator: torch.Generator, latent: Mapping[str, Tensor] | None) -> dict[str, Kron]:
     """The statistics of the fine-tuning before, or where there was none the mean over the calibration data."""
-    kept = unpack(latent)
+    kept = unpack(latent) if latent and latent["seen"] else {}
     if set(layers) <= set(kept):
         return {name: kept[name] for name in layers}
     return kron_factors(model, rebatch(calibration, options.batch_size), dict(layers), fisher=options.fisher, bias=True,

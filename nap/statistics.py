@@ -72,13 +72,14 @@ class Statistics:
             self.estimator.generator.manual_seed(self.seed * 1_000_003 + state.step)
             self.estimator.update(*(part[:self.options.examples or None] for part in state.batch))
         elif state.event == "end" and self.estimator.seen:
-            self.latent = pack(self.estimator.factors())
+            self.latent = pack(self.estimator.factors(), self.estimator.seen)
 
 
-def pack(factors: Mapping[str, Kron]) -> dict[str, Tensor]:
-    """Factors as plain tensors, which a checkpoint can hold: <layer>.A, <layer>.DS and <layer>.T."""
-    return {f"{name}.{key}": tensor for name, f in factors.items()
-            for key, tensor in (("A", f.A), ("DS", f.G), ("T", torch.tensor(f.positions)))}
+def pack(factors: Mapping[str, Kron], seen: int = 0) -> dict[str, Tensor]:
+    """Factors as plain tensors, which a checkpoint can hold: <layer>.A, <layer>.DS and <layer>.T. seen: examples of the fine-tuning
+    that went into them; 0 says that they are only where an average may start."""
+    return {"seen": torch.tensor(seen)} | {f"{name}.{key}": tensor for name, f in factors.items()
+                                           for key, tensor in (("A", f.A), ("DS", f.G), ("T", torch.tensor(f.positions)))}
 
 
 def unpack(latent: Mapping[str, Tensor] | None) -> dict[str, Kron]:

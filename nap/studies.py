@@ -105,17 +105,17 @@ def latencies(specs: list[Spec], timer: Timer, batch: int = 64) -> list[dict]:
     return rows
 
 
-def imagenet(model_name: str, data_dir: str, timer: Timer, ratio: float = 0.08, examples: int = 4) -> list[dict]:
+def imagenet(model_name: str, data_dir: str, timer: Timer, ratio: float = 0.2, examples: int = 2) -> list[dict]:
     """Prune channels at 224 pixels until the paper's speed-up: one row a step. Random weights."""
     wanted, skip = IMAGENET[choose("model", model_name, IMAGENET)]
     data = pipeline._data(Spec(paper="nap", dataset="imagenet", data_dir=data_dir))
     model = models.build(model_name, data.classes, data.input_shape, 0).eval()
-    whole, options, latent, rows = costs(model, data.input_shape).macs, channels.Options(skip=skip, batch_size=2), None, []
+    whole, options, rows = costs(model, data.input_shape).macs, channels.Options(skip=skip, batch_size=2), []
     while not rows or rows[-1]["speedup"] < wanted:
         with timer.phase("prune"):
             generator = torch.Generator().manual_seed(len(rows))
-            result = channels.prune(model, data.calibration(examples, 2), ratio, options, generator, latent=latent)
-        model, latent = result.model, result.latent
+            result = channels.prune(model, data.calibration(examples, 2), ratio, options, generator)
+        model = result.model
         layers = {name: module for name, module in L.prunable(model).items() if name not in skip}
         rows.append({"step": len(rows), "speedup": round(whole / costs(model, data.input_shape).macs, 4),
                      "channels": sum(len(module.weight) for module in layers.values()),

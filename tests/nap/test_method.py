@@ -116,12 +116,19 @@ def test_p_of_what_is_left_is_the_percentile_over_all_layers():
 def test_statistics_that_are_handed_over_are_used_and_handed_on():
     model, options = toy.small_net(), Options(**SLOW)
     other = kron_factors(model, [toy.batch(6, seed=5)], fisher="exact", bias=True)
-    result = prune(model, None, 0.5, options, toy.generator(), latent=pack(other))  # no calibration data: none may be read
+    result = prune(model, None, 0.5, options, toy.generator(), latent=pack(other, 6))  # no calibration data: none may be read
     expected = prune(model, [toy.batch(6, seed=5)], 0.5, options, toy.generator())
     for name, mask in expected.masks.items():
         assert torch.equal(result.masks[name], mask)
     for name, factors in unpack(result.latent).items():
         assert torch.equal(factors.A, other[name].A) and torch.equal(factors.G, other[name].G)
+
+
+def test_factors_that_no_fine_tuning_touched_are_estimated_again():
+    model, options = toy.small_net(), Options(**SLOW)
+    stale = pack(kron_factors(model, [toy.batch(6, seed=5)], fisher="exact", bias=True))
+    a, b = (prune(model, data(), 0.5, options, toy.generator(), latent=latent) for latent in (stale, None))
+    assert all(torch.equal(a.latent[key], value) for key, value in b.latent.items())
 
 
 def test_a_layer_without_importance_is_cut_by_count_and_not_divided_by_zero():
@@ -164,7 +171,7 @@ def test_fractions_a_layer_and_weights_that_are_not_finite_are_refused():
         broken[6].weight[0, 0] = torch.nan
     fine = kron_factors(toy.small_net(), data(), fisher="exact", bias=True)
     with pytest.raises(NumericalError, match="'?6'?.*not finite"):
-        prune(broken, data(), 0.5, Options(), toy.generator(), latent=pack(fine))
+        prune(broken, data(), 0.5, Options(), toy.generator(), latent=pack(fine, 9))
 
 
 def test_packing_keeps_every_number():
