@@ -57,7 +57,15 @@ def _compare(folder: Path) -> None:
                   "--output-dir", str(folder)])
 
 
-JOBS: dict[str, Callable[[Path], None]] = {"train": _train, "prune": _prune, "finetune": _finetune, "compare": _compare}
+def _callbacks(folder: Path) -> None:
+    """Methods that go on while the network is tuned: between two prunings, and with masks that change."""
+    steps = {"sparsity": 0.6, "steps": 3, "step_epochs": 0.5, "output_dir": str(folder)}
+    pipeline.finetune(Spec(method="nap", **steps, **DATA))
+    pipeline.finetune(Spec(method="dpf", **steps, **DATA))
+
+
+JOBS: dict[str, Callable[[Path], None]] = {"train": _train, "prune": _prune, "finetune": _finetune, "callbacks": _callbacks,
+                                           "compare": _compare}
 
 
 @dataclass

@@ -17,6 +17,8 @@ OTHERS = "tests/woodfisher/test_others.py"
 SPEC = "tests/common/test_spec_and_record.py"
 PROPERTIES = "tests/trust/test_properties.py"
 LAYERS = "tests/trust/test_layers.py"
+NUMERICS = "tests/trust/test_numerics.py"
+MOVING = "tests/nap/test_statistics.py"
 
 FAULTS = {
     "common/layers.py": [
@@ -59,6 +61,7 @@ FAULTS = {
         ("range(i + reach, size)) if u", "range(i + reach + 1, size)) if u", f"{ORACLES} -k factor and positions and convolution"),
     ],
     "common/fisher/inverse.py": [
+        ("return torch.maximum(diagonal, 1 / (own + damping))", "return diagonal", f"{NUMERICS} -k rounding"),
         ("matrix /= self.count", "matrix /= 1", f"{ORACLES} -k damped and shapes"),
         ("add_(self.damping * (self.count if dual else 1))", "add_(self.damping)", f"{ORACLES} -k damped and shapes"),
         ("(1 - Z.square_().sum(-2))", "(1 - Z.square_().sum(-2) / 2)", f"{ORACLES} -k damped and shapes"),
@@ -90,6 +93,7 @@ FAULTS = {
         ("bool((~mask | outer[name]).all())", "bool((mask | outer[name]).all())", SELECT),
     ],
     "common/train.py": [
+        ("if not math.isfinite(loss):", "if False:", f"{NUMERICS} -k diverges"),
         ("    if state.hold:\n        state.hold(state.optimizer)\n    state.step += 1", "    state.step += 1", TRAIN),
         ("torch.manual_seed(seed * 1_000_003 + state.step)", "torch.manual_seed(seed * 1_000_003)", TRAIN),
         ("if index < skip:", "if index <= skip:", TRAIN),
@@ -161,5 +165,12 @@ FAULTS = {
     "common/baselines.py": [
         ("0.5 * module.weight.detach().double().square() * fisher[name]",
          "0.5 * module.weight.detach().double().abs() * fisher[name]", f"{PROPERTIES} -k predicted"),
+    ],
+    "nap/method.py": [
+        ("return scores / total if total > 0", "return scores * total if total > 0", f"{ORACLES} -k NAP"),
+        ("after[name].shape[-1]] = ~after[name]", "after[name].shape[-1]] = after[name]", f"{ORACLES} -k NAP"),
+    ],
+    "nap/statistics.py": [
+        ("(state.step - 1) % self.options.every == 0", "state.step % self.options.every == 0", MOVING),
     ],
 }

@@ -14,6 +14,7 @@ from eigendamage import method as eigen
 from lobs import hessian as lobs_hessian
 from lobs import method as lobs
 from lobs.bound import propagation
+from nap import method as nap
 from tests import reference, toy
 from tests.lobs import reference as lobs_twin
 from tests.trust.oracles import floats, normal, numbers, oracle, pair
@@ -136,6 +137,38 @@ def kfac_step(dtype):
         inverse = torch.linalg.inv(F)
         pruned = wood.lowest(w**2 / (2 * inverse.diagonal()), round(0.5 * len(w)))
         yield f"pi={pi}", wood.weights(result.model, ["0", "2"]), w + reference.summed_single(inverse, w, pruned)
+
+
+@oracle("NAP, one whole step: normalised importances, weights, biases, increase", "NAP Eqs. 6, 13, Sec. 3.2")
+def nap_step(dtype):
+    for normalise in (True, False):
+        model, twin = pair(toy.seeded(nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))), dtype)
+        (x, x2), (y, _) = numbers(dtype, *toy.batch(9, (6,)))
+        options = nap.Options(fisher="empirical", damping=1e-2, normalise=normalise)
+        result = nap.prune(model, [(x[:4], y[:4]), (x[4:], y[4:])], 0.5, options, toy.generator())
+        scores, inverses, fishers, joined = [], [], [], []
+        for index in (0, 2):
+            seen = torch.cat([twin[:index](x2), torch.ones(9, 1)], 1).detach()
+            middle = twin[:index + 1](x2).detach().requires_grad_()
+            g = torch.autograd.grad(nn.functional.cross_entropy(twin[index + 1:](middle), y, reduction="sum"), middle)[0]
+            A, G = seen.T @ seen / 9, g.T @ g / 9
+            mean_a, mean_g = A.trace() / len(A), G.trace() / len(G)  # relative: each factor gets √γ of its own mean eigenvalue, by π
+            F = torch.kron(G + 0.1 * mean_g * torch.eye(len(G)).double(), A + 0.1 * mean_a * torch.eye(len(A)).double())
+            W = torch.cat([twin[index].weight, twin[index].bias[:, None]], 1).detach()
+            inverse = torch.linalg.inv(F)
+            score = (W.flatten() ** 2 / (2 * inverse.diagonal())).reshape(W.shape)[:, :-1]
+            scores.append(score / score.sum() if normalise else score)
+            inverses, fishers, joined = [*inverses, inverse], [*fishers, F], [*joined, W]
+        flat = torch.cat([s.flatten() for s in scores])
+        gone = wood.lowest(flat, round(0.5 * len(flat))).split([s.numel() for s in scores])
+        total = 0.0
+        for index, which, W, inverse, F in zip((0, 2), gone, joined, inverses, fishers):
+            pruned = torch.cat([which.reshape(len(W), -1), torch.zeros(len(W), 1, dtype=torch.bool)], 1)
+            delta = reference.summed_single(inverse, W.flatten(), pruned.flatten())
+            total = total + 0.5 * delta @ F @ delta
+            new = torch.cat([result.model[index].weight, result.model[index].bias[:, None]], 1)
+            yield f"layer {index}, normalise={normalise}", new, W + delta.reshape(W.shape)
+        yield f"increase, normalise={normalise}", floats(result.predicted_increase), total[None]
 
 
 @oracle("Hessian and Fisher blocks of a layer", "WoodFisher Figs. 1, S2-S4")

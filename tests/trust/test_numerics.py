@@ -91,6 +91,23 @@ def test_solvers_end_finite_or_name_the_layer(kind):
     assert finite >= 40
 
 
+@pytest.mark.parametrize("kind", ["block", "low rank"])
+def test_rounding_makes_no_score_negative(kind):
+    """Rows that outweigh the damping 10³⁴ times: the difference that is the inverse's diagonal has no digit left."""
+    found = 0
+    for seed in (7, 14, 29, *range(2950, 2970)):
+        X = torch.randn(5, 7, generator=toy.generator(seed), dtype=torch.float64) * 1e12
+        X[:, torch.rand(7, generator=toy.generator(seed + 1)) < 0.5] = 0
+        try:
+            diagonal = curvature(kind, X, 1e-10, None).diagonal()[:7]
+        except NumericalError:
+            continue
+        own = X.square().mean(0) + 1e-10
+        assert (diagonal >= 1 / own * (1 - 1e-9)).all() and (obs.score(torch.ones(7), diagonal) >= 0).all()
+        found += 1
+    assert found >= 3
+
+
 def network(kind, seed):
     """A float32 network and its data, with something wrong in one of them."""
     g = toy.generator(seed)
