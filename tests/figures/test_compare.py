@@ -12,7 +12,7 @@ import pytest
 
 from common.errors import UserError
 from common.record import Record
-from figures import compare, side_panels, style
+from figures import compare, panels, side_panels, style
 from figures.records import Stat, gather
 from tests.figures.fixtures import pair, record, small, train_record, write
 
@@ -156,7 +156,7 @@ def test_no_records_is_one_line_and_status_2(records, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_an_output_that_cannot_be_written_is_one_line(tmp_path, capsys):
+def test_an_output_that_cannot_be_written_is_one_line(tmp_path, capsys, no_pictures):
     (tmp_path / "out").write_text("a file")
     runs = write(pair("random"), tmp_path / "runs")
     assert compare.main(["--records", str(runs), "--output", str(tmp_path / "out")]) == 2
@@ -177,7 +177,8 @@ def test_command_line_without_torch(tmp_path):
     assert not any(name.startswith(".") for name in names)
 
 
-def test_output_is_reproducible(tmp_path):
+def test_output_is_reproducible(tmp_path, monkeypatch):
+    monkeypatch.setattr(side_panels, "draw", lambda comparison, folders: panels.draw(comparison)[1:3])
     runs = write(pair("obd-global", predicted=0.4), tmp_path / "runs")
     compare.compare([runs], tmp_path / "a")
     compare.compare([runs], tmp_path / "b")
