@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from figures import style
 from figures.eigendamage_records import NETWORKS, records, save
 
-NETWORK = "lenet300"
+NETWORK = "cpu-vgg19-L1"
 
 
 def figure() -> Figure:
@@ -30,7 +30,7 @@ def figure() -> Figure:
             ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         result.axes[0].set_ylabel("Test accuracy after the step's fine-tuning [%]")
         result.axes[0].legend(loc="lower left")
-        result.suptitle(f"{NETWORKS[NETWORK]} on MNIST: six times half of the units, at most half of a layer at a time", fontsize=10)
+        result.suptitle(f"{NETWORKS[NETWORK]} on CIFAR-10 (JPEG): six times half of the units, at most half of a layer at a time", fontsize=10)
         return result
 
 
