@@ -28,13 +28,13 @@ from lobs.hessian import Layer, layer_statistics
 from lobs.method import Options
 from tests.lobs import reference
 
-ALPHA = 1e6
+ALPHA, BATCH = 1e6, 1_000
 CONVOLUTIONS = ((20, 24, 5, 1, 64), (16, 32, 3, 1, 64), (64, 8, 3, 1, 64), (16, 32, 3, 2, 64), (64, 56, 1, 1, 8), (128, 28, 3, 1, 8))
 
 
 def ours(model, loader) -> dict:
     """Statistics and inverse of every layer."""
-    seen = layer_statistics(model, loader, L.prunable(model), True, 1000)
+    seen = layer_statistics(model, loader, L.prunable(model), True, BATCH)
     return {name: Layer.of(name, one, Options(damping=1 / ALPHA), None).problems[0].matrix for name, one in seen.items()}
 
 
@@ -54,7 +54,7 @@ def measure(samples: int, total: int) -> dict:
         exact = DenseMatrix(x.T @ x / samples, 1 / ALPHA, name).inverse
         torch.testing.assert_close(textbook[name], exact, rtol=1e-4, atol=1e-4 * float(exact.abs().max()))
     start = time.process_time()
-    ours(model, data.calibration(total, 1000))
+    ours(model, data.calibration(total, BATCH))
     fast = time.process_time() - start
     return {"images": total, "recursion_timed_on": samples, "recursion_s": round(slow, 2), "ours_s": round(fast, 3),
             "ratio": round(slow / fast, 1)}
