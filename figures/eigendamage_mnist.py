@@ -8,32 +8,42 @@ from matplotlib.figure import Figure
 from common.errors import UserError
 from common.record import Record
 from figures import style
-from figures.eigendamage_records import NETWORKS, kept, lines, records, save, series
+from figures.eigendamage_records import NETWORKS, Series, kept, lines, records, save, series
 from figures.panels import accuracy_axis
+from figures.style import Look
 
 SHOWN = ("lenet300", "lenet5", "lenet300-bn-L1", "lenet5-bn-L1")
 
 
-def load(stage: str) -> dict[str, list[Record]]:
+FOLDED = {"folded": Look(style.PINK, "P", "EigenDamage, bases folded (ours)", "-.")}
+
+
+def load(stage: str, table: str = "mnist") -> dict[str, list[Record]]:
     """Network -> records, of the networks that have any."""
     found = {}
     for network in SHOWN:
         try:
-            found[network] = records(stage, ("mnist",), network)
+            found[network] = records(stage, (table,), network)
         except UserError:
             continue
     return found
 
 
+def drawn(found: list[Record], folded: list[Record]) -> Series:
+    """The methods' series, and the folded one."""
+    return series(found) | ({"folded": series(folded)["eigendamage"]} if folded else {})
+
+
 def figure() -> Figure:
     """One row a network; logarithmic in the error, so that small differences near the top can be seen."""
-    pruned, tuned = load("prune"), load("finetune")
+    pruned, tuned, folds = load("prune"), load("finetune"), {stage: load(stage, "fold") for stage in ("prune", "finetune")}
     with matplotlib.rc_context(style.RC):
         result = Figure(figsize=(11, 3.9 * len(pruned)), layout="constrained")
         for row, (network, first) in zip(result.subplots(len(pruned), 2, squeeze=False), pruned.items(), strict=True):
-            for ax, found, value, what in ((row[0], first, "pruned", "right after pruning"),
-                                           (row[1], tuned.get(network, []), "last", "after fine-tuning, last epoch")):
-                lines(ax, series(found), lambda r: kept(r, "params"), lambda r, value=value: 100 * r.accuracy[value])
+            for ax, found, stage, value, what in ((row[0], first, "prune", "pruned", "right after pruning"),
+                                                  (row[1], tuned.get(network, []), "finetune", "last", "after fine-tuning, last epoch")):
+                data = drawn(found, folds[stage].get(network, []))
+                lines(ax, data, lambda r: kept(r, "params"), lambda r, value=value: 100 * r.accuracy[value], FOLDED)
                 ax.axhline(100 * first[0].accuracy["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)), label="Dense network")
                 ax.set(xlabel="Parameters left [%, log scale]", xscale="log", title=f"{NETWORKS[network]}: {what}")
                 ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
