@@ -14,6 +14,7 @@ from common.record import Record, read_all
 from common.schedule import levels
 from common.spec import Spec
 from figures import woodfisher_cells as drawing
+from figures import woodfisher_fig6 as fig6
 from figures import woodfisher_table5 as table5
 from woodfisher.experiments import FIGURES, QUICK, R20, TABLES
 from woodfisher.imagenet import MOBILENET
@@ -111,3 +112,25 @@ def test_the_size_of_a_step_is_measured(tmp_path):
     assert [one["rows_on_disk"] for one in found] == [False, True] and found[0]["sparsity"] == pytest.approx(0.7, abs=1e-3)
     assert found[1]["predicted_increase"] == pytest.approx(found[0]["predicted_increase"], rel=1e-9)
     assert {"gradients_s", "scores_s", "selection_and_update_s", "peak_rss_mb"} <= set(found[0])
+
+
+def test_the_course_of_a_gradual_run_is_drawn_from_its_records():
+    """Two points a step, the end where the fine-tuned record says, and the mean of all seeds in the legend."""
+    found = fig6.runs()
+    pairs = found["lenet5", 0.98]["woodfisher"]
+    prune, tuned = pairs[0]
+    epochs, accuracy = fig6.course(prune, tuned)
+    assert accuracy[-1] == 100 * tuned.accuracy["last"] and accuracy[0] == 100 * prune.trajectory[0]["pruned"]
+    assert epochs == sorted(epochs) and len(epochs) == 2 * prune.spec["steps"]
+    assert epochs[-1] == pytest.approx(4 * 0.3 + 1)
+    labels = [text.get_text() for text in fig6.figure().axes[0].get_legend().get_texts()]
+    mean = statistics.fmean(100 * tuned.accuracy["last"] for _, tuned in pairs)
+    assert any(f"WoodFisher, global: {mean:.2f}%" in label for label in labels)
+
+
+def test_an_ablations_bars_are_its_records():
+    names, lines = drawing.by_setting("figure-3b", RESULTS)
+    assert {"chunk-20", "chunk-layer", "chunk-network"} <= set(names)
+    for amount, values in lines.items():
+        record = json.loads((RESULTS / "figure-3b" / f"chunk-20-{amount:g}-seed0-prune.json").read_text())
+        assert values["chunk-20"] == 100 * record["accuracy"]["pruned"]
