@@ -35,7 +35,7 @@ article h3 { font-size: 1.05rem; margin: .75rem 0 .25rem } code { font-size: .85
 pre { background: var(--raised); padding: .5rem .75rem; overflow-x: auto; border-radius: .4rem; margin: .4rem 0 }
 td:nth-child(2) { white-space: normal; min-width: 10rem } article th, article td { text-align: left } td.n { text-align: right }
 ul.plain { padding-left: 1.2rem; margin: .3rem 0 }
-thead th { padding: .4rem .6rem } tbody th { min-width: 9rem } figure img { min-width: 36rem; max-width: 60rem }
+thead th { padding: .4rem .6rem } tbody th { min-width: 9rem } figure img { width: auto; min-width: 0; max-width: 60rem }
 nav a { margin-right: 1rem }
 """
 SCRIPT = """

@@ -16,7 +16,8 @@ from scipy import stats
 from common.errors import UserError
 from figures import paired
 from figures.compare import write_file
-from figures.evidence import FAILS, HOLDS, OPEN, PART, Missing, cell, field, job, percent, printed, stat, verdict
+from figures.evidence import FAILS, HOLDS, OPEN, PART, Missing, cell, field, job, percent, printed, stat, table, verdict
+from figures.records import Comparison
 from figures.style import look
 from figures.values import ROOT
 
@@ -186,27 +187,36 @@ def woodtaylor_above_dense() -> Evidence:
 # -- EigenDamage ------------------------------------------------------------------------------------------------------------
 
 
+def _unit_comparisons() -> list[tuple[str, str, Comparison]]:
+    """(network, where its records lie, comparison) of the criteria on small networks."""
+    return [("digits", "figures/results/digits_cnn-digits", job("digits_cnn-digits")),
+            ("LeNet-300-100 on MNIST", "eigendamage/results", table("eigendamage", "mnist", "lenet300"))]
+
+
 @claim
 def eigendamage_equal_ratio() -> Evidence:
     """At the same fraction of units removed EigenDamage is the most accurate of the five criteria."""
-    (ranking,) = (r for r in paired.rankings(job("digits_cnn-digits")) if r.group == "units")
-    best, told = ranking.ranks[0][0], ", ".join(f"{look(m).label} {rank:.1f}" for m, rank in ranking.ranks)
-    return (verdict(best == "eigendamage"),
-            [f"digits, mean rank over {len(ranking.amounts)} ratios after fine-tuning: {told}; figures/results/digits_cnn-digits."])
+    lines, each = [], []
+    for words, where, comparison in _unit_comparisons():
+        (ranking,) = (r for r in paired.rankings(comparison) if r.group == "units")
+        each.append(ranking.ranks[0][0] == "eigendamage")
+        told = ", ".join(f"{look(m).label} {rank:.1f}" for m, rank in ranking.ranks)
+        lines.append(f"{words}, mean rank over {len(ranking.amounts)} ratios after fine-tuning: {told}; {where}.")
+    return verdict(*each), lines
 
 
 @claim
 def eigendamage_equal_cost() -> Evidence:
     """At equal kept weights and at equal kept MACs EigenDamage is the most accurate."""
     lines, each = [], []
-    for cost, words in paired.COSTS.items():
-        table = paired.at_equal_cost(job("digits_cnn-digits"), "units", cost)
-        for level in (0.6, 0.4, 0.2):
-            found = {m: at[level].mean for m, at in table.items() if level in at}
-            each.append(max(found, key=found.get) == "eigendamage")
-            told = ", ".join(f"{look(m).label} {100 * a:.1f}" for m, a in sorted(found.items(), key=lambda i: -i[1]))
-            lines.append(f"digits, {100 * level:g}% of {words}, percent: {told}.")
-    lines.append("Read off each seed's curve; figures/results/digits_cnn-digits.")
+    for network, where, comparison in _unit_comparisons():
+        for cost, words in paired.COSTS.items():
+            curves = paired.at_equal_cost(comparison, "units", cost)
+            for level in (level for level in (0.6, 0.4, 0.2) if level in curves.get("eigendamage", {})):
+                found = {m: at[level].mean for m, at in curves.items() if level in at}
+                each.append(max(found, key=found.get) == "eigendamage")
+                told = ", ".join(f"{look(m).label} {100 * a:.1f}" for m, a in sorted(found.items(), key=lambda i: -i[1]))
+                lines.append(f"{network}, {100 * level:g}% of {words}, percent, read off each seed's curve: {told}; {where}.")
     name = "cpu-resnet32-0.9-{}-seed*"
     rows = {m: [cell("eigendamage", "Table 1", name.format(m), q) for q in ("test_acc_pct", "weights_reduction_pct", "flops_reduction_pct")]
             for m in ("eigendamage", "kron-obd", "kron-obs", "c-obs")}

@@ -86,6 +86,15 @@ def job(name: str) -> Comparison:
     return gather(read_all(folder))
 
 
+@functools.cache
+def table(paper: str, name: str, model: str) -> Comparison:
+    """The cells of a paper's own table on one network, as a comparison."""
+    records = [r for r in read_all(ROOT / paper / "results") if r.table == name and r.spec.get("model") == model]
+    if not records:
+        raise Missing(f"{paper} {name} {model}")
+    return gather(records)
+
+
 def stat(name: str, method: str, amount: float, quantity: str = "accuracy_finetuned") -> Stat:
     """Of one cell of a comparison."""
     for row in job(name).rows:
