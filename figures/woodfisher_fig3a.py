@@ -7,6 +7,7 @@ from figures.woodfisher_cells import Line, panel, save
 
 LINES = {
     "woodfisher": Line("WoodFisher, joint", style.BLUE),
+    "woodfisher-joint-update": Line("WoodFisher, joint update (ours)", style.BLUE, "D", "-."),
     "woodfisher-layer": Line("WoodFisher, independent", style.BLUE, "s", "--"),
     "magnitude-global": Line("Global magnitude", style.BLACK),
     "magnitude-layer": Line("Magnitude", style.BLACK, "s", "--"),

@@ -44,6 +44,7 @@ def fig3a() -> Group:
     cpu = [sweep(R20, "woodfisher-layer", "woodfisher-layer", some, **rows),
            sweep(R20, "woodfisher", "woodfisher", some, **rows),
            sweep(R20, "magnitude-global", "magnitude-global", some, options=DENSE_ENDS),
+           sweep(R20, "woodfisher-joint-update", "woodfisher", (0.8, 0.7), update="joint", **rows),
            {name: cell for name, cell in sweep(R20, "woodfisher", "woodfisher", few, 3, **rows).items() if cell.seed},
            sweep(R20, "magnitude-layer", "magnitude-layer", few, options=DENSE_ENDS),
            sweep(R20, "diagonal-fisher", "obd-layer", few, num_samples=2000, fisher="empirical", options=DENSE_ENDS)]
@@ -132,7 +133,8 @@ def table_s2() -> Group:
 
 def fig4() -> Group:
     """Recomputing the Fisher on the way, without training."""
-    cpu = [sweep(R20, f"recompute-{r}", "woodfisher", (0.6, 0.75, 0.9), num_samples=1000, fisher_batch_size=10, recompute=r,
+    few = (0.8, 0.7, 0.9)
+    cpu = [sweep(R20, f"recompute-{r}", "woodfisher", few, num_samples=1000, fisher_batch_size=10, recompute=r,
                  options=DENSE_ENDS | {"num_rows": 100}) for r in (0, 1, 4)]
     amounts = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
     paper = [sweep(ONE_SHOT, f"paper-m{m}-recompute-{r}", "woodfisher", amounts, 3, num_samples=m * 100, fisher_batch_size=100, chunk=1000,
