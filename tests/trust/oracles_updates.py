@@ -134,6 +134,8 @@ def joint_updates(dtype):
         expected, increase = reference.constrained_minimum(truth, w2, pruned)
         delta, predicted = obs.update(w, curvature, pruned, "joint")
         yield name, delta, expected
+        if hasattr(curvature, "joint"):
+            yield f"{name}, by itself", curvature.joint(w, pruned), expected
         yield f"{name}, increase", floats(predicted), floats(increase)
 
 
