@@ -39,6 +39,8 @@ def figure() -> Figure:
     with matplotlib.rc_context(style.RC):
         found = [r for r in records() if r.table in ("1", "5")]
         shown = [n for n in NETWORKS if any(r.cell.startswith(n) for r in found)]
+        if not shown:
+            raise UserError("results", "table 1", "no such record", "run python -m nap.finetune --table 1 --scale cpu")
         result = Figure(figsize=(5.4 * len(shown), 4.2), layout="constrained")
         for ax, network in zip(result.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             cells = by_cell([r for r in found if r.cell.startswith(network)])

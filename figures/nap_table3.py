@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from common.errors import UserError
-from common.record import read_all
+from common.record import Record
 from figures import style
 from figures.nap_records import RESULTS, added, by_cell, compression, mean, paper, records, save
 
@@ -45,8 +45,8 @@ def siblings(network: str) -> list[tuple[str, float, float]]:
     """(paper, compression, error more) of the other papers' committed gradual or one-shot runs on the same network and data."""
     points = []
     for name in SIBLINGS:
-        for r in read_all(RESULTS.parents[1] / name / "results"):
-            if r.stage == "finetune" and str(r.spec.get("model")) == network and str(r.spec.get("dataset")).startswith("mnist") \
+        for r in map(Record.read, sorted((RESULTS.parents[1] / name / "results").glob("*-finetune.json"))):
+            if str(r.spec.get("model")) == network and str(r.spec.get("dataset")).startswith("mnist") \
                     and r.method.startswith(("l-obs", "woodfisher")) and r.achieved.get("kept_params"):
                 points.append((name, compression(r), added(r)))
     return points
