@@ -23,6 +23,7 @@ from figures import paired, report, side_panels
 from figures.records import QUANTITIES, UNITS, Comparison, Row, Stat, gather
 
 NOTHING = "–"
+FORMATS = {"png": {"Software": None}, "pdf": {"CreationDate": None}}  # with what keeps their bytes the same every time
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def render(comparison: Comparison, folders: Sequence[Path] = ()) -> dict[str, by
     files = {"table.md": _encoded(markdown(comparison)), "table.csv": _encoded(comma_separated(comparison)),
              "statistics.md": _encoded(paired.markdown(comparison))}
     for drawing in drawings:
-        for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+        for suffix, metadata in FORMATS.items():
             out = io.BytesIO()
             drawing.figure.savefig(out, format=suffix, metadata=metadata, dpi=140)
             files[f"{drawing.name}.{suffix}"] = out.getvalue()

@@ -24,7 +24,7 @@ from unittest import mock
 from common.errors import UserError
 from common.record import read_all
 from figures import side_panels
-from figures.compare import write_file
+from figures.compare import FORMATS, write_file
 from figures.records import gather
 from figures.values import PAPERS, ROOT
 
@@ -94,7 +94,7 @@ def comparisons(output: Path, results: Path = HERE / "results") -> Iterator[Outc
             continue
         for drawing in drawings:
             name, files = f"compare_{folder.name}_{drawing.name}", []
-            for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
+            for suffix, metadata in FORMATS.items():
                 picture = io.BytesIO()
                 drawing.figure.savefig(picture, format=suffix, metadata=metadata, dpi=120)
                 files.append(output / f"{name}.{suffix}")

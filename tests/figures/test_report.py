@@ -51,7 +51,9 @@ class Page(HTMLParser):
 def report_file(tmp_path_factory):
     """The report of the fixture comparison."""
     folder = tmp_path_factory.mktemp("compare")
-    compare.compare([write(small(), folder / "runs")], folder / "out")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "FORMATS", {"png": {}})  # the page takes no other
+        compare.compare([write(small(), folder / "runs")], folder / "out")
     return folder / "out" / "report.html"
 
 
@@ -85,7 +87,8 @@ def test_provenance_is_one_click_away(page):
         assert said in page.text
 
 
-def test_texts_of_records_are_escaped(tmp_path):
+def test_texts_of_records_are_escaped(tmp_path, monkeypatch):
+    monkeypatch.setattr(compare, "FORMATS", {"png": {}})
     records = pair("<script>alert(1)</script>", 0.5) + pair('"><img src=x onerror=alert(1)>', 0.5)
     for one in records:
         one.provenance["command"] = "<b>bold</b> & more"
