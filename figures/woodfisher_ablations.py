@@ -22,6 +22,7 @@ def bars(ax: Axes, folder: str, names: dict[str, str]) -> None:
         places = [j + (i - (len(lines) - 1) / 2) * width for j in range(len(shown))]
         drawn = ax.bar(places, [values.get(name, 0) for name in shown], width, color=colour, label=f"{100 * amount:g}% removed")
         ax.bar_label(drawn, fmt="%.1f", fontsize=7)
+    ax.set_xlim(-0.6, max(len(shown), 3) - 0.4)
     ax.set_xticks(range(len(shown)), [names[name] for name in shown])
     ax.set_ylabel("Test accuracy [%]")
     ax.legend(ncols=3, loc="lower left", fontsize=7.5, framealpha=0.8, frameon=True)
@@ -50,8 +51,8 @@ def flops(ax: Axes) -> None:
         points.sort(reverse=True)
         ax.plot([x for x, _, _ in points], [y for _, y, _ in points], color=colour, marker=marker,
                 label=f"{100 * amount:g}% of the weights removed")
-        for x, y, name in points:
-            ax.annotate("β " + name.removeprefix("beta-"), (x, y), textcoords="offset points", xytext=(4, 4), fontsize=7)
+        for i, (x, y, name) in enumerate(points):
+            ax.annotate("β " + name.removeprefix("beta-"), (x, y), textcoords="offset points", xytext=(-4, 6 if i % 2 else -13), fontsize=8)
     for amount, records in found.get("target-macs", {}).items():
         ax.plot(records[0].achieved["kept_macs"] / 1e6, 100 * records[0].accuracy["pruned"], "D", color=style.GREEN,
                 label=f"β 0.3, {100 * amount:g}% of the MACs removed")
@@ -59,20 +60,33 @@ def flops(ax: Axes) -> None:
     ax.legend(loc="lower right", fontsize=7.5)
 
 
+def recomputation(ax: Axes) -> None:
+    """Fig. 4."""
+    bars(ax, "figure-4", {f"recompute-{r}": f"{r} recomputation{'s' * (r != 1)}" for r in (0, 1, 4)})
+
+
+def rows(ax: Axes) -> None:
+    """Table S2, by b and then m."""
+    sizes = {name: tuple(map(int, re.fullmatch(r"m(\d+)-b(\d+)", name).groups())) for name in by_setting("table-S2", RESULTS)[0]}
+    bars(ax, "table-S2", {name: f"m {m}\nb {b}" for name, (m, b) in sorted(sizes.items(), key=lambda item: item[1][::-1])})
+
+
+PANELS = {"figure-4": (recomputation, "Fig. 4: the Fisher estimated again on the way, m = 100, b = 10"),
+          "table-6": (flops, "Table 6: FLOPs-aware statistic"), "table-8": (labels, "Table 8: labels of the Fisher"),
+          "table-S2": (rows, "Table S2: rows m of b examples each")}
+
+
 def figure() -> Figure:
-    """One panel each."""
+    """One panel for each that has records."""
     with matplotlib.rc_context(style.RC):
-        result = Figure(figsize=(11, 7.6), layout="constrained")
-        (a, b), (c, d) = result.subplots(2, 2)
-        bars(a, "figure-4", {f"recompute-{r}": f"{r} recomputations" if r != 1 else "1 recomputation" for r in (0, 1, 4)})
-        a.set_title("Fig. 4: the Fisher estimated again on the way, m = 100, b = 10")
-        flops(b)
-        b.set_title("Table 6: FLOPs-aware statistic")
-        labels(c)
-        c.set_title("Table 8: labels of the Fisher")
-        rows = {name: "m {}\nb {}".format(*re.fullmatch(r"m(\d+)-b(\d+)", name).groups()) for name in by_setting("table-S2", RESULTS)[0]}
-        bars(d, "table-S2", dict(sorted(rows.items(), key=lambda item: [int(n) for n in re.findall(r"\d+", item[0])[::-1]])))
-        d.set_title("Table S2: rows m of b examples each")
+        there = [panel for folder, panel in PANELS.items() if (RESULTS / folder).is_dir()]
+        result = Figure(figsize=(5.6 * min(2, len(there)), 3.8 * -(-len(there) // 2)), layout="constrained")
+        axes = list(result.subplots(-(-len(there) // 2), min(2, len(there)), squeeze=False).flat)
+        for ax, (draw, title) in zip(axes, there, strict=False):
+            draw(ax)
+            ax.set_title(title)
+        for ax in axes[len(there):]:
+            ax.remove()
         return result
 
 
