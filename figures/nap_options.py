@@ -20,7 +20,7 @@ def rows() -> dict[str, dict[tuple[str, str], float]]:
     for r in records("options"):
         _, amount, choice = r.cell.split("-", 2)
         found.setdefault(choice, {})[amount, r.stage] = 100 * (1 - r.accuracy["pruned" if r.stage == "prune" else "last"])
-    return dict(sorted(found.items(), key=lambda item: item[0] != "default"))
+    return dict(sorted(found.items(), key=lambda item: (item[0] != "default", item[0])))
 
 
 def table() -> str:
@@ -44,9 +44,7 @@ def figure() -> Figure:
                         label=label)
             ax.set_yticks(range(len(found)), list(found))
             ax.invert_yaxis()
-            ax.set(xscale="log", xlabel="Test error [%, log scale]", title=f"{amount}% removed at once")
-            ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
-            ax.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+            ax.set(xlabel="Test error [%]", title=f"{amount}% removed at once")
         ax.legend(fontsize=8)
         result.suptitle("LeNet-300-100, NAP: choices that the paper leaves open (default: sampled labels, damping 1e-3, π, "
                         "normalised, updated)", fontsize=9)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import matplotlib
+import matplotlib.ticker
 from matplotlib.figure import Figure
 
 from common.errors import UserError
@@ -59,7 +60,7 @@ def figure() -> Figure:
         shown = [n for n in NETWORKS if any(r.cell.startswith(n + "-") for r in found)]
         if not shown:
             raise UserError("results", "table 3", "no such record", "run python -m nap.finetune --table 3")
-        result = Figure(figsize=(5.2 * len(shown), 4.2), layout="constrained")
+        result = Figure(figsize=(5.2 * len(shown) + 1.5, 4.4), layout="constrained")
         for ax, network in zip(result.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             for method in ("nap", "magnitude-global"):
                 look = style.look(method)
@@ -83,7 +84,9 @@ def figure() -> Figure:
             ax.set(xscale="log", xlabel="Compression [dense weights / kept weights]", ylabel="Test error above the dense network [points]",
                    title=NETWORKS[network])
             ax.set_yscale("symlog", linthresh=1)
+            ax.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
             ax.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
             ax.legend(fontsize=7)
         result.suptitle("NAP against magnitude on one schedule; hollow: the paper's Table 3 (other dense networks)", fontsize=9)
