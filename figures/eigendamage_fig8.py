@@ -30,7 +30,7 @@ def figure() -> Figure:
             ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
         result.axes[0].set_ylabel("Test accuracy after the step's fine-tuning [%]")
         result.axes[0].legend(loc="lower left")
-        result.suptitle(f"{NETWORKS[NETWORK]} on CIFAR-10 (JPEG): six times half of the units, at most half of a layer at a time", fontsize=10)
+        result.suptitle(f"{NETWORKS[NETWORK]}, CIFAR-10 (JPEG): six times half of the units, at most half of a layer", fontsize=10)
         return result
 
 
