@@ -237,8 +237,8 @@ def nap_seventy_seven_times() -> Evidence:
     """LeNet-300-100 compresses 77 times for under a tenth of a point; holds within 0.2 points of the paper's increase."""
     more, times = (cell("nap", "Table 3", "lenet300-77x-nap-seed*", q) for q in ("delta_top1_err_pct", "compression_ratio_x"))
     said = printed("nap", "Table 3", "NAP", "delta_err_pct", model="LeNet-300-100")
-    return verdict(more.mean < said + 0.2), [f"LeNet-300-100, {times.mean:.1f} times fewer weights: {more} points more error (paper {said:.2f}); "
-                                             f"{more.source}."]
+    return (verdict(more.mean < said + 0.2),
+            [f"LeNet-300-100, {times.mean:.1f} times fewer weights: {more} points more error (paper {said:.2f}); {more.source}."])
 
 
 # -- across -----------------------------------------------------------------------------------------------------------------
