@@ -38,6 +38,7 @@ tables: setup       ## write docs/ and README's tables from the committed record
 	@$(PY) -m figures.tables
 	@$(PY) -m figures.book --index
 	@$(PY) -m figures.readme
+	@$(PY) -m figures.claims
 
 book: setup         ## one page of every table and figure, the papers' beside ours: runs/book/book.html
 	@$(PY) -m figures.book $(ARGS)
