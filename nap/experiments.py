@@ -73,6 +73,9 @@ def _table3() -> dict[str, Spec]:
     sgd = Recipe(**vars(light) | {"augment": True, "epochs": 60})
     cells |= seeded("lenet300-77x-nap-sgd-shift", LENET300.but(dataset="mnist:shift=1", step_ratio=None, steps=10, step_epochs=3,
                                                                step_schedule="geometric", initial_sparsity=0.9, finetune=sgd))
+    cells |= seeded("lenet5-200x-nap-sgd-shift", LENET5.but(
+        dataset="mnist:shift=1", step_ratio=None, steps=8, step_epochs=1.5, step_schedule="geometric", initial_sparsity=0.9,
+        finetune=Recipe(**vars(LENET5.finetune) | {"augment": True, "epochs": 40, "weight_decay": 5e-5})))
     cells |= {"lenet300-77x-magnitude": magnitude(LENET300), "lenet5-200x-magnitude": magnitude(LENET5),
               "cifarnet-15.6x-magnitude": magnitude(CIFARNET)}
     # the dense network fine-tuned as long as NAP's: 16 steps of 2 epochs and 60 at the end; 11 of 1 and 20; 6 of a half and 4
