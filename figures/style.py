@@ -60,6 +60,8 @@ LOOKS: dict[str, Look] = {  # the order is the order of legends and tables
     "kron-obd": Look(SKY, "v", "Kron-OBD", "--"),
     "kron-obs": Look(BLUE, "^", "Kron-OBS"),
     "eigendamage": Look(GREEN, "*", "EigenDamage"),
+    "cp": Look(WINE, "h", "CP-decomposition", ":"),
+    "nap-channel": Look(VERMILION, "p", "NAP, channels", "-."),
 }
 _FALLBACK = [(colour, marker) for marker in "phH8" for colour in (WINE, OLIVE, PINK, SKY, GREY, ORANGE, GREEN, BLUE)
              if (colour, marker) not in {(look.colour, look.marker) for look in LOOKS.values()}]
