@@ -175,15 +175,6 @@ def test_mlps_have_the_stated_biases_and_flatten_their_input():
     assert torch.allclose(model(x), by_hand, atol=1e-6)
 
 
-@pytest.fixture
-def one_thread():
-    """Small layers are faster on one thread, and their sums the same everywhere."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.usefixtures("one_thread")
 def test_digits_cnn_learns_the_digits_and_has_little_to_spare():
     """At least 97% after ten epochs, and removing the smallest 90% of its weights is anything but free."""
