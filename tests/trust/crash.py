@@ -9,7 +9,6 @@ record and each network must be readable; at the end they must be those of the u
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
@@ -29,6 +28,7 @@ import torch
 from common import checkpoint, compare, pipeline, tensorfile
 from common import train as T
 from common.cli import guarded
+from common.errors import Parser, choose
 from common.record import Record
 from common.spec import Recipe, Spec
 
@@ -240,29 +240,39 @@ def trial(job: str, folder: Path, truth: dict[str, object], seconds: float, writ
 
 def main(argv: list[str] | None = None) -> int:
     """Kill until there are enough; 1 if anything went wrong."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--kills", type=int, default=60, help="SIGKILLs at least, over all jobs (default: 60)")
     p.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     p.add_argument("--jobs", default=",".join(JOBS), help=f"comma-separated (default: {','.join(JOBS)})")
     arguments = p.parse_args(argv)
-    logging.disable(logging.WARNING)
-    torch.set_num_threads(1)
-    tally, rng = Tally(), random.Random(arguments.seed)
+    tally = Tally()
+
+    def work() -> None:
+        logging.disable(logging.WARNING)
+        torch.set_num_threads(1)
+        number = hunt([choose("jobs", job, JOBS) for job in arguments.jobs.split(",")], arguments.kills, random.Random(arguments.seed), tally)
+        sys.stdout.write(f"{tally.kills} kills and {tally.stops} Ctrl-C (slowest {tally.slowest_stop:.2f} s) in {number} runs: "
+                         f"{len(tally.problems)} problems\n" + "".join(f"  {line}\n" for line in tally.problems))
+
+    return guarded(work) or int(bool(tally.problems) or tally.slowest_stop > 2)
+
+
+def hunt(jobs: list[str], kills: int, rng: random.Random, tally: Tally) -> int:
+    """Run the jobs in turn until so many kills were counted; how many runs it took."""
+    number = 0
     with tempfile.TemporaryDirectory() as place:
-        jobs = arguments.jobs.split(",")
         straight = {job: uninterrupted(job, Path(place) / job) for job in jobs}
         for job, (files, seconds, writes) in straight.items():
             sys.stdout.write(f"{job}: {seconds:.1f} s, {writes} writes, {len(files)} files\n")
-        number = 0
-        while tally.kills < arguments.kills:
+        while tally.kills < kills:
             job = jobs[number % len(jobs)]
             folder = Path(place) / f"{number:03}"
             trial(job, folder, *straight[job], rng, tally)
             shutil.rmtree(folder, ignore_errors=True)
             number += 1
-    sys.stdout.write(f"{tally.kills} kills and {tally.stops} Ctrl-C (slowest {tally.slowest_stop:.2f} s) in {number} runs: "
-                     f"{len(tally.problems)} problems\n" + "".join(f"  {line}\n" for line in tally.problems))
-    return int(bool(tally.problems) or tally.slowest_stop > 2)
+            sys.stdout.write(f"{number}: {job}, {tally.kills} kills, {len(tally.problems)} problems\n")
+            sys.stdout.flush()
+    return number
 
 
 if __name__ == "__main__":

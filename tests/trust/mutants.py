@@ -1,13 +1,16 @@
 """Planted faults: each is one small, plausible mistake, and the tests named beside it must fail on it.
 
-    python -m tests.trust.mutants [part of a file's name ...]
+    python -m tests.trust.mutants [part of a file's name ...] [--part 2/6] [--kept outcomes.jsonl]
 
 The code is copied to a temporary folder; one fault at a time is written into the copy, its tests run, and the file is put back.
-A fault that no test notices is a missing test. The suite itself checks only that every fault still fits the code.
+A fault that no test notices is a missing test. The suite itself checks only that every fault still fits the code. With --kept,
+a run that was stopped goes on: a fault that was noticed is not planted again while its file and its tests are as they were.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import signal
@@ -17,6 +20,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from common import shard
+from common.cli import guarded
+from common.errors import Parser, UserError
 from tests.trust.faults import FAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -80,35 +86,71 @@ def plant(folder: Path, mutant: Mutant) -> int:
         path.write_text(text)
 
 
-def main(words: list[str]) -> int:
-    """Plant every fault; 1 if one goes unnoticed or its tests fail without it."""
-    import hypothesis  # noqa: F401  loaded once, for all children
-    import torch
-    import torch_pruning  # noqa: F401
-    import torchvision  # noqa: F401
-    torch.set_num_threads(1)
-    sys.dont_write_bytecode = True  # a fault of the same length in the same second must not meet a cached file
-    chosen = [m for m in MUTANTS if not words or any(word in m.file for word in words)]
+def key(mutant: Mutant) -> str:
+    """What the outcome hangs on, as far as one can tell: the fault, the file it is in, and the file of its tests."""
+    files = ((ROOT / name).read_text() for name in (mutant.file, mutant.tests.split()[0]))
+    return hashlib.sha256("\0".join((mutant.old, mutant.new, mutant.tests, *files)).encode()).hexdigest()
+
+
+def chosen(words: list[str], part: str) -> list[Mutant]:
+    """The faults of the files whose names hold one of the words (all, without words); of them the i-th part of n."""
+    i, n = shard.parse(part)
+    named = [m for m in MUTANTS if not words or any(word in m.file for word in words)]
+    if not named:
+        raise UserError("file", " ".join(words), "no fault is planted in such a file", f"known: {', '.join(FAULTS)}")
+    return named[(i - 1) * len(named) // n:i * len(named) // n]
+
+
+def hunt(mutants: list[Mutant], kept: Path | None) -> list[str]:
+    """Plant every fault that was not noticed before; a line for each that goes unnoticed, or whose tests fail without it."""
+    known = {json.loads(line)["key"] for line in kept.read_text().splitlines()} if kept and kept.exists() else set()
+    todo = [m for m in mutants if key(m) not in known]
+    sys.stdout.write(f"{len(mutants) - len(todo)} of {len(mutants)} faults were noticed before\n" if known else "")
     survived = []
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "copy"
         copied(folder)
-        for tests in dict.fromkeys(m.tests for m in chosen):
+        for tests in dict.fromkeys(m.tests for m in todo):
             if status := run(folder, tests):
                 survived.append(f"{tests}: fails without any fault (status {status})")
-        for number, mutant in enumerate(chosen, 1):
+        for number, mutant in enumerate(todo, 1):
             start = time.monotonic()
             status = plant(folder, mutant)
             noticed = status in (1, 2, -9)  # failed, or could not even be imported
             old, new = (" ".join(text.split()) or "(nothing)" for text in (mutant.old, mutant.new))
-            sys.stdout.write(f"{number:3}/{len(chosen)} {'noticed' if noticed else 'SURVIVED'} {time.monotonic() - start:5.1f} s  "
+            sys.stdout.write(f"{number:3}/{len(todo)} {'noticed' if noticed else 'SURVIVED'} {time.monotonic() - start:5.1f} s  "
                              f"{mutant.file}: {old} -> {new}\n")
             sys.stdout.flush()
             if not noticed:
                 survived.append(f"{mutant.file}: {mutant.old!r} -> {mutant.new!r}")
-    sys.stdout.write(f"{len(chosen)} faults planted, {len(survived)} not noticed\n" + "".join(f"  {line}\n" for line in survived))
-    return int(bool(survived))
+            elif kept:
+                with kept.open("a") as file:
+                    file.write(json.dumps({"key": key(mutant), "file": mutant.file, "status": status}) + "\n")
+    return survived
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Plant every fault; 1 if one goes unnoticed or its tests fail without it."""
+    p = Parser(description=__doc__)
+    p.add_argument("words", nargs="*", metavar="file", help="part of the names of files (default: all files)")
+    p.add_argument("--part", default="1/1", metavar="I/N", help="only the I-th of N parts of the list (default: 1/1)")
+    p.add_argument("--kept", type=Path, help="file of outcomes, to go on where a run was stopped (default: plant every fault)")
+    a = p.parse_args(argv)
+    survived = []
+
+    def work() -> None:
+        mutants = chosen(a.words, a.part)
+        import hypothesis  # noqa: F401  loaded once, for all children
+        import torch
+        import torch_pruning  # noqa: F401
+        import torchvision  # noqa: F401
+        torch.set_num_threads(1)
+        sys.dont_write_bytecode = True  # a fault of the same length in the same second must not meet a cached file
+        survived.extend(hunt(mutants, a.kept))
+        sys.stdout.write(f"{len(mutants)} faults planted, {len(survived)} not noticed\n" + "".join(f"  {line}\n" for line in survived))
+
+    return guarded(work) or int(bool(survived))
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
