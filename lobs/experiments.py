@@ -19,10 +19,11 @@ STATED5 = {"conv1": 0.46, "conv2": 0.57, "fc1": 0.94, "fc2": 0.75}  # keeps 54, 
 SEVEN5 = STATED5 | {"fc1": 0.955338}                  # fc1 at 4.47% makes the total 30,135 weights, 7.00%
 SURGERY5 = {"conv1": 0.858, "conv2": 0.969, "fc1": 0.993, "fc2": 0.957}  # keeps 14.2, 3.1, 0.7, 4.3%: 3,861 weights, 0.90%; DNS's own
 CIFARNET = Spec(paper="lobs", table="1", scale="cpu", model="cifarnet:dropout=0.1", dataset="cifar10-jpeg",
-                num_samples=2_000, recalibrate_bn=100,
-                train=Recipe(epochs=6, lr=0.05, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True))
+                num_samples=2_000, recalibrate_bn=100, amp=True,  # bfloat16 halves an epoch
+                train=Recipe(epochs=20, lr=0.05, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True))
 # AlexNet, VGG-16 and ResNet-50 with random weights: the path, its time and memory, not its accuracy
-IMAGENET = Spec(paper="lobs", table="imagenet-path", scale="cpu", model="alexnet", dataset="imagenet", data_dir="", sparsity=0.89)
+IMAGENET = Spec(paper="lobs", table="imagenet-path", scale="cpu", model="alexnet", dataset="imagenet", data_dir="", method="l-obs",
+                sparsity=0.89)
 OURS = {"rescore": 16, "batch_size": 1000}
 
 
@@ -102,9 +103,10 @@ def _lenet5() -> dict[str, Spec]:
 
 def _cifarnet() -> dict[str, Spec]:
     tune = Recipe(epochs=4, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", max_steps=1020, augment=True)
-    return {"cifarnet-9-l-obs": CIFARNET.but(method="l-obs", sparsity=0.91, finetune=tune),
-            "cifarnet-9-l-obs-ours": CIFARNET.but(method="l-obs-ours", sparsity=0.91, finetune=tune),
-            "cifarnet-9-lwc": CIFARNET.but(method="magnitude-layer", sparsity=0.91, finetune=tune, num_samples=None)}
+    methods = {"l-obs": {"method": "l-obs"}, "l-obs-ours": {"method": "l-obs-ours"},
+               "lwc": {"method": "magnitude-layer", "num_samples": None}}
+    return {f"cifarnet-9-{name}-seed{seed}": CIFARNET.but(sparsity=0.91, finetune=tune, seed=seed, **changes)
+            for name, changes in methods.items() for seed in range(3)}
 
 
 def _fig2a() -> dict[str, Spec]:
