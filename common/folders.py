@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 
+from common import machine
 from common.errors import UserError
 from common.images import decode, square
 from common.progress import progress
@@ -127,7 +128,7 @@ def decoded(folder: Folder, side: int, cache: Path | None) -> Tensor:
                 return torch.from_numpy(stored["images"])
     images = torch.empty(shape, dtype=torch.uint8)
     plain = square(side)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, progress(len(images), f"decoding {folder.root}", unit="image") as bar:
+    with ThreadPoolExecutor(machine.cores()) as pool, progress(len(images), f"decoding {folder.root}", unit="image") as bar:
         for index, image in enumerate(pool.map(lambda path: decode(path, plain), folder.paths)):
             images[index] = image
             bar.update(1)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import pil_to_tensor
 
+from common import machine
 from common.errors import UserError
 
 MAX_WORKERS = 8
@@ -123,7 +123,7 @@ class Loader(DataLoader):
         if batch_size < 1:
             raise UserError("batch_size", batch_size, "must be at least 1")
         batches = [chunk.tolist() for chunk in order.split(batch_size)]
-        workers = min(MAX_WORKERS, os.cpu_count() or 1, len(batches)) if isinstance(dataset, Files) else 0
+        workers = min(MAX_WORKERS, machine.cores(), len(batches)) if isinstance(dataset, Files) else 0
         super().__init__(dataset, batch_sampler=batches, collate_fn=_as_it_is, num_workers=workers, generator=torch.Generator())
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:

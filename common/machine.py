@@ -60,6 +60,11 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def cores() -> int:
+    """How many cores this process may use, which under taskset, a container or Slurm are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

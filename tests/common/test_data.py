@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 
 import numpy as np
@@ -239,6 +240,17 @@ def test_folders_too_large_for_memory_are_read_from_disk_alike(colours, monkeypa
     again = torch.cat([x for x, _ in read.train_loader(5, seed=1, augment=True)])
     assert torch.equal(first, again)  # whatever the batches and worker processes
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no processor affinity here")
+def test_images_are_read_by_no_more_processes_than_the_cores_this_one_may_use(colours, monkeypatch):
+    monkeypatch.setattr(data, "IN_MEMORY_BYTES", 0)
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert load("imagefolder:size=8", str(colours)).train_loader(3, seed=1).num_workers == 1
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_imagenet_layout(tmp_path, caplog):
