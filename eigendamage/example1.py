@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from common import obs
+from common.errors import Parser
 
 WEIGHTS = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64)
 HESSIAN = torch.tensor([[1.0, 0.99, 0.0], [0.99, 1.0, 0.01], [0.0, 0.01, 0.5]], dtype=torch.float64)
@@ -74,5 +75,12 @@ def _row(values: Tensor) -> str:
     return "[" + ", ".join(f"{value:.5f}" for value in values.tolist()) + "]"
 
 
-if __name__ == "__main__":
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    Parser(description=__doc__).parse_args(argv)
     sys.stdout.write(table())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

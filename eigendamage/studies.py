@@ -8,7 +8,6 @@ that `eigendamage.prune` left below runs/.
 
 from __future__ import annotations
 
-import argparse
 import logging
 import sys
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from common import data as D
 from common import layers as L
 from common.capture import capture
 from common.cli import guarded
-from common.errors import UserError, choose
+from common.errors import Parser, UserError, choose
 from common.fisher import losses
 from common.fisher.kron import kron_factors
 from common.record import Record, read_all
@@ -158,7 +157,7 @@ def study(name: str, spec: Spec, output: Path, **more: object) -> Record:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a study; returns the exit status."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("study", help=", ".join(STUDIES))
     p.add_argument("--table", default="1", help=f"for latency: {', '.join(TABLES)}")
     p.add_argument("--network", default="cpu-resnet32", help="for latency: how the names of its cells begin")

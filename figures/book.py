@@ -7,7 +7,6 @@ table and its pictures, and the records behind them; the comparison's figures fo
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import logging
@@ -18,7 +17,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from common.errors import UserError
+from common.errors import Parser, UserError
 from figures import redraw, tables
 from figures.compare import write_file
 from figures.gallery import DRAWING, UNBUILT, WAITING, Item, State, items, state
@@ -221,8 +220,7 @@ def index() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m figures.book", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m figures.book", description=__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: runs/book)")
     parser.add_argument("--index", type=Path, nargs="?", const=INDEX, help="write the list of entries there instead (docs/gallery.md)")
     options = parser.parse_args(argv)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from scipy import stats
 
-from common.errors import UserError
+from common.errors import Parser, UserError
 from figures import paired
 from figures.compare import write_file
 from figures.evidence import FAILS, HOLDS, OPEN, PART, Missing, cell, field, job, percent, printed, stat, table, verdict
@@ -285,8 +285,9 @@ def render(text: str) -> str:
     return BLOCK.sub(block, text)
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Rewrite docs/claims.md; the exit status."""
+    Parser(description=__doc__).parse_args(argv)
     try:
         text = render(ESSAY.read_text(encoding="utf-8"))
     except UserError as error:

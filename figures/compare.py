@@ -6,7 +6,6 @@ nothing is written and the exit status is 2.
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import logging
@@ -17,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import Parser, UserError
 from common.record import read_all
 from figures import paired, report, side_panels
 from figures.records import QUANTITIES, UNITS, Comparison, Row, Stat, gather
@@ -182,7 +181,7 @@ def compare(folders: Sequence[str | Path], output: str | Path) -> Comparison:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m figures.compare", description="Table, figures and report from records.")
+    parser = Parser(prog="python -m figures.compare", description="Table, figures and report from records.")
     parser.add_argument("--records", nargs="+", required=True, metavar="FOLDER", help="folders searched for record files")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where the table, figures and report go")
     options = parser.parse_args(arguments)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from figures import style
 from figures.eigendamage_records import RESULTS, save, study
+from figures.script import stored
 
 TITLES = {"parameters": "Parameters' basis", "kfe": "Kronecker-factored eigenbasis"}
 
@@ -15,7 +16,8 @@ TITLES = {"parameters": "Parameters' basis", "kfe": "Kronecker-factored eigenbas
 def figure() -> Figure:
     """|F_ij| / √(F_ii F_jj), the largest of each 4 x 4 entries; below, how much of F is off the diagonal."""
     record = study("fisher-basis")
-    with np.load(RESULTS / "fisher-basis.npz") as pictures, matplotlib.rc_context(style.RC):
+    path = stored(RESULTS / "fisher-basis.npz", "python -m eigendamage.studies fisher-basis")
+    with np.load(path) as pictures, matplotlib.rc_context(style.RC):
         result = Figure(figsize=(9.8, 5.4), layout="constrained")
         axes = result.subplots(1, 2)
         for ax, row in zip(axes, record.trajectory, strict=True):

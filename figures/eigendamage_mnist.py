@@ -37,6 +37,8 @@ def drawn(found: list[Record], folded: list[Record]) -> Series:
 def figure() -> Figure:
     """One row a network; logarithmic in the error, so that small differences near the top can be seen."""
     pruned, tuned, folds = load("prune"), load("finetune"), {stage: load(stage, "fold") for stage in ("prune", "finetune")}
+    if not pruned:
+        raise UserError("results", "mnist", "no such record", "run python -m eigendamage.finetune --table mnist")
     with matplotlib.rc_context(style.RC):
         result = Figure(figsize=(11, 3.9 * len(pruned)), layout="constrained")
         for row, (network, first) in zip(result.subplots(len(pruned), 2, squeeze=False), pruned.items(), strict=True):

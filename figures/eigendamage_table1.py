@@ -97,6 +97,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    if (RESULTS / "table1").exists():
-        (RESULTS / "table1.md").write_text(table(), encoding="utf-8")
-    sys.exit(save("table1", figure, __doc__))
+    sys.exit(save("table1", figure, __doc__, table=table))

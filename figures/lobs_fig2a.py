@@ -5,6 +5,7 @@ import sys
 import matplotlib
 from matplotlib.figure import Figure
 
+from common.errors import UserError
 from figures import style
 from figures.lobs_records import paper_values, records, save
 
@@ -22,13 +23,14 @@ def figure() -> Figure:
         left.set(title="ResNet-50 on ImageNet, top-5 (paper)", xlabel="Weights kept in every layer [%]", ylabel="Top-5 accuracy [%]")
         left.legend()
         found = records("prune", "resnet20-")
+        if not found:
+            raise UserError("results", "resnet20", "no such record", "run python -m lobs.prune --figure 2a")
         for method, (label, colour, marker) in METHODS.items():
             mine = sorted((100 * (1 - r.requested["sparsity"]), 100 * r.accuracy["pruned"]) for r in found if r.method == method)
             if mine:
                 right.plot(*zip(*mine, strict=True), color=colour, marker=marker, label=label)
-        if found:
-            right.axhline(100 * found[0].accuracy["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)), label="Dense network")
-            right.legend()
+        right.axhline(100 * found[0].accuracy["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)), label="Dense network")
+        right.legend()
         right.set(title="ResNet-20 on CIFAR-10 (JPEG), top-1 (ours)", xlabel="Weights kept in every layer [%]",
                   ylabel="Top-1 accuracy [%]")
         for ax in (left, right):
@@ -37,4 +39,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("fig2a", figure(), __doc__))
+    sys.exit(save("fig2a", figure, __doc__))

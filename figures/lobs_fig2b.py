@@ -28,4 +28,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("fig2b", figure(), __doc__))
+    sys.exit(save("fig2b", figure, __doc__))

@@ -74,4 +74,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("iterations", figure(), __doc__))
+    sys.exit(save("iterations", figure, __doc__))

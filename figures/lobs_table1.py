@@ -10,9 +10,10 @@ import matplotlib
 import matplotlib.ticker
 from matplotlib.figure import Figure
 
+from common.errors import UserError
 from common.record import Record
 from figures import style
-from figures.lobs_records import RESULTS, paper_values, records, save
+from figures.lobs_records import paper_values, records, save
 
 NETWORKS = {"lenet300": "LeNet-300-100", "lenet5": "LeNet-5", "cifarnet": "CIFAR-Net"}
 SERIES = {"l-obs-iterative": ("L-OBS, ours, iterative, shifted images", style.VERMILION, "*"),
@@ -81,6 +82,8 @@ def figure() -> Figure:
     with matplotlib.rc_context(style.RC):
         found = grouped()
         shown = [network for network in NETWORKS if any(key[0] == network for key in found)]
+        if not shown:
+            raise UserError("results", "table 1", "no such record", "run python -m lobs.finetune --table 1")
         result = Figure(figsize=(4.6 * len(shown) + 2.2, 4.2), layout="constrained")
         axes = result.subplots(1, len(shown), squeeze=False)[0]
         for ax, network in zip(axes, shown, strict=True):
@@ -112,5 +115,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    (RESULTS / "table1.md").write_text(table(), encoding="utf-8")
-    sys.exit(save("table1", figure(), __doc__))
+    sys.exit(save("table1", figure, __doc__, table=table))

@@ -32,4 +32,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("theorem32", figure(), __doc__))
+    sys.exit(save("theorem32", figure, __doc__))

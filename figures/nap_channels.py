@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from common.errors import UserError
 from figures import style
-from figures.nap_records import RESULTS, added, by_cell, mean, records, save, study
+from figures.nap_records import added, by_cell, mean, records, save, study
 
 NETWORKS = {"vgg16": "VGG-16, a quarter of its width", "resnet20": "ResNet-20"}
 
@@ -62,5 +61,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    Path(RESULTS / "channels.md").write_text(table(), encoding="utf-8")
-    sys.exit(save("channels", figure, __doc__))
+    sys.exit(save("channels", figure, __doc__, table=table))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
 
 from figures import style
-from figures.nap_records import RESULTS, records, save
+from figures.nap_records import records, save
 
 AMOUNTS = ("90", "95")
 
@@ -52,5 +51,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    Path(RESULTS / "options.md").write_text(table(), encoding="utf-8")
-    sys.exit(save("options", figure, __doc__))
+    sys.exit(save("options", figure, __doc__, table=table))

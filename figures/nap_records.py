@@ -20,7 +20,8 @@ def records(table: str = "", stage: str = "", cell: str = "", results: Path = RE
     """The records of a table and stage whose cell's name contains `cell`. UserError says how to make what is missing."""
     found = [r for r in read_all(results) if table in ("", r.table) and stage in ("", r.stage) and cell in r.cell]
     if not found:
-        raise UserError("results", f"{table} {cell}".strip(), "no such record", f"run python -m nap.finetune --table {table or '3'}")
+        raise UserError("results", f"{table} {cell}".strip() or stage, "no such record",
+                        f"run python -m nap.finetune --table {table or '3'}")
     return found
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import matplotlib
 import matplotlib.ticker
@@ -94,5 +93,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    Path(RESULTS / "table3.md").write_text(table(), encoding="utf-8")
-    sys.exit(save("table3", figure, __doc__))
+    sys.exit(save("table3", figure, __doc__, table=table))

@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from common.errors import UserError, choose
+from common.errors import Parser, UserError, choose
 from common.record import read_all
 from figures import cells, gallery, tables
 from figures.compare import write_file
@@ -107,8 +107,9 @@ def status() -> str:
 PAPERS_BLOCKS = {"headline": headline, "status": status}
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Rewrite README.md in place; returns the exit status."""
+    Parser(description=__doc__).parse_args(argv)
     path = ROOT / "README.md"
     logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records
     try:

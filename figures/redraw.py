@@ -7,7 +7,6 @@ records are missing is named in one line and passed over; one that breaks is nam
 
 from __future__ import annotations
 
-import argparse
 import ast
 import contextlib
 import io
@@ -21,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from common.errors import UserError
+from common.errors import Parser, UserError
 from common.record import read_all
 from figures import side_panels
 from figures.compare import FORMATS, write_file
@@ -110,8 +109,7 @@ def redraw(output: Path) -> list[Outcome]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m figures.redraw", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m figures.redraw", description=__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: runs/figures)")
     options = parser.parse_args(argv)
     logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records

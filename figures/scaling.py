@@ -15,7 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import Parser, UserError
+from figures.script import stored
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, RECORD = ROOT / "docs" / "scaling.md", ROOT / "figures" / "results" / "bench.json"
@@ -85,10 +86,11 @@ def table(bench: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Rewrite the page in place; returns the exit status."""
+    Parser(description=__doc__).parse_args(argv)
     try:
-        text = table(json.loads(RECORD.read_text()))
+        text = table(json.loads(stored(RECORD, "make bench").read_text()))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

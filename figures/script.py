@@ -13,17 +13,26 @@ from common.errors import Parser, UserError
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same bytes every time
 
 
-def save(results: Path, name: str, figure: Figure | Callable[[], Figure], description: str, argv: list[str] | None = None) -> int:
+def stored(path: Path, command: str) -> Path:
+    """The path of a committed result; UserError says which one is missing and what makes it."""
+    if not path.exists():
+        raise UserError("results", path.name, "no such record", f"run {command}")
+    return path
+
+
+def save(results: Path, name: str, figure: Callable[[], Figure], description: str, argv: list[str] | None = None,
+         table: Callable[[], str] | None = None) -> int:
     """Write <output>/<name>.<format>, `results` and png by default, and say where; returns the exit status.
 
-    figure: drawn already, or the function that draws it, so that --help needs no records and a missing one is one line.
+    figure, table: what draws the picture and writes the Markdown beside it (<name>.md); called after the flags are read, so that --help
+    needs no records and a missing one is one line.
     """
     parser = Parser(description=description)
     parser.add_argument("--output", type=Path, default=results, help=f"folder (default: {results.parent.name}/{results.name})")
     parser.add_argument("--formats", nargs="+", choices=tuple(METADATA), default=["png"], help="of the picture (default: png)")
     options = parser.parse_args(argv)
     try:
-        drawn = figure() if callable(figure) else figure
+        drawn, text = figure(), table() if table else ""
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -32,4 +41,6 @@ def save(results: Path, name: str, figure: Figure | Callable[[], Figure], descri
         path = options.output / f"{name}.{suffix}"
         drawn.savefig(path, dpi=120, metadata=METADATA[suffix])
         print(path)
+    if text:
+        (options.output / f"{name}.md").write_text(text, encoding="utf-8")
     return 0

@@ -6,7 +6,6 @@ Numbers come from <paper>/paper_values.csv and the records below <paper>/results
 
 from __future__ import annotations
 
-import argparse
 import csv
 import io
 import logging
@@ -16,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import UserError
+from common.errors import Parser, UserError
 from figures.cells import DEVIATIONS, Ours, beside
 from figures.compare import write_file
 from figures.gallery import Item, items
@@ -205,8 +204,7 @@ def render() -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m figures.tables", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog="python -m figures.tables", description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "tables", help="folder (default: docs/tables)")
     folder = parser.parse_args(argv).output
     logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records

@@ -7,6 +7,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from common.errors import UserError
 from figures import style
 from figures.woodfisher_cells import RESULTS, by_setting, save, series
 
@@ -80,6 +81,8 @@ def figure() -> Figure:
     """One panel for each that has records."""
     with matplotlib.rc_context(style.RC):
         there = [panel for folder, panel in PANELS.items() if (RESULTS / folder).is_dir()]
+        if not there:
+            raise UserError("results", ", ".join(PANELS), "no such record", "run python -m woodfisher.prune --table 6")
         result = Figure(figsize=(5.6 * min(2, len(there)), 3.8 * -(-len(there) // 2)), layout="constrained")
         axes = list(result.subplots(-(-len(there) // 2), min(2, len(there)), squeeze=False).flat)
         for ax, (draw, title) in zip(axes, there, strict=False):
@@ -91,4 +94,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("ablations", figure(), __doc__))
+    sys.exit(save("ablations", figure, __doc__))

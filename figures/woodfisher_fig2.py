@@ -7,12 +7,13 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from figures import style
+from figures.script import stored
 from figures.woodfisher_cells import RESULTS, save
 
 
 def figure() -> Figure:
     """One panel a layer."""
-    lines = json.loads((RESULTS / "local_quadratic.json").read_text())["lines"]
+    lines = json.loads(stored(RESULTS / "local_quadratic.json", "python -m woodfisher.local_quadratic").read_text())["lines"]
     with matplotlib.rc_context(style.RC):
         result = Figure(figsize=(11, 3.4), layout="constrained")
         for ax, (layer, points) in zip(result.subplots(1, len(lines), squeeze=False)[0], lines.items(), strict=True):
@@ -25,4 +26,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("fig2", figure(), __doc__))
+    sys.exit(save("fig2", figure, __doc__))

@@ -15,4 +15,4 @@ LINES = {
 }
 
 if __name__ == "__main__":
-    sys.exit(save("fig3a", panel("figure-3a", "ResNet-20, CIFAR-10 as JPEG: one-shot", LINES), __doc__))
+    sys.exit(save("fig3a", lambda: panel("figure-3a", "ResNet-20, CIFAR-10 as JPEG: one-shot", LINES), __doc__))

@@ -6,6 +6,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from common.errors import UserError
 from figures import style
 from figures.woodfisher_cells import RESULTS, by_setting, save
 
@@ -32,6 +33,8 @@ def figure() -> Figure:
         result = Figure(figsize=(9.4, 3.8), layout="constrained")
         panels = [("figure-3b", "Joint"), ("figure-S8", "Independent")]
         panels = [(folder, title) for folder, title in panels if (RESULTS / folder).is_dir()]
+        if not panels:
+            raise UserError("results", "figure-3b", "no such record", "run python -m woodfisher.prune --figure 3b")
         for ax, (folder, title) in zip(result.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
             draw(ax, folder, f"ResNet-20, CIFAR-10 as JPEG, one-shot: {title.lower()}")
             ax.legend()
@@ -39,4 +42,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("fig3b", figure(), __doc__))
+    sys.exit(save("fig3b", figure, __doc__))

@@ -14,4 +14,4 @@ LINES = {
 }
 
 if __name__ == "__main__":
-    sys.exit(save("fig5b", panel("figure-5b", "MLPNet, MNIST: one-shot from 50,000 samples", LINES, log_error=True), __doc__))
+    sys.exit(save("fig5b", lambda: panel("figure-5b", "MLPNet, MNIST: one-shot from 50,000 samples", LINES, log_error=True), __doc__))

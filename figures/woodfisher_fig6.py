@@ -11,6 +11,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from common.errors import UserError
 from common.record import Record, read_all
 from figures.panels import accuracy_axis
 from figures.style import RC, look, rank
@@ -62,6 +63,8 @@ def figure() -> Figure:
     """One panel a network and sparsity."""
     with matplotlib.rc_context(RC):
         found = runs()
+        if not found:
+            raise UserError("results", "figure-6", "no such record", "run python -m woodfisher.finetune --figure 6")
         columns = min(2, len(found))
         rows = -(-len(found) // columns)
         result = Figure(figsize=(6.2 * columns, 4.4 * rows), layout="constrained")
@@ -77,4 +80,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("fig6", figure(), __doc__))
+    sys.exit(save("fig6", figure, __doc__))

@@ -17,4 +17,4 @@ LINES = {
 }
 
 if __name__ == "__main__":
-    sys.exit(save("fig7", panel("figure-7", "MLPNet, MNIST, after two epochs: one-shot", LINES), __doc__))
+    sys.exit(save("fig7", lambda: panel("figure-7", "MLPNet, MNIST, after two epochs: one-shot", LINES), __doc__))

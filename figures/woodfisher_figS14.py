@@ -34,4 +34,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("figS14", figure(), __doc__))
+    sys.exit(save("figS14", figure, __doc__))

@@ -8,16 +8,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from figures import style
+from figures.script import stored
 from figures.woodfisher_cells import RESULTS, save
 
+COMMAND = "python -m woodfisher.hessian S2"
 TITLES = {"1-1": "First layer", "2-2": "Second layer (Fig. 1)", "3-3": "Third layer (Fig. 1)",
           "1-3": "First and third (S3)", "2-3": "Second and third (S3)"}
 
 
 def figure() -> Figure:
     """Hessian above Fisher, one column a block; every picture on its own scale, as the paper's."""
-    numbers = {point["block"]: point for point in json.loads((RESULTS / "hessian_s2.json").read_text())}
-    with np.load(RESULTS / "hessian_s2.npz") as pictures, matplotlib.rc_context(style.RC):
+    numbers = {point["block"]: point for point in json.loads(stored(RESULTS / "hessian_s2.json", COMMAND).read_text())}
+    with np.load(stored(RESULTS / "hessian_s2.npz", COMMAND)) as pictures, matplotlib.rc_context(style.RC):
         result = Figure(figsize=(14, 6.2), layout="constrained")
         for column, (block, title) in zip(result.subplots(2, len(TITLES)).T, TITLES.items(), strict=True):
             for ax, kind in zip(column, ("hessian", "fisher"), strict=True):
@@ -34,4 +36,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("figS2", figure(), __doc__))
+    sys.exit(save("figS2", figure, __doc__))

@@ -8,13 +8,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from figures import style
+from figures.script import stored
 from figures.woodfisher_cells import RESULTS, save
+
+COMMAND = "python -m woodfisher.hessian S4"
 
 
 def figure() -> Figure:
     """Hessian above Fisher, one column a number of epochs; every picture on its own scale, as the paper's."""
-    numbers = json.loads((RESULTS / "hessian_s4.json").read_text())
-    with np.load(RESULTS / "hessian_s4.npz") as pictures, matplotlib.rc_context(style.RC):
+    numbers = json.loads(stored(RESULTS / "hessian_s4.json", COMMAND).read_text())
+    with np.load(stored(RESULTS / "hessian_s4.npz", COMMAND)) as pictures, matplotlib.rc_context(style.RC):
         result = Figure(figsize=(3.2 * len(numbers), 6.4), layout="constrained")
         for column, point in zip(result.subplots(2, len(numbers), squeeze=False).T, numbers, strict=True):
             for ax, name in zip(column, ("hessian", "fisher"), strict=True):
@@ -28,4 +31,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("figS4", figure(), __doc__))
+    sys.exit(save("figS4", figure, __doc__))

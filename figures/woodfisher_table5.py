@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from scipy.stats import ttest_ind_from_stats
 
+from common.errors import Parser
 from common.record import read_all
 from figures.woodfisher_cells import RESULTS
 
@@ -46,9 +47,15 @@ def ours() -> Iterator[tuple[str, Sample, Sample]]:
             yield f"ours, {model} to {100 * sparsity:g}%", one, two
 
 
-if __name__ == "__main__":
+def main(argv: list[str] | None = None) -> int:
+    """Print them; returns the exit status."""
+    Parser(description=__doc__).parse_args(argv)
     for what, one, two, printed in published():
         print(f"{what}: {one[0]:.2f} ± {one[1]:.2f} and {two[0]:.2f} ± {two[1]:.2f}, p = {p_value(one, two):.5f} (printed {printed:.5f})")
     for what, one, two in ours():
         print(f"{what}: {one[0]:.2f} ± {one[1]:.2f} and {two[0]:.2f} ± {two[1]:.2f}, p = {p_value(one, two):.5f}")
-    sys.exit(0)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

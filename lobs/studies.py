@@ -7,7 +7,6 @@ Each writes one record; the numbers are in its trajectory. ImageNet networks are
 
 from __future__ import annotations
 
-import argparse
 import copy
 import logging
 import sys
@@ -24,7 +23,7 @@ from common import layers as L
 from common import train as T
 from common.capture import capture
 from common.cli import guarded
-from common.errors import choose
+from common.errors import Parser, choose, whole
 from common.record import Record
 from common.running import Timer
 from common.spec import Spec
@@ -238,10 +237,10 @@ def study(name: str, spec: Spec, output: Path, **more: object) -> Record:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a study; returns the exit status."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("study", help=", ".join(STUDIES))
     p.add_argument("--model", default="alexnet", help="for imagenet: alexnet, vgg16 or resnet50")
-    p.add_argument("--examples", type=int, default=16, help="for imagenet: images")
+    p.add_argument("--examples", type=whole(), default=16, help="for imagenet: images (default: 16)")
     p.add_argument("--data-dir", default="", help="data root; for imagenet the folder with train/<synset>/")
     p.add_argument("--output-dir", default="runs/lobs/studies", help="where the record goes")
     arguments = p.parse_args(argv)

@@ -10,7 +10,6 @@ common.train.fit. mAP is torchmetrics' area under the 101-point curve at IoU 0.5
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import logging
 import math
@@ -31,11 +30,11 @@ from torchvision.transforms.functional import hflip, pil_to_tensor
 from common import checkpoint, machine, models
 from common import data as D
 from common.cli import guarded
-from common.errors import NumericalError, UserError
+from common.errors import NumericalError, Parser, UserError
 from common.layers import prunable
 from common.record import Record
 from common.running import Timer
-from common.spec import Spec
+from common.spec import Recipe, Spec
 
 CLASSES = ("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog", "horse",
            "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor")  # 0 is the background
@@ -162,6 +161,8 @@ def _listed(batch: Sequence[tuple]) -> tuple[list, list]:
 def run(file: str, data_dir: str, options: Options, output: Path, seed: int = 0, device: str = "auto") -> Record:
     """Train and judge one detector; the record has mAP and each class's average precision in its trajectory."""
     where, timer = machine.device(device), Timer()
+    spec = Spec(paper="nap", table="2", cell="voc2007", scale="paper", model="vgg16", checkpoint=Path(file).name, seed=seed,
+                finetune=Recipe(options.epochs, options.lr, options.batch_size))
     root = D.data_root(data_dir)
     parts = VOC(root, "trainval", flips=True), VOC(root, "test")
     backbone = checkpoint.load(file).model if file else models.build("vgg16", 1000, (3, 224, 224), seed)
@@ -170,7 +171,6 @@ def run(file: str, data_dir: str, options: Options, output: Path, seed: int = 0,
         losses = fit(model, parts[0], options, seed)
     with timer.phase("evaluate"):
         precision = mean_average_precision(model, parts[1])
-    spec = Spec(paper="nap", table="2", cell="voc2007", scale="paper", model="vgg16", checkpoint=Path(file).name, seed=seed)
     row = {"steps": len(losses), "train_loss": sum(losses[-100:]) / len(losses[-100:]), **precision}
     record = Record(f"voc2007-{Path(file).stem or 'unpruned'}-seed{seed}-finetune", "nap", "2", "voc2007",
                     "nap-channel" if file else "dense", "finetune", "paper", spec.to_dict(), trajectory=[row], timing=timer.report(),
@@ -181,15 +181,15 @@ def run(file: str, data_dir: str, options: Options, output: Path, seed: int = 0,
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--checkpoint", default="", help="a pruned VGG-16 of this project")
     p.add_argument("--data-dir", default="", help="folder with VOCdevkit/VOC2007")
-    p.add_argument("--epochs", type=float, default=Options.epochs)
-    p.add_argument("--lr", type=float, default=Options.lr)
-    p.add_argument("--batch-size", type=int, default=Options.batch_size)
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--device", default="auto")
-    p.add_argument("--output-dir", type=Path, default=Path("runs/nap/2"))
+    p.add_argument("--epochs", type=float, default=Options.epochs, help="of training; may be a fraction (default: %(default)s)")
+    p.add_argument("--lr", type=float, default=Options.lr, help="learning rate at the start (default: %(default)s)")
+    p.add_argument("--batch-size", type=int, default=Options.batch_size, help="images a step (default: %(default)s)")
+    p.add_argument("--seed", type=int, default=0, help="of weights and order (default: 0)")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    p.add_argument("--output-dir", type=Path, default=Path("runs/nap/2"), help="where the record goes (default: runs/nap/2)")
     a = p.parse_args(argv)
     options = Options(epochs=a.epochs, lr=a.lr, batch_size=a.batch_size)
 

@@ -20,7 +20,7 @@ import torch
 from common import checkpoint, latency, machine, models, pipeline
 from common import layers as L
 from common.cli import guarded
-from common.errors import UserError, choose
+from common.errors import Parser, UserError, choose
 from common.fisher.kron import kron_factors
 from common.flops import costs
 from common.record import Record
@@ -138,7 +138,7 @@ def _short(value: object, digits: int = 5) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("study", choices=("importance", "survivors", "latency", "imagenet"))
     p.add_argument("--cell", default="", help="only cells whose name contains this (importance: one cell of table 3)")
     p.add_argument("--model", default="vgg16", help="of imagenet: vgg16 or resnet50")

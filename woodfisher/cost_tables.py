@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from common import models
+from common.cli import guarded
+from common.errors import Parser
 from common.flops import Costs, costs
 from common.layers import prunable
 from common.record import write_json
@@ -55,9 +57,14 @@ def cost(model_name: str, removed: list[float]) -> Costs:
     return costs(model, IMAGE, masks_of(model, removed))
 
 
-def main() -> int:
-    """Write every column's cost."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    Parser(description=__doc__).parse_args(argv)
+    return guarded(write)
+
+
+def write() -> None:
+    """Every column's cost."""
     rows = []
     for what, removed in profiles():
         found = cost(what["model"], removed)
@@ -66,7 +73,6 @@ def main() -> int:
         log.info("%(table)s %(model)s %(method)s %(setting)s", what)
         log.info("    %.2f%% of the weights gone, %.1f M MACs", 100 * rows[-1]["sparsity"], found.nonzero_macs / 1e6)
     write_json(FOLDER / "results" / "cost_tables.json", rows)
-    return 0
 
 
 if __name__ == "__main__":

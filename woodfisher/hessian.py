@@ -21,7 +21,7 @@ from common import data as D
 from common import models
 from common import train as T
 from common.cli import guarded
-from common.errors import choose
+from common.errors import Parser, choose
 from common.fisher import mean_loss
 from common.fisher.rows import gradient_rows
 from common.layers import prunable
@@ -158,9 +158,16 @@ def _mean(blocks: Iterable[Tensor]) -> Tensor:
     return total / count
 
 
-def main(figure: str) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    p = Parser(description=__doc__)
+    p.add_argument("figure", nargs="?", default="S4", help="S2 or S4 (default: S4)")
+    arguments = p.parse_args(argv)
+    return guarded(lambda: write(arguments.figure))
+
+
+def write(figure: str) -> None:
     """Pictures as .npz, each on its own scale; numbers as .json."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     numbers, pictures = {"S4": figure_s4, "S2": figure_s2}[choose("figure", figure, ("S2", "S4"))]()
     for line in numbers:
         log.info(", ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in line.items()))
@@ -170,4 +177,4 @@ def main(figure: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(lambda: main(*(sys.argv[1:] or ["S4"]))))
+    sys.exit(main())

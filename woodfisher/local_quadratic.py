@@ -19,6 +19,8 @@ from common import checkpoint, pipeline
 from common import data as D
 from common import layers as L
 from common import train as T
+from common.cli import guarded
+from common.errors import Parser
 from common.record import Record, write_json
 from woodfisher.experiments import R20
 from woodfisher.method import Options, prune
@@ -53,9 +55,14 @@ def line(model: nn.Module, layer: str, calibration: Iterable, examples: Iterable
     return points
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    Parser(description=__doc__).parse_args(argv)
+    return guarded(write)
+
+
+def write() -> None:
     """The three lines of Fig. 2 on the dense network of the ResNet-20 cells."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     dense: Record = pipeline.train(R20)
     model = checkpoint.load(pipeline.dense_folder(R20) / "model.safetensors").model
     data = D.load(R20.dataset)
@@ -66,7 +73,6 @@ def main() -> int:
         end = result["lines"][layer][-1]
         log.info("%s at t = 1: measured %.4f, predicted %.4f", layer, end["measured"], end["predicted"])
     write_json(FOLDER / "results" / "local_quadratic.json", result)
-    return 0
 
 
 if __name__ == "__main__":

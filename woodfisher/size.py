@@ -26,7 +26,7 @@ from common import layers as L
 from common import machine, models
 from common import masks as M
 from common.cli import guarded
-from common.errors import choose
+from common.errors import Parser, choose
 from common.fisher.spool import SpooledRows
 from common.record import write_json
 from common.running import Timer
@@ -76,9 +76,19 @@ def measure(model: nn.Module, calibration: Iterable, case: Case) -> dict:
             "rows_on_disk": isinstance(parts[0].curvature.rows, SpooledRows), **timer.report(), **cpu}
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(argv: list[str] | None = None) -> int:
+    """Command line; returns the exit status."""
+    p = Parser(description=__doc__)
+    p.add_argument("network", help="resnet50 or resnet20")
+    p.add_argument("--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)")
+    p.add_argument("--memory-budget", type=float, default=0.0, help="GB (default: 60%% of what is free)")
+    p.add_argument("--output", type=Path, default=FOLDER / "results", help="folder (default: woodfisher/results)")
+    arguments = p.parse_args(argv)
+    return guarded(lambda: write(arguments))
+
+
+def write(arguments: argparse.Namespace) -> None:
     """Measure and write."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
     case = CASES[choose("network", arguments.network, CASES)]
     data = D.load(case.dataset, arguments.data_dir)
     model = models.build(arguments.network, data.classes, data.input_shape, 0)
@@ -93,9 +103,4 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("network", help="resnet50 or resnet20")
-    parser.add_argument("--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)")
-    parser.add_argument("--memory-budget", type=float, default=0.0, help="GB (default: 60%% of what is free)")
-    parser.add_argument("--output", type=Path, default=FOLDER / "results", help="folder (default: woodfisher/results)")
-    sys.exit(guarded(lambda: main(parser.parse_args())))
+    sys.exit(main())

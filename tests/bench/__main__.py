@@ -12,7 +12,7 @@ import torch
 
 from common import machine
 from common.cli import guarded
-from common.errors import choose
+from common.errors import Parser, choose
 from common.record import write_json
 from tests.bench import kernel, networks, scaling
 from tests.lobs import bench as lobs
@@ -23,7 +23,7 @@ SECTIONS = {"ratios": kernel.ratios, "scaling": scaling.curves, "structured": ne
 
 def main(argv: list[str] | None = None) -> int:
     """Print the sections and the machine; with --json also write them."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--only", help=f"comma-separated sections (default: all of {', '.join(SECTIONS)}; lobs needs MNIST)")
     p.add_argument("--json", help="also write the numbers here")
     return guarded(lambda: _main(p.parse_args(argv)))

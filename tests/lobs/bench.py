@@ -11,7 +11,6 @@ so that other work on the machine does not count.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 
@@ -21,6 +20,7 @@ from common import data as D
 from common import layers as L
 from common import machine, models
 from common.capture import capture
+from common.errors import Parser
 from common.fisher.kron import input_moment
 from common.fisher.shared import DenseMatrix
 from common.record import write_json
@@ -84,7 +84,7 @@ def _timed(work) -> float:
 
 def main() -> int:
     """Print the ratio; with --json also write it."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--samples", type=int, default=2_000, help="images of the recursion that are timed")
     p.add_argument("--images", type=int, default=60_000, help="images that both are for")
     p.add_argument("--repeats", type=int, default=3, help="times each convolution is timed; the best counts")

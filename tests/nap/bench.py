@@ -7,7 +7,6 @@ One thread, the cells' own minibatches and options, MNIST-shaped random images (
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
@@ -20,6 +19,7 @@ from common import layers as L
 from common import machine, models
 from common import train as T
 from common.data import Data
+from common.errors import Parser
 from common.images import Images
 from common.pruned import Pruned
 from common.spec import Recipe
@@ -48,7 +48,7 @@ def seconds_a_step(name: str, every: int) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     """Print a table, and write it as JSON with --output."""
-    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(description=__doc__)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--output", type=Path)
     a = p.parse_args(argv)

@@ -250,7 +250,8 @@ def main(argv: list[str] | None = None) -> int:
     def work() -> None:
         logging.disable(logging.WARNING)
         torch.set_num_threads(1)
-        number = hunt([choose("jobs", job, JOBS) for job in arguments.jobs.split(",")], arguments.kills, random.Random(arguments.seed), tally)
+        jobs = [choose("jobs", job, JOBS) for job in arguments.jobs.split(",")]
+        number = hunt(jobs, arguments.kills, random.Random(arguments.seed), tally)
         sys.stdout.write(f"{tally.kills} kills and {tally.stops} Ctrl-C (slowest {tally.slowest_stop:.2f} s) in {number} runs: "
                          f"{len(tally.problems)} problems\n" + "".join(f"  {line}\n" for line in tally.problems))
 
