@@ -55,8 +55,12 @@ def to_weight(module: nn.Module, matrix: Tensor) -> Tensor:
 
 def joined(module: nn.Module, bias: bool) -> Tensor:
     """The weight as [groups, out, in], float64, with the layer's bias as a last column if `bias`."""
-    W = to_matrix(module, module.weight.detach().double())
-    return torch.cat([W, module.bias.detach().double().reshape(*W.shape[:2], 1)], dim=-1) if bias else W
+    W = to_matrix(module, module.weight.detach())
+    if not bias:
+        return W.double()
+    result = W.new_empty(*W.shape[:2], W.shape[2] + 1, dtype=torch.float64)
+    result[..., :-1], result[..., -1] = W, module.bias.detach().reshape(W.shape[:2])
+    return result
 
 
 @torch.no_grad()

@@ -35,7 +35,7 @@ class Curvature(Protocol):
 
 def score(w: Tensor, inverse_diagonal: Tensor) -> Tensor:
     """Predicted loss increase of removing each weight alone, w²/(2 [F⁻¹]_qq), float64; zero weights score zero."""
-    return w.double().square() / (2 * inverse_diagonal)
+    return w.double().square().div_(2 * inverse_diagonal)
 
 
 def update(w: Tensor, curvature: Curvature, pruned: Tensor, kind: str, scores: Tensor | None = None,

@@ -80,7 +80,8 @@ def _iterative() -> dict[str, Spec]:
     ours = gradual.but(method="l-obs-ours", options={"weigh": True, "rescore": 8, "batch_size": 1000})
     plain = light(355, lr=0.02, batch_size=2048, epochs=20, weight_decay=2e-4)
     return {"l-obs-iterative": ours, "lwc-iterative": gradual.but(method="magnitude-global", num_samples=None),
-            "l-obs-iterative-plain": ours.but(dataset="mnist", finetune=plain)}
+            "l-obs-iterative-plain": ours.but(dataset="mnist", finetune=plain),
+            "lwc-iterative-plain": gradual.but(method="magnitude-global", num_samples=None, dataset="mnist", finetune=plain)}
 
 
 def _lenet5() -> dict[str, Spec]:

@@ -24,6 +24,7 @@ from common.fisher.shared import DenseMatrix, LowRankMatrix, Matrix
 
 FEW = 8                # a layer keeps its inputs themselves while FEW times their number is below its width: products with them are cheaper
 WIDE = 8_192           # and wider layers while they are fewer than the width at all: AlexNet's and VGG's first fc, by memory
+BLOCK_ENTRIES = 1 << 24  # weights that are worked on together (128 MB in float64)
 RIDGE_STEPS = 10       # times a singular Hessian's ridge may be raised tenfold
 
 
@@ -74,9 +75,9 @@ class LayerProblem:
     matrix: Matrix
     ridge: float
     raised: bool       # ρ is more than was asked for
-    wanted: Tensor
-    energy: float
+    energy: float      # mean‖z‖²
     dead: Tensor       # inputs that were always zero, bool [in]
+    wanted: Tensor | None = None  # B, where it is not target Ψ: with another network's outputs
 
     @classmethod
     def of(cls, name: str, W: Tensor, seen: LayerStatistics, g: int, damping: float, relative: bool) -> LayerProblem:
@@ -93,19 +94,28 @@ class LayerProblem:
                     raise
                 ridge *= 10
         if seen.wanted is None:
-            wanted = matrix.times(W) - ridge * W
-            return cls(W, matrix, ridge, raised > 0, wanted, float((wanted * W).sum()), diagonal == 0)
+            return cls(W, matrix, ridge, raised > 0, _quadratic(matrix, W), diagonal == 0)
         wanted = seen.wanted[g] / seen.count
-        return cls(matrix.solve(wanted + ridge * W), matrix, ridge, raised > 0, wanted, float(seen.energy[g]) / seen.count,
-                   diagonal == 0)
+        return cls(matrix.solve(wanted + ridge * W), matrix, ridge, raised > 0, float(seen.energy[g]) / seen.count, diagonal == 0, wanted)
 
     def error(self, W: Tensor) -> float:
         """E(W'): half the mean squared distance of the layer's output to the wanted one, in squared units of that output."""
-        delta = W - self.target
-        moved = self.matrix.times(delta) - self.ridge * delta
-        residual = self.matrix.times(self.target) - self.ridge * self.target - self.wanted  # zero with the layer's own inputs
+        added = 0.5 * _quadratic(self.matrix, W, self.target)
+        if self.wanted is None:  # the target answers exactly as is wanted
+            return max(0.0, added)
+        residual = self.matrix.times(self.target) - self.ridge * self.target - self.wanted
         rest = 0.5 * (self.energy + float((self.target * (residual - self.wanted)).sum()))
-        return max(0.0, 0.5 * float((moved * delta).sum()) + float((residual * delta).sum()) + rest)
+        return max(0.0, added + float((residual * (W - self.target)).sum()) + rest)
+
+
+def _quadratic(matrix: Matrix, W: Tensor, origin: Tensor | None = None) -> float:
+    """tr(δΨδᵀ), δ = W − origin, a few rows at a time: whole products with VGG-16's first fully connected layer take gigabytes."""
+    rows, total = max(1, BLOCK_ENTRIES // matrix.width), 0.0
+    for start in range(0, len(W), rows):
+        delta = W[start:start + rows] if origin is None else W[start:start + rows] - origin[start:start + rows]
+        moved = matrix.times(delta) - matrix.ridge * delta
+        total += float((moved * delta).sum())
+    return total
 
 
 @dataclass
@@ -135,7 +145,7 @@ class Layer:
 
     def target(self) -> Tensor:
         """The weights that are pruned, [groups, out, in]."""
-        return torch.stack([problem.target for problem in self.problems])
+        return stacked([problem.target for problem in self.problems])
 
     def inverse_diagonal(self) -> Tensor:
         """diag (Ψ + ρI)⁻¹, the same for every output unit: [groups, 1, in]."""
@@ -186,6 +196,11 @@ class Layer:
         error, dead = self.error(new), int(self.dead().sum())
         return {"predicted_error": error, "relative_error": error / (self.energy() or 1.0),
                 "ridge": max(problem.ridge for problem in self.problems)} | ({"dead_inputs": dead} if dead else {})
+
+
+def stacked(parts: list[Tensor]) -> Tensor:
+    """torch.stack that does not copy a single part."""
+    return parts[0][None] if len(parts) == 1 else torch.stack(parts)
 
 
 def layer_statistics(model: nn.Module, calibration: Iterable, layers: dict[str, nn.Module], bias: bool, batch_size: int,

@@ -23,10 +23,9 @@ from common.fisher.shared import SharedRows
 from common.pruned import Pruned
 from common.select import select
 from lobs.choose import divide, inflection, shares, tolerated
-from lobs.hessian import Layer, LayerProblem, layer_statistics
+from lobs.hessian import BLOCK_ENTRIES, Layer, LayerProblem, layer_statistics, stacked
 from lobs.weigh import output_weights
 
-BLOCK_ENTRIES = 1 << 24              # weights that are updated together (128 MB in float64)
 CURVE_STEPS, CURVE_LEAST = 24, 2e-3  # the pruning along which scope="global" measures each layer's error
 
 
@@ -61,7 +60,7 @@ class Options:
 def sensitivity(layer: Layer, weights: Tensor, inverse_diagonal: Tensor) -> Tensor:
     """L_q = ½ Θ_q² / [Ψ⁻¹]_qq (Eq. 6), [groups, out, in]; zero behind a dead input, so that those weights go first. With
     output weights s (ours) unit j's are s_j L_q, increases of the loss and not of the layer's error."""
-    return obs.score(weights, inverse_diagonal).masked_fill(layer.dead(), 0.0) * layer.weigh[..., None]
+    return obs.score(weights, inverse_diagonal).masked_fill_(layer.dead(), 0.0).mul_(layer.weigh[..., None])
 
 
 def refit(layer: Layer, kept: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,15 +91,17 @@ def prune_layer(layer: Layer, removed: float, options: Options) -> tuple[Tensor,
     (new,), (kept,), (scores,) = ranked([layer], removed, options)
     if options.rescore:
         return new, kept
-    return torch.stack([solution(*parts, options.update, layer.name) for parts in zip(layer.problems, kept, scores, strict=True)]), kept
+    return stacked([solution(*parts, options.update, layer.name) for parts in zip(layer.problems, kept, scores, strict=True)]), kept
 
 
 def solution(problem: LayerProblem, kept: Tensor, scores: Tensor, update: str, name: str) -> Tensor:
     """A group's weights [out, in] after the update (Eq. 6, right). Units do not see each other: they go in blocks, by memory."""
-    block = max(1, BLOCK_ENTRIES // kept.shape[1])
-    parts = zip(problem.target.split(block), kept.split(block), scores.split(block), strict=True)
-    return torch.cat([w + obs.update(w.flatten(), SharedRows(problem.matrix, len(w)), ~k.flatten(), update, s.flatten(),
-                                     name)[0].reshape(w.shape) for w, k, s in parts])
+    block, result = max(1, BLOCK_ENTRIES // kept.shape[1]), torch.empty_like(problem.target)
+    parts = zip(result.split(block), problem.target.split(block), kept.split(block), scores.split(block), strict=True)
+    for new, w, k, s in parts:
+        delta, _ = obs.update(w.flatten(), SharedRows(problem.matrix, len(w)), ~k.flatten(), update, s.flatten(), name)
+        torch.add(w, delta.reshape(w.shape), out=new)
+    return result
 
 
 def error_curve(layer: Layer) -> list[tuple[float, float]]:

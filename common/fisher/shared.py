@@ -27,6 +27,7 @@ class Matrix(Protocol):
     """F [in, in] as operations on rows V [rows, in]; everything float64."""
 
     width: int
+    ridge: float                                                                # ρ
 
     def diagonal(self) -> Tensor: ...                                           # diag F⁻¹, [in]
     def times(self, V: Tensor) -> Tensor: ...                                   # V F

@@ -75,7 +75,7 @@ FAULTS = {
         ("torch.where(kept[rows], 0.0, target[rows]) @ self.X.T", "target[rows] @ self.X.T", f"{ORACLES} -k joint"),
     ],
     "common/obs.py": [
-        ("return w.double().square() / (2 * inverse_diagonal)", "return w.double().square() / inverse_diagonal", f"{ORACLES} -k score"),
+        ("return w.double().square().div_(2 * inverse_diagonal)", "return w.double().square().div_(inverse_diagonal)", f"{ORACLES} -k score"),
         ("return 0.5 * float(delta @ curvature.times(delta))",
          "return float(delta @ curvature.times(delta))", f"{ORACLES} -k update and kinds"),
         ("solve_triangular(lower, current[:, None], upper=False)", "solve_triangular(lower, current[:, None], upper=True)",
@@ -124,11 +124,11 @@ FAULTS = {
         ("json.dumps(self.identity(), sort_keys=True)", "json.dumps(self.to_dict(), sort_keys=True)", SPEC),
     ],
     "lobs/hessian.py": [
-        ("moved = self.matrix.times(delta) - self.ridge * delta",
-         "moved = self.matrix.times(delta)", f"{ORACLES} -k predicted and measured"),
+        ("moved = matrix.times(delta) - matrix.ridge * delta",
+         "moved = matrix.times(delta)", f"{ORACLES} -k predicted and measured"),
     ],
     "lobs/method.py": [
-        (".masked_fill(layer.dead(), 0.0)", "", f"{LOBS} -k dead"),
+        (".masked_fill_(layer.dead(), 0.0)", "", f"{LOBS} -k dead"),
     ],
     "eigendamage/method.py": [
         ('"os,oip,ia->sap", QS', '"so,oip,ia->sap", QS', f"{ORACLES} -k eigen"),
