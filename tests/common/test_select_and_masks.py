@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from common import machine
 from common import masks as M
 from common.errors import NumericalError, UserError
 from common.schedule import levels, sparsity_at
@@ -67,6 +68,52 @@ def test_some_layers_have_a_fraction_of_their_own():
     for amounts in ({"a": 0.5}, {"*": 0.5, "d": 0.5}):
         with pytest.raises(UserError, match="names no layer, or a layer has no fraction"):
             select(scores, amounts)
+
+
+def by_sorting(scores, goal, masks, min_keep):
+    """Slow twin: protect each tensor's best, then strike the lowest of all others off a sorted list until `goal` are gone."""
+    gone = {(name, i) for name, mask in masks.items() for i, kept in enumerate(mask.tolist()) if not kept}
+    protected = set()
+    for name, score in scores.items():
+        rank = [(-torch.inf if (name, i) in gone else value, -i) for i, value in enumerate(score.tolist())]
+        protected |= {(name, -i) for _, i in sorted(rank, reverse=True)[:min_keep]}
+    places = [(name, i) for name, score in scores.items() for i in range(len(score)) if (name, i) not in gone | protected]
+    gone |= set(sorted(places, key=lambda place: float(scores[place[0]][place[1]]))[:goal - len(gone)])
+    return {name: [(name, i) not in gone for i in range(len(score))] for name, score in scores.items()}
+
+
+edges = st.sampled_from([-torch.inf, -1.0, -0.0, 0.0, 5e-324, 1.0, 1.0 + 2**-52, torch.inf])
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.lists(st.tuples(edges, st.booleans()), min_size=1, max_size=12), min_size=1, max_size=4), st.floats(0, 0.99),
+       st.integers(0, 3))
+def test_what_goes_is_what_a_sorted_list_says(lists, amount, min_keep):
+    """Infinite, signed-zero, subnormal and neighbouring scores, over weights some of which are gone already."""
+    scores = {f"layer{i}": torch.tensor([value for value, _ in values], dtype=torch.float64) for i, values in enumerate(lists)}
+    masks = {f"layer{i}": torch.tensor([kept for _, kept in values]) for i, values in enumerate(lists)}
+    try:
+        found = select(scores, amount, masks=masks, min_keep=min_keep)
+    except UserError:
+        return
+    goal = round(amount * sum(map(len, lists)))
+    assert {name: mask.tolist() for name, mask in found.items()} == by_sorting(scores, goal, masks, min_keep)
+
+
+def test_precisions_are_not_mixed_up():
+    """1 + 2⁻³⁰ is 1 in float32: compared in float64, a float32 1 goes before it."""
+    masks = select({"a": torch.tensor([1 + 2.0**-30, 9.0], dtype=torch.float64), "b": torch.tensor([1.0, 9.0])}, 0.25)
+    assert masks["a"].all() and masks["b"].tolist() == [False, True]
+    assert select({"a": torch.tensor([2, 1, 3])}, 1 / 3)["a"].tolist() == [True, False, True]
+
+
+def test_a_selection_takes_little_beside_its_scores():
+    """One copy of the scores and masks: VGG-16's 138 million scores, 1.1 GB, are chosen from in 2.5 GB and not in 8."""
+    scores = {name: torch.rand(1 << 22, generator=toy.generator(), dtype=torch.float64) for name in "ab"}
+    machine.reset_peak_memory()
+    before = machine.peak_memory_mb()
+    select(scores, 0.5)
+    assert machine.peak_memory_mb() - before < 2 * 64  # the scores are 64 MB; sorting them took eight times as much
 
 
 def test_the_lowest_go_and_ties_go_in_index_order():

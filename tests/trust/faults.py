@@ -75,7 +75,8 @@ FAULTS = {
         ("torch.where(kept[rows], 0.0, target[rows]) @ self.X.T", "target[rows] @ self.X.T", f"{ORACLES} -k joint"),
     ],
     "common/obs.py": [
-        ("return w.double().square().div_(2 * inverse_diagonal)", "return w.double().square().div_(inverse_diagonal)", f"{ORACLES} -k score"),
+        ("return w.double().square().div_(2 * inverse_diagonal)", "return w.double().square().div_(inverse_diagonal)",
+         f"{ORACLES} -k score"),
         ("return 0.5 * float(delta @ curvature.times(delta))",
          "return float(delta @ curvature.times(delta))", f"{ORACLES} -k update and kinds"),
         ("solve_triangular(lower, current[:, None], upper=False)", "solve_triangular(lower, current[:, None], upper=True)",
@@ -85,8 +86,10 @@ FAULTS = {
     ],
     "common/select.py": [
         ("return round(amount * total)", "return int(amount * total)", SELECT),
-        ("argsort(rank, stable=True, descending=True)[:min_keep]", "argsort(rank, stable=True)[:min_keep]", SELECT),
-        ("[:goal - already]", "[:goal]", SELECT),
+        ("lowest([(-values).masked_fill_", "lowest([values.clone().masked_fill_", SELECT),
+        ("lowest(flat, free, goal - already)", "lowest(flat, free, goal)", SELECT),
+        ("nonzero().flatten()[:left]", "nonzero().flatten()", SELECT),
+        ("may & (v == edge)", "(v == edge)", SELECT),
     ],
     "common/masks.py": [
         ("value.masked_fill_(gone, 0)", "value.masked_fill_(~gone, 0)", SELECT),
