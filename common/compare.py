@@ -80,7 +80,8 @@ def grid(arguments: argparse.Namespace) -> list[Spec]:
     amounts = _fractions(arguments.sparsities) if arguments.sparsities else None
     base = Spec(paper="compare", table=name, scale=job.scale, model=model, dataset=dataset, data_dir=arguments.data_dir, train=train,
                 checkpoint=job.checkpoint if arguments.checkpoint is None else arguments.checkpoint, finetune=finetune,
-                num_samples=arguments.num_samples or job.num_samples, device=arguments.device, output_dir=arguments.output_dir)
+                num_samples=job.num_samples if arguments.num_samples is None else arguments.num_samples,
+                device=arguments.device, output_dir=arguments.output_dir)
     if any(getattr(arguments, changed) is not None for changed in ("epochs", "train_epochs", "num_samples", "checkpoint")):
         base = base.but(table=f"{name}-{base.digest()}")  # another budget or dense network is another comparison
     cells = []

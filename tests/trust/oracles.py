@@ -1,6 +1,6 @@
 """Every public formula beside its slow, dense, obvious twin: the table that `make oracles` prints and the suite asserts.
 
-    python -m tests.trust.oracles [part of a name]
+    python -m tests.trust.oracles [part of a name or source ...]
 
 A formula is computed by the library in float64 and in float32; its twin always in float64, from the same (rounded) numbers. The
 error is the largest absolute difference over the largest entry of the twin, over all cases. A new formula is one function below
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from common.cli import guarded
+from common.errors import Parser, UserError
 from tests import toy
 
 PARTS = ("curvature", "updates", "papers", "networks")
@@ -92,10 +94,20 @@ def floats(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
 
 
-def main(words: list[str]) -> int:
+def main(argv: list[str] | None = None) -> int:
     """Print the table; 1 if an error is above its tolerance."""
-    torch.set_num_threads(1)
+    p = Parser(description=__doc__)
+    p.add_argument("words", nargs="*", help="only formulas whose name or source holds all of them (default: all formulas)")
+    words, failed = p.parse_args(argv).words, []
+    return guarded(lambda: failed.append(measured(words))) or int(bool(failed[0]))
+
+
+def measured(words: list[str]) -> int:
+    """Print a line a formula; how many errors are above their tolerance."""
     chosen = [one for one in every() if all(word.lower() in f"{one.name} {one.source}".lower() for word in words)]
+    if not chosen:
+        raise UserError("words", " ".join(words), "no formula is called so", "run make oracles for the list")
+    torch.set_num_threads(1)
     line = "{:72} {:48} {:>5} {:>9} {:>7} {:>9} {:>7}\n".format
     sys.stdout.write(line("formula", "source", "cases", "float64", "allowed", "float32", "allowed"))
     failed = 0
@@ -107,9 +119,9 @@ def main(words: list[str]) -> int:
                 failed += 1
                 sys.stdout.write(f"    FAILED: {case}\n")
     sys.stdout.write(f"{len(chosen)} formulas, {failed} failures\n")
-    return int(failed > 0)
+    return failed
 
 
 if __name__ == "__main__":
     from tests.trust.oracles import main as registered  # one registry, whichever name this module runs under
-    sys.exit(registered(sys.argv[1:]))
+    sys.exit(registered())
