@@ -103,7 +103,7 @@ def _lenet5() -> dict[str, Spec]:
 
 
 def _cifarnet() -> dict[str, Spec]:
-    tune = Recipe(epochs=4, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", max_steps=1020, augment=True)
+    tune = Recipe(epochs=4, lr=0.05, batch_size=128, weight_decay=5e-4, schedule="cosine", max_steps=1020, augment=True)
     methods = {"l-obs": {"method": "l-obs"}, "l-obs-ours": {"method": "l-obs-ours"},
                "lwc": {"method": "magnitude-layer", "num_samples": None}}
     return {f"cifarnet-9-{name}-seed{seed}": CIFARNET.but(sparsity=0.91, finetune=tune, seed=seed, **changes)
