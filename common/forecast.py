@@ -8,6 +8,7 @@ from torch import nn
 from common import data as D
 from common import layers as L
 from common import machine, models, registry
+from common.fisher.spool import work_bytes
 from common.gradual import DEFAULT_CALIBRATION, method_of
 from common.spec import Recipe, Spec
 
@@ -18,7 +19,8 @@ DEFAULT_ROWS = 100  # gradient rows where neither their number nor their size is
 
 def forecast(spec: Spec, verb: str) -> dict[str, float]:
     """GB. training: weights, gradients, optimiser state and the last good epoch, float32. curvature: what the method keeps of all
-    layers, at most (Method.curvature). budget: what curvature may take now. Activations of a batch come on top.
+    layers in memory, at most (Method.curvature). disk: gradient rows that the budget does not hold beside the work on them, and that
+    go to a file (fisher.spool). budget: what curvature may take now. Activations of a batch come on top.
 
     Raises UserError as the run itself would, for the network, the method and its options.
     """
@@ -28,7 +30,9 @@ def forecast(spec: Spec, verb: str) -> dict[str, float]:
         model = models.build(spec.model, classes, shape)
     found = {"training": _training(model, spec.train if verb == "train" else spec.finetune)}
     if verb != "train":
-        found |= {"curvature": _curvature(model, spec), "budget": (spec.memory_budget or 0.6 * machine.free_memory_gb()) * 2**30}
+        budget = (spec.memory_budget or 0.6 * machine.free_memory_gb()) * 2**30
+        curvature, disk = _curvature(model, spec, budget)
+        found |= {"curvature": curvature, "disk": disk, "budget": budget}
     return {name: round(size / 2**30, 4) for name, size in found.items()}
 
 
@@ -38,19 +42,22 @@ def _training(model: nn.Module, recipe: Recipe) -> int:
     return 4 * (3 + states) * sum(parameter.numel() for parameter in model.parameters())
 
 
-def _curvature(model: nn.Module, spec: Spec) -> int:
-    """Bytes of the method's statistics over all layers, float64 but for gradient rows; a factor stands beside its inverse."""
+def _curvature(model: nn.Module, spec: Spec, budget: float) -> tuple[int, int]:
+    """Bytes in memory and on disk of the method's statistics over all layers, float64 but for gradient rows, which the work on them
+    stands beside; a factor stands beside its inverse."""
     options, kind = method_of(spec)[1], registry.lookup(spec.method).curvature
     layers = L.prunable(model, getattr(options, "skip", ()))
     weights = sum(module.weight.numel() for module in layers.values())
     if kind == "rows":
         examples, batch = spec.num_samples or DEFAULT_CALIBRATION, options.fisher_batch_size
-        return 4 * weights * (options.num_rows or (examples // batch if batch else min(DEFAULT_ROWS, examples)))
+        m = options.num_rows or (examples // batch if batch else min(DEFAULT_ROWS, examples))
+        rows, work = 4 * weights * m, work_bytes((module.weight.numel() for module in layers.values()), m, options.chunk)
+        return (rows + work, 0) if rows + work <= budget else (work, rows)
     if kind in ("kron", "channel", "moment"):
         total = 0
         for module in layers.values():
             width = module.weight.shape[1] if kind == "channel" else module.weight[0].numel()
             out = 0 if kind == "moment" else len(module.weight) // L.groups(module)
             total += 16 * L.groups(module) * (width**2 + out**2)
-        return total
-    return 16 * weights if kind == "diagonal" else 0
+        return total, 0
+    return 16 * weights if kind == "diagonal" else 0, 0

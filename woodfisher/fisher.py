@@ -11,14 +11,13 @@ from torch import Tensor, nn
 from common import distributed, machine
 from common import layers as L
 from common.errors import NumericalError, UserError, choose
-from common.fisher.inverse import KEPT_ENTRIES, BlockFisher, Rows
+from common.fisher.inverse import BlockFisher, Rows
 from common.fisher.rows import gradient_rows
-from common.fisher.spool import spooled
+from common.fisher.spool import spooled, work_bytes
 from common.obs import Curvature
 from woodfisher import sharing
 
 NETWORK = "network"
-WORK_BYTES = 80  # a weight, for scores, selection and update in float64 (measured on ResNet-50)
 ROWS = 100  # m where neither m nor b is said: the least that Sec. 3.2 calls typical
 
 
@@ -127,7 +126,7 @@ def _room(layers: dict[str, nn.Module], m: int, chunk: int | str | None, gone: M
     on disk. UserError where it does not even hold the work on them."""
     like = next(iter(layers.values())).weight.detach()
     sizes = {name: module.weight.numel() for name, module in layers.items()}
-    rows, work = m * sum(sizes.values()) * like.element_size() / 2**30, _work_gb(list(sizes.values()), m, chunk)
+    rows, work = m * sum(sizes.values()) * like.element_size() / 2**30, work_bytes(sizes.values(), m, chunk) / 2**30
     what = f"{m} gradient rows and the work on them"
     if distributed.world() > 1:
         machine.forecast(what, rows + work, "lower --num-samples, or run one process, which has a disk for them")
@@ -139,11 +138,3 @@ def _room(layers: dict[str, nn.Module], m: int, chunk: int | str | None, gone: M
         return None, {name: like.new_empty(m, size) for name, size in sizes.items()}
     together = like.new_empty(m, sum(sizes.values()))
     return together, dict(zip(layers, together.split(list(sizes.values()), 1), strict=True))
-
-
-def _work_gb(sizes: list[int], m: int, chunk: int | str | None) -> float:
-    """Memory beside the rows: kept factors (min(m, c)² a block) and vectors over the weights, GB."""
-    blocks = [sum(sizes)] if chunk == NETWORK else sizes
-    factors = sum(min(KEPT_ENTRIES, size // c * min(m, c) ** 2)
-                  for size in blocks for c in [min(size, chunk) if isinstance(chunk, int) else size])
-    return (8 * factors + WORK_BYTES * sum(sizes)) / 2**30

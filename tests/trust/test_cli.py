@@ -7,15 +7,17 @@ import json
 import pytest
 import torch
 
-from common import agreement, compare, export, models, publish
+from common import agreement, compare, export, machine, models, publish
 from common import layers as L
 from common.cli import parser, run
 from common.errors import Parser
 from common.fisher.diag import diagonal_fisher
 from common.fisher.kron import kron_factors
 from common.fisher.rows import gradient_rows
+from common.fisher.spool import SpooledRows, work_bytes
 from common.registry import METHODS
 from tests import toy
+from woodfisher.fisher import FisherOptions, fisher_parts
 
 # flag -> (words, what the resolved Spec then says); None: no field of the Spec
 COMMON = {
@@ -117,7 +119,8 @@ def test_a_dry_run_forecasts_what_the_curvature_then_takes(capsys):
     layers, loader = L.prunable(model), [(torch.randn(40, 1, 8, 8, generator=toy.generator()), torch.arange(40) % 10)]
     size = lambda tensors: sum(t.numel() * t.element_size() for t in tensors)
     kron = kron_factors(model, loader, layers, fisher="empirical")
-    taken = {("woodfisher", "--sparsity"): size(gradient_rows(model, loader, 40, layers=layers).values()),
+    rows = size(gradient_rows(model, loader, 40, layers=layers).values())
+    taken = {("woodfisher", "--sparsity"): rows + work_bytes((m.weight.numel() for m in layers.values()), 40, None),
              ("kfac-prune", "--sparsity"): 2 * size(t for f in kron.values() for t in (f.A, f.G)),
              ("obd-global", "--sparsity"): 2 * size(diagonal_fisher(model, loader, layers).values()),
              ("l-obs", "--sparsity"): 2 * size(f.A for f in kron.values()), ("random", "--sparsity"): 0,
@@ -125,12 +128,31 @@ def test_a_dry_run_forecasts_what_the_curvature_then_takes(capsys):
                  model, loader, layers, fisher="empirical", channel_only=True).values() for t in (f.A, f.G))}
     for (method, unit), expected in taken.items():
         memory = resolved("prune", [*flags, "--method", method, unit, "0.5"], capsys)["memory_gb"]
-        assert memory["curvature"] == round(expected / 2**30, 4) and memory["budget"] > 0, method
+        assert memory["curvature"] == round(expected / 2**30, 4) and memory["disk"] == 0 and memory["budget"] > 0, method
         assert memory["training"] == round(16 * sum(p.numel() for p in model.parameters()) / 2**30, 4)
     assert all(entry.curvature in ("", "rows", "kron", "channel", "moment", "diagonal") for entry in METHODS.values())
     for wrong in (["--method", "obs"], ["--model", "resnet21"], ["--method", "magnitude-global", "--damping", "1"]):
         assert run("common", "prune", argv=["--sparsity", "0.5", *wrong, "--dry-run"]) == 2
         assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize("chunk", [None, 50, "network"])
+def test_a_dry_run_says_what_goes_to_disk_just_where_the_run_puts_it_there(chunk, capsys, monkeypatch):
+    """One byte below what rows and work take together the rows are a file; the run and the forecast agree on either side."""
+    model = models.build("digits_cnn", 10, (1, 8, 8), 0)
+    layers, batches = L.prunable(model), [(torch.randn(40, 1, 8, 8, generator=toy.generator()), torch.arange(40) % 10)]
+    sizes = [module.weight.numel() for module in layers.values()]
+    work, rows = work_bytes(sizes, 40, chunk), 40 * 4 * sum(sizes)
+    flags = ["--model", "digits_cnn", "--num-samples", "40", "--method", "woodfisher", "--sparsity", "0.5"]
+    flags += ["--chunk", str(chunk)] if chunk else []
+    options = FisherOptions(fisher_batch_size=1, num_rows=40, chunk=chunk)
+    for budget, file in ((work + rows, False), (work + rows - 1, True)):
+        memory = resolved("prune", [*flags, "--memory-budget", repr(budget / 2**30)], capsys)["memory_gb"]
+        expected = (work, rows) if file else (work + rows, 0)
+        assert (memory["curvature"], memory["disk"]) == tuple(round(size / 2**30, 4) for size in expected)
+        with machine.memory_budget(budget / 2**30):
+            parts = fisher_parts(model, batches, options, toy.generator())
+        assert all(isinstance(part.curvature.rows, SpooledRows) == file for part in parts)
 
 
 @pytest.mark.parametrize("main", [compare.main, publish.main, export.main, agreement.main], ids=lambda f: f.__module__)
