@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -141,6 +143,27 @@ def linear_hessian(dtype):
     for i in range(3):
         one = hessian(lambda w, i=i: F.cross_entropy(x2[i:i + 1] @ w.reshape(3, 4).T, y[i:i + 1]))(twin[0].weight.detach().flatten())
         yield f"K-FAC of example {i}", kron_factors(model, [(x[i:i + 1], y[i:i + 1])], fisher="exact")["0"].dense()[0], one
+
+
+@oracle("OBD's curvature = the Hessian's diagonal, ReLU networks, fitted ones too", "LeCun et al. 1990, Eqs. 3 and 5")
+def hessian_diagonals(dtype):
+    """A network of ReLUs is piecewise linear in any single weight, so its Gauss-Newton diagonal is the Hessian's own: however small
+    the curvature of a confident network is, OBD's score is the whole second-order term of removing that weight."""
+    for confidence in (1, 8):
+        x, _ = toy.batch(6)
+        model = toy.small_net()
+        with torch.no_grad():
+            model[-1].weight.mul_(confidence)
+            y = model(x).argmax(1)
+        (model, twin), ((x, x2),) = pair(model, dtype), numbers(dtype, x)
+        ours = diagonal_fisher(model, [(x, y)], fisher="exact")
+        for name, module in L.prunable(twin).items():
+            dense = hessian(partial(_loss, twin, name, x2, y))(module.weight.detach()).reshape(module.weight.numel(), -1)
+            yield f"{name}, logits times {confidence}", ours[name].flatten(), dense.diagonal()
+
+
+def _loss(model, name, x, y, weight):
+    return F.cross_entropy(functional_call(model, {f"{name}.weight": weight}, (x,)), y)
 
 
 @oracle("training losses", "conventions")
