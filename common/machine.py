@@ -90,14 +90,25 @@ def reset_peak_memory() -> None:
         return
 
 
+def _status(field: str) -> int | None:
+    """A field of the kernel's account of this process, in kB; None where there is none (Linux has it)."""
+    try:
+        return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    except (OSError, StopIteration):
+        return None
+
+
+def resident_gb() -> float:
+    """Memory that this process holds now, in GB; the peak where the system does not say."""
+    held = _status("VmRSS")
+    return peak_memory_mb() / 1024 if held is None else held / (1 << 20)
+
+
 def peak_memory_mb() -> float:
     """Peak resident memory since `reset_peak_memory` (Linux), else since the process started, in MB."""
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
+    peak = _status("VmHWM")
+    if peak is not None:
+        return peak / 1024
     import resource
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

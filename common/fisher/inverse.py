@@ -229,7 +229,7 @@ def _lower_times(L: Tensor, G: Tensor) -> Tensor:
 def at_least(diagonal: Tensor, G: Tensor, damping: float) -> Tensor:
     """A diagonal of F⁻¹ that was the difference of two numbers, [..., d], raised to its least possible value 1/F_qq: where rows
     outweigh the damping 10¹⁶ times, rounding makes it zero or negative. G: [..., m, d] with F = damping·I + GᵀG/m."""
-    own = torch.linalg.vector_norm(G, dim=-2).square() / G.shape[-2]
+    own = G.square().sum(-2) / G.shape[-2]  # vector_norm over rows takes five times as long
     return torch.maximum(diagonal, 1 / (own + damping))
 
 
