@@ -7,8 +7,6 @@ table and its pictures, and the records behind them; the comparison's figures fo
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 import sys
 from collections import Counter
@@ -21,7 +19,7 @@ from common.errors import Parser, UserError
 from figures import redraw, tables
 from figures.compare import write_file
 from figures.gallery import DRAWING, UNBUILT, WAITING, Item, State, items, state
-from figures.report import STYLE
+from figures.page import page, picture
 from figures.values import NAMES, PAPERS, ROOT
 
 OUTPUT, INDEX = ROOT / "runs" / "book", ROOT / "docs" / "gallery.md"
@@ -49,19 +47,8 @@ function filter() {
 [text, only].forEach(control => control.addEventListener('input', filter));
 filter();
 """
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; $policy">
-<title>Four papers on second-order pruning: every table and figure</title>
-<style>$style</style>
-</head>
-<body>
-<main>
-<h1>Four papers on second-order pruning: every table and figure</h1>
-<p>The papers' numbers beside ours, from the committed records. $summary</p>
+TITLE = "Four papers on second-order pruning: every table and figure"
+MAIN = Template("""<p>The papers' numbers beside ours, from the committed records. $summary</p>
 <p class="soft">Scale <em>paper</em> is the paper's own setting, <em>cpu</em> real data and networks that two cores finish in hours,
 <em>quick</em> seconds, offline. Only equal scales, networks and data sets compare with each other.</p>
 <nav aria-label="papers">$papers<a href="#comparisons">Side by side</a></nav>
@@ -77,12 +64,7 @@ PAGE = Template("""<!doctype html>
 $body
 <h2 id="comparisons">Side by side</h2>
 <p>All methods from one dense network, with the same calibration images, seeds and fine-tuning: <code>make compare</code>.</p>
-$comparisons
-</main>
-<script>$script</script>
-</body>
-</html>
-""")
+$comparisons""")
 
 
 def duration(seconds: float) -> str:
@@ -99,13 +81,6 @@ def cost(item: Item, now: State) -> str:
     if item.cost:
         parts.append(item.cost)
     return "; ".join(parts)
-
-
-def picture(title: str, alt: str, file: Path) -> str:
-    """An inline PNG."""
-    data = base64.b64encode(file.read_bytes()).decode()
-    return (f'<figure><div class="wide" tabindex="0" role="region" aria-label="{escape(title)}"><img alt="{escape(alt)}" '
-            f'src="data:image/png;base64,{data}"></div></figure>')
 
 
 def _fields(line: tables.Line, quantities: Sequence[str]) -> Iterable[str]:
@@ -150,7 +125,7 @@ def article(item: Item, now: State, lines: Sequence[tables.Line], outcomes: dict
     for name in item.scripts:
         outcome = outcomes.get(name)
         if outcome is not None and outcome.files:
-            parts += [picture(item.title, outcome.alt, file) for file in outcome.files if file.suffix == ".png"]
+            parts += [picture(item.title, outcome.alt, file.read_bytes()) for file in outcome.files if file.suffix == ".png"]
         elif outcome is not None:
             parts.append(f'<p class="soft">figures.{escape(name)}: {escape(outcome.why)}.</p>')
     if lines:
@@ -193,14 +168,13 @@ def build(folder: Path) -> str:
                             f"{escape(item.label)}</a></th><td>{escape(item.title)}</td><td>{badge(words[item.key])}</td></tr>")
     compared = [outcome for outcome in outcomes if outcome.name.startswith("compare_")]
     pictures = "".join(f"<h3>{escape(one.name.removeprefix('compare_').replace('_', ' '))}</h3>"
-                       + "".join(picture(one.name, one.alt, file) for file in one.files if file.suffix == ".png")
+                       + "".join(picture(one.name, one.alt, file.read_bytes()) for file in one.files if file.suffix == ".png")
                        + (f'<p class="soft">{escape(one.why)}</p>' if one.why else "") for one in compared)
     options = "".join(f'<option value="{escape(w)}">{escape(w)}</option>' for w in dict.fromkeys(words.values()))
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    return PAGE.substitute(
-        policy=f"script-src 'sha256-{digest}'", style=STYLE + MORE, script=SCRIPT,
+    main = MAIN.substitute(
         summary=escape(summary(words.values())), options=options, contents="".join(contents), body="".join(body), comparisons=pictures,
         papers="".join(f'<a href="#{paper}">{name}</a>' for paper, name in PAPERS.items()))
+    return page(TITLE, main, SCRIPT, MORE)
 
 
 def index() -> str:

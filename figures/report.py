@@ -6,8 +6,6 @@ nothing be fetched.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from html import escape
@@ -16,6 +14,7 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from figures import paired
+from figures.page import page, picture
 from figures.panels import Drawing
 from figures.records import GROUPS, UNITS, Comparison, Row, Run
 
@@ -23,43 +22,6 @@ if TYPE_CHECKING:
     from figures.compare import Column
 
 WHEN = {"accuracy_finetuned": "after fine-tuning", "accuracy_pruned": "after pruning"}
-
-STYLE = """
-:root { color-scheme: light dark;
-  --ink: #1b1f24; --soft: #57606a; --page: #fff; --raised: #f3f5f7; --line: #d0d7de; --mark: #0a5fb4 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ec; --soft: #a3adb8; --page: #14171a; --raised: #20252a; --line: #3a424a; --mark: #7ab8f5 } }
-* { box-sizing: border-box }
-body { margin: 0 auto; max-width: 88rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; color: var(--ink);
-  background: var(--page); overflow-wrap: break-word }
-h1 { font-size: 1.5rem; line-height: 1.25; margin: .5rem 0 } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem }
-.soft, figcaption { color: var(--soft); font-size: .9rem } p, li, figcaption { max-width: 50rem }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .5rem 1.5rem; margin: 1rem 0 }
-dt { color: var(--soft); font-size: .85rem } dd { margin: 0; overflow-wrap: anywhere }
-.filters { display: flex; flex-wrap: wrap; gap: .5rem 1rem; align-items: end; margin: .75rem 0 }
-label { display: grid; font-size: .85rem; color: var(--soft) }
-input, select { font: inherit; color: var(--ink); background: var(--page); border: 1px solid var(--soft); border-radius: .25rem;
-  padding: .35rem .5rem; min-height: 2.5rem }
-.wide { overflow-x: auto; border: 1px solid var(--line); border-radius: .4rem }
-table { border-collapse: separate; border-spacing: 0; font-size: .875rem; font-variant-numeric: tabular-nums; width: 100% }
-th, td { padding: .4rem .6rem; text-align: right; border-bottom: 1px solid var(--line); vertical-align: top;
-  white-space: nowrap }
-tbody tr:last-child > * { border-bottom: 0 } tbody tr:hover { background: var(--raised) }
-th:nth-child(-n+3), td:nth-child(-n+3), th:last-child, td:last-child { text-align: left }
-thead th { background: var(--raised); vertical-align: bottom; padding: 0 } thead th:last-child { padding: .4rem .6rem }
-tr > :first-child { position: sticky; left: 0; background: var(--page) } thead tr > :first-child { background: var(--raised) }
-tbody th { font-weight: 600; white-space: normal; min-width: 10rem; max-width: 14rem; overflow-wrap: anywhere }
-th button { all: unset; box-sizing: border-box; width: 100%; padding: .4rem .6rem; cursor: pointer; white-space: normal }
-th button::after { content: "\\a0\\2195"; color: var(--soft) }
-th[aria-sort=ascending] button::after { content: "\\a0\\2191"; color: var(--mark) }
-th[aria-sort=descending] button::after { content: "\\a0\\2193"; color: var(--mark) }
-:is(button, input, select, summary, a, .wide):focus-visible { outline: 3px solid var(--mark); outline-offset: -2px }
-td.best { font-weight: 700 } td.best::after { content: "\\a0\\2605"; color: var(--mark) }
-summary { cursor: pointer; color: var(--mark); min-height: 1.5rem }
-td details div { white-space: normal; width: 24rem; max-width: 80vw; overflow-wrap: anywhere; margin: .3rem 0 .6rem }
-figure { margin: 1.5rem 0 } figure img { display: block; width: 100%; min-width: 46rem; background: #fff }
-@media print { .filters { display: none } .wide { overflow: visible } }
-"""
 
 SCRIPT = """
 const table = document.querySelector('table'), body = table.tBodies[0], rows = [...body.rows];
@@ -87,19 +49,7 @@ function filter() {
 filter();
 """
 
-PAGE = Template("""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; $policy">
-<title>$title</title>
-<style>$style</style>
-</head>
-<body>
-<main>
-<h1>$title</h1>
-<dl>$facts</dl>
+MAIN = Template("""<dl>$facts</dl>
 <h2>What the numbers say</h2>
 $summary
 $notes
@@ -122,12 +72,7 @@ $body
 </table>
 </div>
 <h2>Figures</h2>
-$figures
-</main>
-<script>$script</script>
-</body>
-</html>
-""")
+$figures""")
 
 
 def rankings(comparison: Comparison) -> list[list[Row]]:
@@ -229,16 +174,12 @@ def render(comparison: Comparison, columns: Sequence[Column], images: Sequence[t
     final = "Accuracy fine-tuned %" if comparison.final() == "accuracy_finetuned" else "Accuracy pruned %"
     heads = "".join(f'<th scope="col" aria-sort="none" data-type="{"text" if i < 2 else "number"}">'
                     f'<button type="button">{escape(c.heading)}</button></th>' for i, c in enumerate(columns))
-    figures = "".join(
-        f'<figure><h3>{escape(d.title)}</h3><div class="wide" tabindex="0" role="region" aria-label="{escape(d.title)}">'
-        f'<img alt="{escape(d.alt)}" src="data:image/png;base64,{base64.b64encode(png).decode()}"></div>'
-        f"<figcaption>{escape(d.caption)}</figcaption></figure>" for d, png in images)
+    figures = "".join(picture(d.title, d.alt, png, f"<h3>{escape(d.title)}</h3>", f"<figcaption>{escape(d.caption)}</figcaption>")
+                      for d, png in images)
     notes = "".join(f"<li>{escape(note)}</li>" for note in comparison.notes)
     tested = "".join(f"<li>{escape(text)}</li>" for text in paired.sentences(comparison))
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    return PAGE.substitute(
-        title=escape(f"Pruning methods compared: {dense['model']} on {dense['dataset']}"),
-        style=STYLE, script=SCRIPT, policy=f"script-src 'sha256-{digest}'", figures=figures, heads=heads,
+    main = MAIN.substitute(
+        figures=figures, heads=heads,
         facts="".join(f"<div><dt>{escape(k)}</dt><dd>{escape(str(v))}</dd></div>" for k, v in facts.items()),
         summary="".join(f"<p>{escape(text)}</p>" for text in overview(comparison))
         + f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in summary(comparison))}</ul>"
@@ -246,3 +187,4 @@ def render(comparison: Comparison, columns: Sequence[Column], images: Sequence[t
         notes=f"<h2>Before you trust them</h2><ul>{notes}</ul>" if notes else "",
         kinds=_options([r.kind for r in rows]), amounts=_options([f"{UNITS[r.unit]} {r.amount:g}" for r in rows]),
         body="\n".join(_row(r, columns, id(r) in best, final) for r in rows))
+    return page(f"Pruning methods compared: {dense['model']} on {dense['dataset']}", main, SCRIPT)
