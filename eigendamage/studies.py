@@ -159,11 +159,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run a study; returns the exit status."""
     p = Parser(description=__doc__)
     p.add_argument("study", help=", ".join(STUDIES))
-    p.add_argument("--table", default="1", help=f"for latency: {', '.join(TABLES)}")
-    p.add_argument("--network", default="cpu-resnet32", help="for latency: how the names of its cells begin")
-    p.add_argument("--data-dir", default="", help="data root")
+    p.add_argument("--table", default="1", help=f"for latency: {', '.join(TABLES)} (default: 1)")
+    p.add_argument("--network", default="cpu-resnet32", help="for latency: how the names of its cells begin (default: cpu-resnet32)")
+    p.add_argument("--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)")
     p.add_argument("--runs", default="runs", help="where networks are kept (default: runs)")
-    p.add_argument("--output-dir", default="runs/eigendamage/studies", help="where the record goes")
+    p.add_argument("--output-dir", default="runs/eigendamage/studies", help="where the record goes (default: runs/eigendamage/studies)")
     arguments = p.parse_args(argv)
 
     def work() -> None:

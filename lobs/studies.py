@@ -239,10 +239,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run a study; returns the exit status."""
     p = Parser(description=__doc__)
     p.add_argument("study", help=", ".join(STUDIES))
-    p.add_argument("--model", default="alexnet", help="for imagenet: alexnet, vgg16 or resnet50")
+    p.add_argument("--model", default="alexnet", help="for imagenet: alexnet, vgg16 or resnet50 (default: alexnet)")
     p.add_argument("--examples", type=whole(), default=16, help="for imagenet: images (default: 16)")
     p.add_argument("--data-dir", default="", help="data root; for imagenet the folder with train/<synset>/")
-    p.add_argument("--output-dir", default="runs/lobs/studies", help="where the record goes")
+    p.add_argument("--output-dir", default="runs/lobs/studies", help="where the record goes (default: runs/lobs/studies)")
     arguments = p.parse_args(argv)
 
     def work() -> None:

@@ -139,12 +139,12 @@ def _short(value: object, digits: int = 5) -> float:
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     p = Parser(description=__doc__)
-    p.add_argument("study", choices=("importance", "survivors", "latency", "imagenet"))
+    p.add_argument("study", choices=("importance", "survivors", "latency", "imagenet"), help="what to measure")
     p.add_argument("--cell", default="", help="only cells whose name contains this (importance: one cell of table 3)")
-    p.add_argument("--model", default="vgg16", help="of imagenet: vgg16 or resnet50")
-    p.add_argument("--data-dir", default="", help="data root")
+    p.add_argument("--model", default="vgg16", help="of imagenet: vgg16 or resnet50 (default: vgg16)")
+    p.add_argument("--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)")
     p.add_argument("--runs", default="runs", help="where nap.finetune has left its networks (default: runs)")
-    p.add_argument("--output-dir", type=Path, default=Path("runs/nap/studies"), help="where the record goes")
+    p.add_argument("--output-dir", type=Path, default=Path("runs/nap/studies"), help="where the record goes (default: runs/nap/studies)")
     return guarded(lambda: _study(p.parse_args(argv)))
 
 

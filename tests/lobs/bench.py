@@ -20,7 +20,7 @@ from common import data as D
 from common import layers as L
 from common import machine, models
 from common.capture import capture
-from common.errors import Parser
+from common.errors import Parser, whole
 from common.fisher.kron import input_moment
 from common.fisher.shared import DenseMatrix
 from common.record import write_json
@@ -85,9 +85,9 @@ def _timed(work) -> float:
 def main() -> int:
     """Print the ratio; with --json also write it."""
     p = Parser(description=__doc__)
-    p.add_argument("--samples", type=int, default=2_000, help="images of the recursion that are timed")
-    p.add_argument("--images", type=int, default=60_000, help="images that both are for")
-    p.add_argument("--repeats", type=int, default=3, help="times each convolution is timed; the best counts")
+    p.add_argument("--samples", type=whole(), default=2_000, help="images of the recursion that are timed (default: %(default)s)")
+    p.add_argument("--images", type=whole(), default=60_000, help="images that both are for (default: %(default)s)")
+    p.add_argument("--repeats", type=whole(), default=3, help="times each convolution is timed; the best counts (default: 3)")
     p.add_argument("--json", help="also write the numbers here")
     arguments = p.parse_args()
     result = measure(arguments.samples, arguments.images)

@@ -19,7 +19,7 @@ from common import layers as L
 from common import machine, models
 from common import train as T
 from common.data import Data
-from common.errors import Parser
+from common.errors import Parser, whole
 from common.images import Images
 from common.pruned import Pruned
 from common.spec import Recipe
@@ -49,8 +49,8 @@ def seconds_a_step(name: str, every: int) -> float:
 def main(argv: list[str] | None = None) -> int:
     """Print a table, and write it as JSON with --output."""
     p = Parser(description=__doc__)
-    p.add_argument("--rounds", type=int, default=3)
-    p.add_argument("--output", type=Path)
+    p.add_argument("--rounds", type=whole(), default=3, help="times each side is timed; the median counts (default: 3)")
+    p.add_argument("--output", type=Path, help="also write the numbers here")
     a = p.parse_args(argv)
     torch.set_num_threads(1)
     rows = []

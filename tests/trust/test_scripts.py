@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 
+from common.errors import Parser
 from figures import redraw
 from tests.trust.mutants import ROOT
 
@@ -71,8 +72,13 @@ def test_every_script_is_known():
 
 @pytest.mark.parametrize("module", SCRIPTS)
 def test_a_script_explains_itself_and_refuses_what_it_does_not_know(module, capsys, monkeypatch):
-    module = module.removesuffix(".__main__")
+    module, seen, parse = module.removesuffix(".__main__"), [], Parser.parse_args
+    monkeypatch.setattr(Parser, "parse_args", lambda self, argv=None: seen.append(self) or parse(self, argv))
     status, err, out = ended(capsys, monkeypatch, module, "--help")
+    for action in seen[0]._actions:
+        assert action.help, action.dest
+        if action.option_strings and action.default not in (None, False, "", [], "==SUPPRESS=="):
+            assert "default: " in action.help, action.dest
     assert status == 0 and not any(line.startswith("error") for line in err) and out.startswith("usage: ") and len(out.splitlines()) > 5
     status, err, out = ended(capsys, monkeypatch, module, "--nonsense")
     assert status == 2 and len(err) == 1 and err[0].startswith("error: ") and not out
