@@ -51,7 +51,7 @@ def copied(target: Path) -> None:
         shutil.copy(ROOT / name, target / name)
 
 
-def run(folder: Path, tests: str) -> int:
+def run(folder: Path, tests: str, seconds: float = SECONDS) -> int:
     """pytest's exit status in a child of this process, which has torch loaded already; -9 where it was stopped."""
     child = os.fork()
     if not child:
@@ -64,7 +64,7 @@ def run(folder: Path, tests: str) -> int:
         os.dup2(null, 2)
         import pytest
         os._exit(pytest.main([*tests.replace(" -k ", " -k").split(" ", 1), "-x", "-q", "-p", "no:cacheprovider", "-o", "addopts="]))
-    until = time.monotonic() + SECONDS
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
@@ -101,6 +101,14 @@ def chosen(words: list[str], part: str) -> list[Mutant]:
     return named[(i - 1) * len(named) // n:i * len(named) // n]
 
 
+def without_faults(mutants: list[Mutant]) -> list[str]:
+    """Arguments of one pytest run a file that has all the tests that are to notice these faults."""
+    words: dict[str, list[str]] = {}
+    for file, _, expression in (m.tests.partition(" -k ") for m in mutants):
+        words.setdefault(file, []).append(expression)
+    return [file if "" in some else f"{file} -k {' or '.join(f'({one})' for one in dict.fromkeys(some))}" for file, some in words.items()]
+
+
 def hunt(mutants: list[Mutant], kept: Path | None) -> list[str]:
     """Plant every fault that was not noticed before; a line for each that goes unnoticed, or whose tests fail without it."""
     known = {json.loads(line)["key"] for line in kept.read_text().splitlines()} if kept and kept.exists() else set()
@@ -110,8 +118,8 @@ def hunt(mutants: list[Mutant], kept: Path | None) -> list[str]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "copy"
         copied(folder)
-        for tests in dict.fromkeys(m.tests for m in todo):
-            if status := run(folder, tests):
+        for tests in without_faults(todo):
+            if status := run(folder, tests, len(todo) * SECONDS):
                 survived.append(f"{tests}: fails without any fault (status {status})")
         for number, mutant in enumerate(todo, 1):
             start = time.monotonic()
