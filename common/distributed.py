@@ -47,6 +47,11 @@ def add_up(tensors: Iterable[torch.Tensor]) -> None:
             dist.all_reduce(tensor)
 
 
+def abandoned(error: RuntimeError) -> bool:
+    """Whether this error says that another process of the job is gone; torchrun then ends those that are left."""
+    return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))
+
+
 def barrier() -> None:
     """Wait for all processes."""
     if dist.is_initialized():

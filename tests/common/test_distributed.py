@@ -1,13 +1,18 @@
 """Processes under torchrun train the network and find the masks that one process does."""
 
+import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from common import checkpoint
+from common import checkpoint, pipeline
 from common.cli import run
 from common.masks import digest
 from tests.common.verb_job import CELLS
@@ -16,11 +21,14 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = ["--model", "mlpnet", "--dataset", "synthetic", "--epochs", "2", "--batch-size", "16", "--lr", "0.05"]
 
 
-def torchrun(processes: int, *flags: str) -> subprocess.CompletedProcess:
+def command(processes: int, *flags: str) -> list[str]:
     """The verb job of `flags` in so many processes on this machine."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-               "-m", "tests.common.verb_job"]
-    return subprocess.run([*command, *flags], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
+            "-m", "tests.common.verb_job", *flags]
+
+
+def torchrun(processes: int, *flags: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command(processes, *flags), cwd=ROOT, capture_output=True, text=True, timeout=240)
 
 
 @pytest.mark.slow
@@ -68,6 +76,53 @@ def test_one_process_that_fails_ends_the_job(tmp_path):
     done = torchrun(2, "prune", "--table", "all", "--cell", "kron", "--num-samples", "100", "--output-dir", str(tmp_path))
     assert done.returncode != 0
     assert "calibration=0: no batch was seen" in done.stderr
+
+
+def worker(job: subprocess.Popen, rank: int) -> int:
+    """Process id of a rank of a running job."""
+    for pid in Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split():
+        if f"RANK={rank}".encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+            return int(pid)
+    raise AssertionError("no such rank")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes by /proc")
+def test_a_killed_process_ends_the_job_and_running_it_again_goes_on(tmp_path):
+    """Rank 0, which writes the files and holds the lock, is killed after its first snapshot; the network that the second run ends
+    with is the uninterrupted job's, bit by bit."""
+    flags = ["train", *FLAGS, "--epochs", "60"]
+    whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
+    assert torchrun(2, *flags, "--output-dir", whole).returncode == 0
+    job = subprocess.Popen(command(2, *flags, "--output-dir", broken), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(Path(broken).rglob("train-snapshot.safetensors")):
+        assert job.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(worker(job, 0), signal.SIGKILL)
+    complaint = job.communicate(timeout=30)[1]
+    assert job.returncode != 0 and "SIGKILL" in complaint, complaint[-3000:]
+    assert "[rank1]" not in complaint  # the one that is left prints no traceback
+    assert not list(Path(broken).rglob("train.json"))
+    done = torchrun(2, *flags, "--output-dir", broken)
+    assert done.returncode == 0 and int(re.search(r"resuming at step (\d+)", done.stderr)[1]) > 0
+    one, two = (json.loads(next((tmp_path / name).rglob("train.json")).read_text()) for name in ("whole", "broken"))
+    assert one["dense_hash"] == two["dense_hash"] and one["accuracy"] == two["accuracy"]
+
+
+def test_a_process_that_is_left_alone_says_what_to_do(monkeypatch, capsys, tmp_path):
+    """The loss of another process, which gloo and NCCL report as a RuntimeError, is one line; any other error is not hidden."""
+    def lose(spec, error="[/gloo/transport/tcp/pair.cc:545] Read error [::1]:26339: Connection reset by peer"):
+        raise RuntimeError(error)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
+    monkeypatch.setitem(pipeline.VERBS, "train", lose)
+    assert run("common", "train", argv=[*FLAGS, "--output-dir", str(tmp_path)]) == 2
+    assert "process=1: another process of this job has ended or cannot be reached; run the same" in capsys.readouterr().err
+    monkeypatch.setitem(pipeline.VERBS, "train", lambda spec: lose(spec, "mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="shapes"):
+        run("common", "train", argv=[*FLAGS, "--output-dir", str(tmp_path)])
 
 
 def test_a_batch_that_does_not_divide_is_refused(monkeypatch, capsys, tmp_path):
