@@ -16,7 +16,7 @@ from pathlib import Path
 
 from common.errors import UserError
 
-STAGES = ("train", "prune", "finetune")
+STAGES = ("train", "prune", "finetune", "study")  # study: numbers that are no cell, in the trajectory
 MAX_BYTES = 1 << 20  # a record is at most tens of kilobytes; larger files are not records
 log = logging.getLogger(__name__)
 
