@@ -4,6 +4,7 @@ import sys
 
 import matplotlib
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from figures import style
 from figures.lobs_records import save, study
@@ -28,6 +29,7 @@ def figure() -> Figure:
             worst = max(abs(m / p - 1) for m, p in zip(measured, predicted, strict=True) if p)
             ax.set(yscale="log", xlabel="Layer", title=f"{NETWORKS[name]}, {100 * (1 - record.spec['sparsity']):.3g}% kept\n"
                    f"{seconds:.0f} s, {memory / 1000:.1f} GB at most, worst gap {100 * worst:.2g}%")
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         result.axes[0].set_ylabel("Layer error / output energy")
         result.axes[-1].legend()
         return result

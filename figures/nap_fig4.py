@@ -28,10 +28,11 @@ def figure() -> Figure:
             for row, colour in zip([r for r in rows if r["moment"] == moment], COLOURS, strict=False):
                 points = np.array([(m, i) for m, i in zip(row["magnitude"], row["importance"], strict=True) if m > 0 and i > 0])
                 ax.loglog(*points.T, ".", color=colour, markersize=3,
-                          label=f"{row['name']}, {row['left']:,} left: {100 * row['below_median_importance']:.0f}% below the median "
-                                f"importance, {100 * row['below_median_magnitude']:.0f}% below the median |w|")
+                          label=f"{row['name']}: {row['left']:,}, {100 * row['below_median_importance']:.0f}%, "
+                                f"{100 * row['below_median_magnitude']:.0f}%")
             ax.set(xlabel="Magnitude |w|", ylabel="Importance, normalised in its layer" if column == 0 else "", title=TITLES[moment])
-            ax.legend(fontsize=6.5, loc="lower right")
+            ax.legend(fontsize=8, loc="upper left", title="Layer: weights left, below the median\nof importance, of |w|", title_fontsize=8,
+                      markerscale=3, alignment="left")
             row = next(r for r in rows if r["moment"] == moment and r["name"] == largest)
             edges = np.linspace(-row["reach"], row["reach"], len(row["histogram"]) + 1)
             below.stairs(row["histogram"], edges, fill=True, color=style.BLUE)
