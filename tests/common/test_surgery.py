@@ -71,6 +71,8 @@ def test_narrowed_equals_zeroed(name):
         assert not torch.allclose(y, dense(x), rtol=1e-6)
         same(y, zeroed(x))
         same(y, produced(x))
+    for (key, mine), theirs in zip(zeroed.state_dict().items(), produced.state_dict().values(), strict=True):
+        assert not key.endswith("running_mean") or torch.equal(mine, theirs), key  # a silent channel's mean is zero, others' are kept
     apply_edits(replayed, json.loads(json.dumps(edits)))
     assert all(torch.equal(a, b) for a, b in zip(narrowed.state_dict().values(), replayed.state_dict().values(), strict=True))
     kept = sum(int(masks[n].sum()) if n in masks else p.numel() for n, p in dense.named_parameters())
