@@ -1,10 +1,12 @@
-"""python -m figures.scaling: the table of docs/scaling.md, from the measurements that `make bench` left in figures/results/bench.json.
+"""python -m figures.scaling: the tables of docs/scaling.md, from the measurements that `make bench` left in figures/results/bench.json
+and those of `python -m woodfisher.size` in woodfisher/results.
 
 A job of m rows of b examples over d weights in blocks of c takes, on the machine of the record,
-    rows      m · b · (3 · 2 · MACs an example) / r,     r the multiply-add rate of a plain forward and backward pass of ResNet-20
-    inverse   k · m² · d,                                k from one solve and diagonal at the record's largest m
+    rows      m · b · (3 · MACs an example) / r,         r the multiply-add rate of a plain forward and backward pass of ResNet-20
+    inverse   (k · m² + l · m) · d,                      k, l fitted to one solve and diagonal over the record's m: arithmetic, and
+                                                         the reading of the rows
     memory    4 · m · d bytes of rows, in float32.
-The block size c enters only where c < m, when a block is inverted directly in c² · d operations and not m² · d.
+The block size c enters only where c < m, when a block's own c × c matrix is made from its m rows: m · c · d and not m² · d.
 """
 
 from __future__ import annotations
@@ -15,12 +17,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from common.errors import Parser, UserError
 from figures.script import stored
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, RECORD = ROOT / "docs" / "scaling.md", ROOT / "figures" / "results" / "bench.json"
-BLOCK = re.compile(r"(<!-- scaling -->\n).*?(<!-- end -->)", re.S)
+SIZES = ROOT / "woodfisher" / "results"
+BLOCK = re.compile(r"(<!-- (scaling|measured) -->\n).*?(<!-- end -->)", re.S)
 PLAIN, PLAIN_EXAMPLES, PLAIN_MACS = "K-FAC pass, full A, ResNet-20, 128 images", 128, 40_551_040
 PROCESS_GB = 64  # memory of one process in the last column
 
@@ -50,15 +55,30 @@ JOBS = (
 )
 
 
-def constants(bench: dict) -> tuple[float, float]:
-    """(k seconds a row² and weight, r multiply-adds a second) of the record."""
+@dataclass(frozen=True)
+class Machine:
+    """k: seconds a row² and weight; l: seconds a row and weight; r: multiply-adds a second."""
+
+    k: float
+    l: float
+    r: float
+
+    def inverse(self, rows: int, chunk: int, weights: int) -> float:
+        """Seconds of diagonal and solve."""
+        return (self.k * min(rows, chunk) * rows + self.l * rows) * weights
+
+
+def constants(bench: dict) -> Machine:
+    """What the record's machine does, by least squares on relative errors."""
     try:
         curve = bench["scaling"]["rows"]
         plain = min(bench["ratios"][PLAIN]["seconds"])
     except KeyError as error:
         remedy = "run make bench ARGS='--json figures/results/bench.json'"
         raise UserError("bench.json", str(error), "is not in the record", remedy) from None
-    return curve["seconds"][-1] / (curve["m"][-1] ** 2 * curve["d"]), 3 * PLAIN_MACS * PLAIN_EXAMPLES / plain
+    m, seconds = np.array(curve["m"], dtype=float), np.array(curve["seconds"]) / curve["d"]
+    k, l = np.linalg.lstsq(np.stack([m**2, m], 1) / seconds[:, None], np.ones(len(m)), rcond=None)[0]
+    return Machine(float(k), float(l), 3 * PLAIN_MACS * PLAIN_EXAMPLES / plain)
 
 
 def span(seconds: float) -> str:
@@ -71,18 +91,36 @@ def span(seconds: float) -> str:
 
 def table(bench: dict) -> str:
     """The Markdown between the page's markers."""
-    k, rate = constants(bench)
+    machine = constants(bench)
     where, scaling = bench["provenance"], bench["scaling"]
     lines = [f"Measured on {where['device']}, {where['threads']} threads: time grows as m^{scaling['rows']['slope']:.2f} and as "
-             f"d^{scaling['weights']['slope']:.2f}; k = {k:.2g} s, r = {rate:.2g} multiply-adds a second.", "",
+             f"d^{scaling['weights']['slope']:.2f}; k = {machine.k:.2g} s, l = {machine.l:.2g} s, r = {machine.r:.2g} multiply-adds "
+             "a second.", "",
              f"| job | weights d | m × b, c | rows in memory | gradients | inverse and scores | processes of {PROCESS_GB} GB |",
              "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for job in JOBS:
         memory = 4 * job.rows * job.weights / 2**30
-        gradients = 3 * job.macs * job.rows * job.batch / rate
-        inverse = k * min(job.rows, job.chunk) ** 2 * job.weights
+        gradients = 3 * job.macs * job.rows * job.batch / machine.r
+        inverse = machine.inverse(job.rows, job.chunk, job.weights)
         lines.append(f"| {job.name} | {job.weights:,} | {job.rows} × {job.batch}, {job.chunk:,} | {memory:,.1f} GB | {span(gradients)} | "
                      f"{span(inverse)} | {-(-memory // PROCESS_GB):.0f} |")
+    return "\n".join(lines) + "\n"
+
+
+def measured(bench: dict, sizes: list[dict]) -> str:
+    """Whole steps that were run, beside what the two laws say of them; times are the process's own, over all its threads."""
+    machine = constants(bench)
+    lines = ["| step | weights d | m, c | rows | gradients | scores, selection, update | by k and l | peak of the process | forecast |",
+             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    for size in sizes:
+        chunk = f"{size['chunk']:,}" if isinstance(size["chunk"], int) else "one block"
+        law = machine.inverse(size["rows"], size["chunk"] if isinstance(size["chunk"], int) else size["weights"], size["weights"])
+        rows = f"{4 * size['rows'] * size['weights'] / 2**30:.1f} GB {'on disk' if size['rows_on_disk'] else 'in memory'}"
+        forecast = f"{size['forecast_gb']:.1f} GB" if "forecast_gb" in size else ""
+        name = f"{size['network']} on {size['dataset'].partition(':')[0]}"
+        lines.append(f"| {name} | {size['weights']:,} | {size['rows']:,}, {chunk} | {rows} | {span(size['gradients_cpu_s'])} | "
+                     f"{span(size['scores_cpu_s'] + size['selection_and_update_cpu_s'])} | {span(law)} | "
+                     f"{size['peak_rss_mb'] / 1024:.1f} GB | {forecast} |")
     return "\n".join(lines) + "\n"
 
 
@@ -90,11 +128,13 @@ def main(argv: list[str] | None = None) -> int:
     """Rewrite the page in place; returns the exit status."""
     Parser(description=__doc__).parse_args(argv)
     try:
-        text = table(json.loads(stored(RECORD, "make bench").read_text()))
+        bench = json.loads(stored(RECORD, "make bench").read_text())
+        sizes = [json.loads(path.read_text()) for path in sorted(SIZES.glob("size_*.json"))]
+        texts = {"scaling": table(bench), "measured": measured(bench, sizes)}
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    PAGE.write_text(BLOCK.sub(lambda match: match[1] + text + match[2], PAGE.read_text()))
+    PAGE.write_text(BLOCK.sub(lambda match: match[1] + texts[match[2]] + match[3], PAGE.read_text()))
     return 0
 
 

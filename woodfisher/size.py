@@ -4,7 +4,7 @@
     python -m woodfisher.size resnet20                       one block over 267,264 weights, 1,000 rows
 
 Weights are random, for nothing here depends on them; images are the data set's. Writes results/size_<network>.json, or below
---output. --memory-budget 4 puts ResNet-50's 7.6 GB of rows on disk.
+--output. --memory-budget is for the whole process here; 8 puts ResNet-50's 7.6 GB of rows on disk (size_<network>_disk.json).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from common import machine, models
 from common import masks as M
 from common.cli import guarded
 from common.errors import Parser, choose
-from common.fisher.spool import SpooledRows
+from common.fisher.spool import SpooledRows, work_bytes
 from common.record import write_json
 from common.running import Timer
 from woodfisher.experiments import DENSE_ENDS
@@ -52,11 +52,15 @@ CASES = {"resnet50": Case("imagenet", 80, Options(fisher_batch_size=1, chunk=100
          "resnet20": Case("cifar10-jpeg:norm=imagenet", 1000, Options(fisher_batch_size=1, chunk=NETWORK, **DENSE_ENDS))}
 
 
-def measure(model: nn.Module, calibration: Iterable, case: Case) -> dict:
-    """Seconds of each phase of a step on `model`, which is pruned, and the process's peak memory. *_cpu_s is the process's own
-    time, over all threads: what the phase takes on one idle core."""
-    timer, cpu = Timer(), {}
+def measure(model: nn.Module, calibration: Iterable, case: Case, memory_budget: float = 0.0) -> dict:
+    """Seconds of each phase of a step on `model`, which is pruned, and the process's peak memory beside what was forecast before:
+    what it holds already, the rows, if in memory, and the work on them. memory_budget: GB for the process, 0 for 60% of what is
+    free. *_cpu_s is the process's own time, over all threads: what the phase takes on one idle core."""
     m, b = rows_of(calibration, case.options)
+    weights = [module.weight.numel() for module in L.prunable(model, case.options.skip).values()]
+    rows_gb, work_gb = 4 * m * sum(weights) / 2**30, work_bytes(weights, m, case.options.chunk) / 2**30
+    held = machine.resident_gb()
+    timer, cpu = Timer(), {}
 
     @contextlib.contextmanager
     def phase(name: str) -> Iterator[None]:
@@ -65,15 +69,18 @@ def measure(model: nn.Module, calibration: Iterable, case: Case) -> dict:
             yield
         cpu[f"{name}_cpu_s"] = round(time.process_time() - start, 2)
 
-    with phase("gradients"):
+    with phase("gradients"), machine.memory_budget(max(memory_budget - held, 1e-9) if memory_budget else 0.0):
         parts = fisher_parts(model, calibration, case.options, torch.Generator().manual_seed(0))
     with phase("scores"):
         rho = statistic(parts)
     with phase("selection_and_update"):
         masks, predicted = step(model, parts, rho, case.amount, case.options)
-    return {"weights": sum(module.weight.numel() for module in L.prunable(model, case.options.skip).values()), "rows": m, "batch": b,
-            "chunk": case.options.chunk, "sparsity": M.sparsity(masks), "predicted_increase": predicted,
-            "rows_on_disk": isinstance(parts[0].curvature.rows, SpooledRows), **timer.report(), **cpu}
+    on_disk = isinstance(parts[0].curvature.rows, SpooledRows)
+    forecast = held + work_gb + (0.0 if on_disk else rows_gb)
+    peak = machine.peak_memory_mb() / 1024
+    return {"weights": sum(weights), "rows": m, "batch": b, "chunk": case.options.chunk, "sparsity": M.sparsity(masks),
+            "predicted_increase": predicted, "rows_on_disk": on_disk, "rows_gb": round(rows_gb, 2), "forecast_gb": round(forecast, 2),
+            "peak_gb": round(peak, 2), "peak_to_forecast": round(peak / forecast, 3), **timer.report(), **cpu}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -92,8 +99,7 @@ def write(arguments: argparse.Namespace) -> None:
     case = CASES[choose("network", arguments.network, CASES)]
     data = D.load(case.dataset, arguments.data_dir)
     model = models.build(arguments.network, data.classes, data.input_shape, 0)
-    with machine.memory_budget(arguments.memory_budget):
-        result = measure(model, data.calibration(case.samples, batch_size=16), case)
+    result = measure(model, data.calibration(case.samples, batch_size=16), case, arguments.memory_budget)
     result = {"network": arguments.network, "dataset": case.dataset, "memory_budget_gb": arguments.memory_budget or None} | result
     result["provenance"] = machine.provenance(torch.device("cpu"), 0, data.sha256)
     for name, value in result.items():

@@ -8,14 +8,17 @@ from pathlib import Path
 import pytest
 
 from common import data as D
+from common import layers as L
 from common import machine, models, pipeline
 from common.errors import UserError
+from common.fisher.spool import work_bytes
 from common.record import Record, read_all
 from common.schedule import levels
 from common.spec import Spec
 from figures import woodfisher_cells as drawing
 from figures import woodfisher_fig6 as fig6
 from figures import woodfisher_table5 as table5
+from woodfisher import size
 from woodfisher.experiments import FIGURES, QUICK, R20, TABLES
 from woodfisher.imagenet import MOBILENET
 from woodfisher.method import Options
@@ -100,18 +103,26 @@ def test_the_papers_p_values_follow_from_its_means_and_deviations():
     assert table5.p_value((1.0, 1.0, 2), (1.0, 1.0, 2)) == pytest.approx(1.0)
 
 
-def test_the_size_of_a_step_is_measured(tmp_path):
-    """The study's command on a small case: rows in memory, then on disk, with the same result."""
-    from woodfisher import size
+def test_the_size_of_a_step_is_measured(monkeypatch):
+    """The study's command on a small case: rows in memory, then on disk, with the same result. The budget is the whole process's."""
     data = D.load("digits")
     case = size.Case("digits", 40, Options(fisher_batch_size=1, chunk=100), 0.7)
-    found = [size.measure(models.build("digits_cnn:width=0.25", 10, data.input_shape, 0), data.calibration(40), case)]
-    small = found[0]["weights"] * 80 / 2**30 * 1.2 + 8 * 40**2 * found[0]["weights"] / 100 / 2**30
-    with machine.memory_budget(small):
-        found.append(size.measure(models.build("digits_cnn:width=0.25", 10, data.input_shape, 0), data.calibration(40), case))
-    assert [one["rows_on_disk"] for one in found] == [False, True] and found[0]["sparsity"] == pytest.approx(0.7, abs=1e-3)
-    assert found[1]["predicted_increase"] == pytest.approx(found[0]["predicted_increase"], rel=1e-9)
-    assert {"gradients_s", "scores_s", "selection_and_update_s", "peak_rss_mb"} <= set(found[0])
+    monkeypatch.setattr(machine, "resident_gb", lambda: 0.5)
+
+    def run(budget=0.0):
+        return size.measure(models.build("digits_cnn:width=0.25", 10, data.input_shape, 0), data.calibration(40), case, budget)
+
+    whole = run()
+    layers = [module.weight.numel() for module in L.prunable(models.build("digits_cnn:width=0.25", 10, data.input_shape, 0)).values()]
+    rows, work = 4 * 40 * sum(layers) / 2**30, work_bytes(layers, 40, 100) / 2**30
+    tight, enough = run(0.5 + 1.01 * work), run(0.5 + 1.01 * (work + rows))
+    assert [one["rows_on_disk"] for one in (whole, tight, enough)] == [False, True, False]
+    assert whole["sparsity"] == pytest.approx(0.7, abs=1e-3) and whole["weights"] == sum(layers)
+    assert tight["predicted_increase"] == pytest.approx(whole["predicted_increase"], rel=1e-9)
+    assert whole["peak_to_forecast"] == pytest.approx(whole["peak_rss_mb"] / 1024 / (0.5 + rows + work), rel=0.01)
+    assert {"gradients_s", "scores_s", "selection_and_update_s", "scores_cpu_s", "forecast_gb", "peak_gb"} <= set(whole)
+    with pytest.raises(UserError, match="memory_budget"):
+        run(0.4)
 
 
 def test_the_course_of_a_gradual_run_is_drawn_from_its_records():
