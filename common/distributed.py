@@ -6,8 +6,10 @@ adds up what came of them; labels are drawn from one generator in one order by a
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -45,6 +47,19 @@ def add_up(tensors: Iterable[torch.Tensor]) -> None:
     if dist.is_initialized():
         for tensor in tensors:
             dist.all_reduce(tensor)
+
+
+def gathered(mine: dict[str, Any], names: Iterable[str], device: torch.device) -> dict[str, Any]:
+    """What all processes know, each of names of its own, in the order of `names`: tensors and plain values, tensors on `device`."""
+    if not dist.is_initialized():
+        return mine
+    packed, found = io.BytesIO(), {}
+    torch.save(mine, packed)
+    parts = [b""] * world()
+    dist.all_gather_object(parts, packed.getvalue())
+    for part in parts:
+        found |= torch.load(io.BytesIO(part), map_location=device, weights_only=True)
+    return {name: found[name] for name in names}
 
 
 def abandoned(error: RuntimeError) -> bool:

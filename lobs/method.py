@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from common import distributed, obs
 from common import layers as L
 from common import masks as M
-from common import obs
 from common.errors import UserError, choose
 from common.fisher.shared import SharedRows
 from common.pruned import Pruned
@@ -69,17 +69,20 @@ def refit(layer: Layer, kept: Tensor) -> tuple[Tensor, Tensor]:
     return torch.stack([new for new, _ in parts]), torch.stack([diagonal for _, diagonal in parts])
 
 
-def ranked(layers: list[Layer], removed: float, options: Options) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+def ranked(layers: list[Layer], removed: float, options: Options,
+           shared: Callable[[dict], dict] = lambda known: known) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
     """(weights, kept, last scores) of each layer, [groups, out, in], when the units of all `layers` are ranked together and
-    `removed` of their weights goes in the end. Weights are new ones only if re-scored: then they are the joint optimum."""
+    `removed` of their weights goes in the end. Weights are new ones only if re-scored: then they are the joint optimum.
+    shared: adds to what is known of these layers, by name, what other processes know of theirs, with which they are ranked."""
     kept = [layer.kept for layer in layers]
     fits = [refit(layer, k) if options.rescore and not k.all() else (layer.target(), layer.inverse_diagonal())
             for layer, k in zip(layers, kept, strict=True)]
-    before = sum(layer.share(k) * layer.total for layer, k in zip(layers, kept, strict=True)) / sum(layer.total for layer in layers)
+    counts = shared({layer.name: (layer.share(k) * layer.total, layer.total) for layer, k in zip(layers, kept, strict=True)}).values()
+    before = sum(left for left, _ in counts) / sum(total for _, total in counts)
     for share in shares(before, 1 - removed, max(1, options.rescore)):
         scores = [sensitivity(layer, *fit) for layer, fit in zip(layers, fits, strict=True)]
-        free = select({layer.name: layer.free(s) for layer, s in zip(layers, scores, strict=True)}, 1 - share, "global",
-                      {layer.name: layer.free(k) for layer, k in zip(layers, kept, strict=True)})
+        known = shared({layer.name: (layer.free(s), layer.free(k)) for layer, s, k in zip(layers, scores, kept, strict=True)})
+        free = select({name: s for name, (s, _) in known.items()}, 1 - share, "global", {name: k for name, (_, k) in known.items()})
         kept = [layer.cut(k, free[layer.name]) for layer, k in zip(layers, kept, strict=True)]
         if options.rescore:
             fits = [refit(layer, k) for layer, k in zip(layers, kept, strict=True)]
@@ -131,32 +134,42 @@ def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, 
     fractions = dict(amount) if isinstance(amount, Mapping) else dict.fromkeys(modules, amount)
     if set(fractions) != set(modules):
         raise UserError("sparsity", min(set(fractions) ^ set(modules)), "names no layer, or a layer has no fraction")
-    statistics = layer_statistics(model, calibration, modules, options.bias, options.batch_size)          # Steps 1 and 2
+    own = {name: module for index, (name, module) in enumerate(modules.items()) if distributed.mine(index)}  # all, but for torchrun
+    statistics = layer_statistics(model, calibration, own, options.bias, options.batch_size) if own else {}    # Steps 1 and 2
     weights = output_weights(model, calibration, modules, options.batch_size, generator) if options.weigh else {}
     def layer_of(name: str) -> Layer:
         return dataclasses.replace(Layer.of(name, statistics[name], options, masks), **{"weigh": weights[name]} if options.weigh else {})
 
+    def shared(known: dict, names: Iterable[str] = modules) -> dict:
+        return distributed.gathered(known, names, next(model.parameters()).device)
+
     if options.scope == "global":
         if isinstance(amount, Mapping):
             raise UserError("scope", options.scope, "divides one fraction over the layers", "use --scope layer")
-        layers = [layer_of(name) for name in modules]
+        layers = [layer_of(name) for name in own]
         if options.weigh:
-            kept = {layer.name: k for layer, k in zip(layers, ranked(layers, amount, options)[1], strict=True)}
+            kept = dict(zip(own, ranked(layers, amount, options, shared)[1], strict=True))
             masks = {name: mask for layer in layers for name, mask in layer.masks(kept[layer.name]).items()}
-            fractions = {layer.name: 1 - layer.share(kept[layer.name]) for layer in layers}
+            fractions = shared({layer.name: 1 - layer.share(kept[layer.name]) for layer in layers})
         else:
-            fractions = divide({layer.name: error_curve(layer) for layer in layers}, {layer.name: layer.total for layer in layers}, amount)
+            curves = shared({layer.name: (error_curve(layer), layer.total) for layer in layers})
+            fractions = divide({name: curve for name, (curve, _) in curves.items()}, {name: n for name, (_, n) in curves.items()}, amount)
     result = Pruned(copy.deepcopy(model))
-    for name, fraction in fractions.items():
-        module = result.model.get_submodule(name)
+    def solved(name: str) -> tuple[Tensor, M.Masks, dict[str, float], list[str]]:
         if options.inputs == "pruned":
-            statistics |= layer_statistics(result.model, calibration, {name: module}, options.bias, options.batch_size, dense=model)
+            module = {name: result.model.get_submodule(name)}
+            statistics.update(layer_statistics(result.model, calibration, module, options.bias, options.batch_size, dense=model))
         layer = layer_of(name)
         del statistics[name]
-        new, kept = prune_layer(layer, stopping(layer, fraction, options), options)                       # Steps 3 to 5
-        L.write_joined(module, new)
-        result.masks |= layer.masks(kept)
-        result.layers[name] = layer.report(new)
-        result.notes += layer.notes()
+        new, kept = prune_layer(layer, stopping(layer, fractions[name], options), options)                    # Steps 3 to 5
+        return new, layer.masks(kept), layer.report(new), layer.notes()
+
+    order, together = list(fractions), 1 if options.inputs == "pruned" else distributed.world()
+    for names in (order[i:i + together] for i in range(0, len(order), together)):
+        for name, (new, kept, report, notes) in shared({name: solved(name) for name in names if name in own}, names).items():
+            L.write_joined(result.model.get_submodule(name), new)
+            result.masks |= kept
+            result.layers[name] = report
+            result.notes += notes
     M.apply(result.model, result.masks)
     return result

@@ -16,6 +16,9 @@ CELLS = {
     "structured": BASE.but(method="kron-obs", unit_ratio=0.5),
     "eigenbasis": BASE.but(method="eigendamage", unit_ratio=0.5),
     "layer-wise": BASE.but(method="l-obs", sparsity=0.8),
+    "layer-wise-behind-pruned": BASE.but(method="l-obs", sparsity=0.8, options={"inputs": "pruned"}),
+    "layer-wise-divided": BASE.but(method="l-obs-ours", sparsity=0.8),
+    "layer-wise-ranked": BASE.but(method="l-obs-ours", sparsity=0.8, options={"weigh": True, "rescore": 3}),
 }
 
 if __name__ == "__main__":
