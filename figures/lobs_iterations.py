@@ -16,7 +16,8 @@ from figures.lobs_table1 import iterations, series_of
 KEPT = 0.015
 SERIES = {"l-obs-iterative": ("L-OBS, ours: 10 prunings, shifted images", style.VERMILION, "*"),
           "l-obs-iterative-plain": ("L-OBS, ours: 10 prunings, images as they are", style.BLUE, "o"),
-          "lwc-iterative": ("LWC (magnitude): 10 prunings, shifted images", style.BLACK, "s")}
+          "lwc-iterative": ("LWC (magnitude): 10 prunings, shifted images", style.BLACK, "s"),
+          "lwc-iterative-plain": ("LWC (magnitude): 10 prunings, images as they are", style.GREY, "s")}
 PAPER = {"L-OBS (iterative)": (style.VERMILION, "*"), "DNS": (style.SKY, ">"), "LWC": (style.BLACK, "s")}
 
 

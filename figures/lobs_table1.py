@@ -18,7 +18,8 @@ from figures.lobs_records import paper_values, records, save
 NETWORKS = {"lenet300": "LeNet-300-100", "lenet5": "LeNet-5", "cifarnet": "CIFAR-Net"}
 SERIES = {"l-obs-iterative": ("L-OBS, ours, iterative, shifted images", style.VERMILION, "*"),
           "l-obs-iterative-plain": ("L-OBS, ours, iterative", style.PINK, "*"),
-          "lwc-iterative": ("LWC, iterative, shifted images", style.GREY, "s"), "l-obs-ours": ("L-OBS, ours", style.BLUE, "o"),
+          "lwc-iterative": ("LWC, iterative, shifted images", style.GREY, "s"),
+          "lwc-iterative-plain": ("LWC, iterative", style.GREY, "D"), "l-obs-ours": ("L-OBS, ours", style.BLUE, "o"),
           "l-obs-joint": ("L-OBS, joint optimum", style.GREEN, "D"), "l-obs": ("L-OBS, the paper's walk", style.GREEN, "^"),
           "lwc": ("LWC (magnitude)", style.BLACK, "s"), "obd": ("OBD (diagonal Fisher)", style.ORANGE, "v"),
           "dns": ("DNS", style.SKY, ">"), "random": ("Random", style.GREY, "x")}
@@ -108,7 +109,7 @@ def figure() -> Figure:
             ax.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
             ax.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-            ax.legend(fontsize=6.5, loc="upper right")
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=7)
         result.suptitle("Error against light retraining. Lines: ours, first seed; hollow: the paper's end points; percent of weights kept",
                         fontsize=9)
         return result

@@ -7,10 +7,13 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 
+import matplotlib
+from matplotlib.figure import Figure
 from scipy.stats import ttest_ind_from_stats
 
-from common.errors import Parser
 from common.record import read_all
+from figures import style
+from figures.script import save
 from figures.woodfisher_cells import RESULTS
 
 RUNS = 5  # of the paper
@@ -47,15 +50,34 @@ def ours() -> Iterator[tuple[str, Sample, Sample]]:
             yield f"ours, {model} to {100 * sparsity:g}%", one, two
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print them; returns the exit status."""
-    Parser(description=__doc__).parse_args(argv)
-    for what, one, two, printed in published():
-        print(f"{what}: {one[0]:.2f} ± {one[1]:.2f} and {two[0]:.2f} ± {two[1]:.2f}, p = {p_value(one, two):.5f} (printed {printed:.5f})")
-    for what, one, two in ours():
-        print(f"{what}: {one[0]:.2f} ± {one[1]:.2f} and {two[0]:.2f} ± {two[1]:.2f}, p = {p_value(one, two):.5f}")
-    return 0
+def rows() -> list[tuple[str, Sample, Sample, float | None]]:
+    """The paper's, then ours."""
+    return [*published(), *((*row, None) for row in ours())]
+
+
+def figure() -> Figure:
+    """Means and standard deviations over runs, and p beside them; one row of axes a line of the table."""
+    found = rows()
+    with matplotlib.rc_context(style.RC):
+        result = Figure(figsize=(7.2, 1 + 0.75 * len(found)), layout="constrained")
+        for ax, (what, one, two, _) in zip(result.subplots(len(found), 1, squeeze=False)[:, 0], found, strict=True):
+            for y, (mean, deviation, _), colour, marker in ((0, one, style.BLACK, "s"), (1, two, style.VERMILION, "o")):
+                ax.errorbar(mean, y, xerr=deviation, color=colour, marker=marker, capsize=3)
+            ax.set(yticks=(0, 1), yticklabels=("Global magnitude", "WoodFisher"), ylim=(-0.6, 1.6))
+            ax.set_title(f"{what}: p = {p_value(one, two):.2g}", fontsize=8, loc="left")
+        ax.set_xlabel("Test accuracy [%], mean ± standard deviation")
+        return result
+
+
+def table() -> str:
+    """Markdown; the printed p beside ours where the paper has one."""
+    lines = ["| regime | global magnitude | WoodFisher | runs | p | p, printed |", "|---|---|---|---|---|---|"]
+    for what, one, two, printed in rows():
+        means = (f"{mean:.2f} ± {deviation:.2f}" for mean, deviation, _ in (one, two))
+        told = "" if printed is None else f"{printed:.5f}"
+        lines.append(f"| {what} | {' | '.join(means)} | {one[2]} and {two[2]} | {p_value(one, two):.5f} | {told} |")
+    return "\n".join([*lines, ""])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(save(RESULTS, "table5", figure, __doc__, table=table))
