@@ -101,9 +101,30 @@ def test_masks_are_held_through_the_loop_and_after_resume(tmp_path, monkeypatch)
 
 def test_divergence_stops_at_once_and_keeps_the_last_good_state():
     model = models.build("mlpnet", DATA.classes, DATA.input_shape, 0)  # no BatchNorm to save it
-    fit = T.fit(model, DATA, Recipe(epochs=50, lr=1e9, batch_size=16))
+    good = copy.deepcopy(model.state_dict())
+
+    def remember(state):
+        if state.event == "epoch":
+            good.update(copy.deepcopy(state.model.state_dict()))
+
+    fit = T.fit(model, DATA, Recipe(epochs=50, lr=1e9, batch_size=16), callbacks=[remember])
     assert fit.diverged is not None and fit.diverged < 50
-    assert all(torch.isfinite(p).all() for p in model.parameters())
+    assert all(torch.equal(value, good[name]) for name, value in model.state_dict().items())
+
+
+def test_every_step_draws_noise_of_its_own_by_the_seed():
+    class Noise(nn.Module):
+        def forward(self, x):
+            if self.training:
+                drawn.append(float(torch.rand(())))
+            return x
+
+    runs = []
+    for seed in (0, 0, 1):
+        drawn = []
+        T.fit(nn.Sequential(nn.Flatten(), Noise(), nn.Linear(64, DATA.classes)), DATA, Recipe(epochs=2, batch_size=16), seed=seed)
+        runs.append(drawn)
+    assert runs[0] == runs[1] and len(set(runs[0] + runs[2])) == len(runs[0] + runs[2]) >= 16
 
 
 def test_callbacks_see_every_event_in_order():
