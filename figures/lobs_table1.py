@@ -85,7 +85,7 @@ def figure() -> Figure:
         shown = [network for network in NETWORKS if any(key[0] == network for key in found)]
         if not shown:
             raise UserError("results", "table 1", "no such record", "run python -m lobs.finetune --table 1")
-        result = Figure(figsize=(4.6 * len(shown) + 2.2, 4.2), layout="constrained")
+        result = Figure(figsize=(5 * len(shown), 5.2), layout="constrained")
         axes = result.subplots(1, len(shown), squeeze=False)[0]
         for ax, network in zip(axes, shown, strict=True):
             for (name, method, kept), stages in sorted(found.items(), key=lambda item: list(SERIES).index(item[0][1])):
@@ -109,7 +109,7 @@ def figure() -> Figure:
             ax.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
             ax.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
             ax.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
-            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3, fontsize=7)
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=6.5)
         result.suptitle("Error against light retraining. Lines: ours, first seed; hollow: the paper's end points; percent of weights kept",
                         fontsize=9)
         return result
