@@ -128,11 +128,11 @@ def _run(base: Spec, verb: str, tables: Cells, figures: Cells, arguments: argpar
         for i, record in shard.work(specs, pipeline.VERBS[verb], arguments.shard):
             if distributed.rank() == 0:
                 print(f"[{i + 1}/{len(specs)}] {summary(record)}", flush=True)
-    except RuntimeError as error:
-        if not distributed.abandoned(error):
+    except (RuntimeError, TypeError) as error:
+        known = distributed.abandoned(error) or machine.unsupported(error)
+        if known is None:
             raise
-        raise UserError("process", distributed.rank(), "another process of this job has ended or cannot be reached",
-                        "run the same command again: it goes on from what is saved") from None
+        raise known from None
     finally:
         distributed.stop()
 

@@ -14,10 +14,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from common.errors import UserError
+
 
 def start(device: torch.device) -> None:
     """Join the process group that torchrun describes in the environment (gloo on CPU, NCCL on CUDA); else do nothing."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
 
@@ -62,9 +66,12 @@ def gathered(mine: dict[str, Any], names: Iterable[str], device: torch.device) -
     return {name: found[name] for name in names}
 
 
-def abandoned(error: RuntimeError) -> bool:
-    """Whether this error says that another process of the job is gone; torchrun then ends those that are left."""
-    return dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))
+def abandoned(error: Exception) -> UserError | None:
+    """What an error says that means that another process of the job is gone, as one line; None for any other error."""
+    if not (dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))):
+        return None
+    return UserError("process", rank(), "another process of this job has ended or cannot be reached",
+                     "run the same command again: it goes on from what is saved")
 
 
 def barrier() -> None:

@@ -6,6 +6,7 @@ says enough. `common.pipeline` makes records of it.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import types
@@ -15,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import checkpoint, distributed, registry, schedule
+from common import checkpoint, distributed, machine, registry, schedule
 from common import data as D
 from common import train as T
 from common.errors import UserError
@@ -52,7 +53,11 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
         with timer.phase("prune"):
             calibration = data.calibration(spec.num_samples or min(DEFAULT_CALIBRATION, len(data.train)), seed=spec.seed * 1_000 + step)
             amount = {name: levels[step] for name, levels in by_layer.items()} or goals[step]
-            previous, new = result, function(result.model, calibration, amount, options, generator, **_so_far(result))
+            home = next(result.model.parameters()).device
+            desk = machine.curvature_device(home)
+            given = result.model if desk == home else copy.deepcopy(result.model).to(desk)
+            previous, new = result, function(given, calibration, amount, options, generator, **_so_far(result))
+            new.model.to(home)
             result = dataclasses.replace(new, edits=result.edits + new.edits, notes=result.notes + new.notes)
         if spec.recalibrate_bn:
             with timer.phase("recalibrate_bn"):

@@ -8,6 +8,7 @@ import functools
 import logging
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -27,15 +28,42 @@ PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "torch-pruning", "s
 
 
 def device(name: str = "auto") -> torch.device:
-    """"auto" is CUDA where there is one, else the CPU; any name torch knows is taken."""
+    """"auto" is CUDA where there is one, else Apple's MPS, else the CPU; any name torch knows is taken. Under torchrun each process
+    of a machine has a GPU of its own."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         chosen = torch.device(name)
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError):
         raise UserError("device", name, "not available here", "use --device cpu or auto") from None
     return chosen
+
+
+def curvature_device(where: torch.device) -> torch.device:
+    """Where the curvature of a network on `where` is computed: there, or on the CPU where the device has no float64 (MPS)."""
+    return torch.device("cpu") if where.type == "mps" else where
+
+
+def unsupported(error: Exception) -> UserError | None:
+    """What torch says when a device lacks an operator or a type, as one line that names it; None for any other error."""
+    text = str(error)
+    if "MPS" not in text:
+        return None
+    found = re.search(r"operator '([^']+)'", text) or re.search(r"(float64|complex128)", text)
+    return UserError("device", "mps", f"has no {found[1]}" if found else text.splitlines()[0],
+                     "set PYTORCH_ENABLE_MPS_FALLBACK=1 for operators, or use --device cpu")
+
+
+def precision(where: torch.device) -> dict[str, str | bool]:
+    """How this device rounds float32 products ("ieee", "tf32", or torch's default "none") and lays out images in training (train.fit).
+    Curvature is float64 throughout, and bfloat16 (--amp) is a field of the Spec."""
+    found: dict[str, str | bool] = {"channels_last": True}
+    if where.type == "cuda":
+        found |= {"matmul": torch.backends.cuda.matmul.fp32_precision, "conv": torch.backends.cudnn.conv.fp32_precision}
+    return found
 
 
 @functools.cache
@@ -79,7 +107,8 @@ def provenance(where: torch.device, seed: int, data_sha256: str = "") -> dict:
     words = [Path(word).name if os.path.isabs(word) else word for word in sys.orig_argv[1:]]
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{_processor()}, {os.cpu_count()} cores"
     return {"git": commit, "dirty": dirty, "versions": dict(_versions()), "device": name, "threads": torch.get_num_threads(),
-            "processes": distributed.world(), "seed": seed, "command": "python " + shlex.join(words), "data_sha256": data_sha256}
+            "processes": distributed.world(), "precision": precision(where), "seed": seed,
+            "command": "python " + shlex.join(words), "data_sha256": data_sha256}
 
 
 def reset_peak_memory() -> None:
