@@ -58,7 +58,9 @@ FAULTS = {
     ],
     "common/fisher/patches.py": [
         ("seen += by_pixel[u, v]", "seen -= by_pixel[u, v]", f"{ORACLES} -k factor and positions and convolution"),
-        ("range(i + reach, size)) if u", "range(i + reach + 1, size)) if u", f"{ORACLES} -k factor and positions and convolution"),
+        ("range(i + reach, size)) if before", "range(i + reach + 1, size)) if before",
+         f"{ORACLES} -k factor and positions and convolution"),
+        ("min(k - 1 - min(at),", "min(k - 1 - max(at),", KRON),
     ],
     "common/fisher/inverse.py": [
         ("return torch.maximum(diagonal, 1 / (own + damping))", "return diagonal", f"{NUMERICS} -k rounding"),
