@@ -49,7 +49,7 @@ test: setup         ## run the tests
 lint: setup         ## ruff
 	@$(PY) -m ruff check .
 
-bench: setup        ## speed ratios of the curvature kernel against the textbook, side by side
+bench: setup        ## speed ratios of the curvature kernel against the textbook, side by side (ARGS=--end-to-end: and ResNet-50 whole)
 	@$(PY) -m tests.bench $(ARGS)
 
 oracles: setup      ## every formula beside its slow dense twin: worst errors in float64 and float32
