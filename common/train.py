@@ -176,7 +176,9 @@ def _step(network: nn.Module, state: State, x: Tensor, y: Tensor, amp: bool, see
     state.batch = (x, y)
     with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=amp):
         loss = mean_loss(network(x).float() if amp else network(x), y)
-    state.loss = float(loss.detach())
+    seen = loss.detach().clone()
+    distributed.add_up([seen])  # so that all processes see one loss, and stop together where it is not finite
+    state.loss = float(seen) / distributed.world()
     if not math.isfinite(state.loss):
         return
     state.optimizer.zero_grad(set_to_none=True)

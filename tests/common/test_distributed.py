@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import checkpoint, pipeline
+from common import checkpoint, data, distributed, models, pipeline
 from common.cli import run
 from common.masks import digest
+from common.spec import Recipe
+from common.train import fit
 from tests.common.verb_job import CELLS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,6 +43,19 @@ def test_two_processes_train_what_one_trains(tmp_path):
     one, two = (checkpoint.load(next((tmp_path / name).rglob("model.safetensors"))).model for name in ("one", "two"))
     for a, b in zip(one.parameters(), two.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+    seen = [[e["train_loss"] for e in json.loads(next((tmp_path / name).rglob("train.json")).read_text())["trajectory"][1:]]
+            for name in ("one", "two")]
+    assert seen[0] == pytest.approx(seen[1], rel=1e-4)  # of the whole batch, and not of the first process's share
+
+
+def test_a_loss_that_is_not_finite_elsewhere_stops_this_process_too(monkeypatch):
+    """As all would wait for the one that stopped."""
+    monkeypatch.setattr(distributed, "add_up", lambda tensors: [tensor.fill_(float("nan")) for tensor in tensors])
+    found = data.load("synthetic:samples=64,channels=1,size=8,classes=4")
+    model = models.build("mlpnet", 4, (1, 8, 8), 0)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    assert fit(model, found, Recipe(epochs=1, lr=0.05, batch_size=16)).diverged == 0
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 @pytest.fixture(scope="module")
