@@ -11,7 +11,7 @@ ifneq ($(DATA_DIR),)
 export DATA_DIR
 endif
 
-.PHONY: help setup compare figures tables book test lint bench oracles mutants crash clean
+.PHONY: help setup compare figures tables book test coverage lint bench oracles mutants crash clean
 help:               ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 12
 	@echo
@@ -45,6 +45,9 @@ book: setup         ## one page of every table and figure, the papers' beside ou
 
 test: setup         ## run the tests
 	@$(PY) -m pytest $(ARGS)
+
+coverage: setup     ## lines of common/ and of the papers that the unit tests reach
+	@$(PY) -m pytest -m "not slow" --cov=common --cov=lobs --cov=nap --cov=woodfisher --cov=eigendamage --cov-report=term-missing:skip-covered $(ARGS)
 
 lint: setup         ## ruff
 	@$(PY) -m ruff check .

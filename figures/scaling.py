@@ -108,18 +108,18 @@ def table(bench: dict) -> str:
 
 
 def measured(bench: dict, sizes: list[dict]) -> str:
-    """Whole steps that were run, beside what the two laws say of them; times are the process's own, over all its threads."""
+    """Whole steps that were run, beside what the two laws say of them; times are of the clock."""
     machine = constants(bench)
-    lines = ["| step | weights d | m, c | rows | gradients | scores, selection, update | by k and l | peak of the process | forecast |",
-             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    lines = ["| step | weights d | m, c | rows | threads | gradients | scores, selection, update | by k and l | peak of the process | forecast |",
+             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for size in sizes:
         chunk = f"{size['chunk']:,}" if isinstance(size["chunk"], int) else "one block"
         law = machine.inverse(size["rows"], size["chunk"] if isinstance(size["chunk"], int) else size["weights"], size["weights"])
         rows = f"{4 * size['rows'] * size['weights'] / 2**30:.1f} GB {'on disk' if size['rows_on_disk'] else 'in memory'}"
         forecast = f"{size['forecast_gb']:.1f} GB" if "forecast_gb" in size else ""
         name = f"{size['network']} on {size['dataset'].partition(':')[0]}"
-        lines.append(f"| {name} | {size['weights']:,} | {size['rows']:,}, {chunk} | {rows} | {span(size['gradients_cpu_s'])} | "
-                     f"{span(size['scores_cpu_s'] + size['selection_and_update_cpu_s'])} | {span(law)} | "
+        lines.append(f"| {name} | {size['weights']:,} | {size['rows']:,}, {chunk} | {rows} | {size['provenance']['threads']} | "
+                     f"{span(size['gradients_s'])} | {span(size['scores_s'] + size['selection_and_update_s'])} | {span(law)} | "
                      f"{size['peak_rss_mb'] / 1024:.1f} GB | {forecast} |")
     return "\n".join(lines) + "\n"
 
