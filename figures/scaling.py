@@ -110,8 +110,8 @@ def table(bench: dict) -> str:
 def measured(bench: dict, sizes: list[dict]) -> str:
     """Whole steps that were run, beside what the two laws say of them; times are of the clock."""
     machine = constants(bench)
-    lines = ["| step | weights d | m, c | rows | threads | gradients | scores, selection, update | by k and l | peak of the process | forecast |",
-             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    lines = ["| step | weights d | m, c | rows | threads | gradients | scores, selection, update | by k and l | peak of the process | "
+             "forecast |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for size in sizes:
         chunk = f"{size['chunk']:,}" if isinstance(size["chunk"], int) else "one block"
         law = machine.inverse(size["rows"], size["chunk"] if isinstance(size["chunk"], int) else size["weights"], size["weights"])

@@ -47,7 +47,8 @@ def test_arithmetic():
 
 def test_measured_steps_stand_beside_the_law():
     size = {"network": "resnet50", "dataset": "imagenet", "weights": 1000, "rows": 100, "chunk": 50, "rows_on_disk": True,
-            "provenance": {"threads": 2}, "gradients_s": 3.0, "scores_s": 1.0, "selection_and_update_s": 0.5, "peak_rss_mb": 2048.0, "forecast_gb": 2.1}
+            "provenance": {"threads": 2},
+            "gradients_s": 3.0, "scores_s": 1.0, "selection_and_update_s": 0.5, "peak_rss_mb": 2048.0, "forecast_gb": 2.1}
     lines = scaling.measured(BENCH, [size, size | {"chunk": "network", "rows_on_disk": False}]).splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
     assert cells[0][1:] == ["1,000", "100, 50", "0.0 GB on disk", "2", "3 s", "1.5 s", "0.006 s", "2.0 GB", "2.1 GB"]
