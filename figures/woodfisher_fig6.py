@@ -67,13 +67,13 @@ def figure() -> Figure:
             raise UserError("results", "figure-6", "no such record", "run python -m woodfisher.finetune --figure 6")
         columns = min(2, len(found))
         rows = -(-len(found) // columns)
-        result = Figure(figsize=(6.2 * columns, 4.4 * rows), layout="constrained")
+        result = Figure(figsize=(6.2 * columns, 5.1 * rows), layout="constrained")
         axes = list(result.subplots(rows, columns, squeeze=False).flat)
         for ax, ((model, _), methods) in zip(axes, found.items(), strict=False):
             draw(ax, methods)
             levels = ", ".join(f"{100 * entry['amount']:.3g}" for entry in next(iter(methods.values()))[0][0].trajectory)
             ax.set_title(f"{NAMES.get(model, model)}, removed: {levels}%")
-            ax.legend(loc="lower right", fontsize=7.5)
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=8)
         for ax in axes[len(found):]:
             ax.remove()
         return result
