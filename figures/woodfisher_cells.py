@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,3 +87,21 @@ def by_setting(folder: str, results: Path = RESULTS) -> tuple[list[str], dict[fl
     amounts = sorted({amount for records in found.values() for amount in records})
     return list(found), {amount: {name: statistics.fmean(100 * record.accuracy["pruned"] for record in records[amount])
                                   for name, records in found.items() if amount in records} for amount in amounts}
+
+
+def against_damping(folder: str, title: str,
+                    lines_of: Callable[[Mapping[str, float]], Iterable[tuple[Line, Mapping[float, float]]]]) -> Figure:
+    """One panel an amount of results/<folder>, test accuracy in percent against dampening; the amount is added to `title`.
+    lines_of: from accuracies by setting, what to draw: a line, and its accuracy at each dampening."""
+    amounts = by_setting(folder, RESULTS)[1]
+    dense = next(iter(next(iter(series(folder).values())).values()))[0].accuracy["dense"]
+    with matplotlib.rc_context(RC):
+        result = Figure(figsize=(5.2 * len(amounts), 3.8), layout="constrained")
+        for ax, (amount, values) in zip(result.subplots(1, len(amounts), squeeze=False)[0], amounts.items(), strict=True):
+            for line, points in lines_of(values):
+                across = sorted(points)
+                ax.plot(across, [points[damping] for damping in across], color=line.colour, marker=line.marker, label=line.label)
+            ax.axhline(100 * dense, color="#444444", linewidth=1, linestyle=(0, (1, 2)), label=f"Dense network, {100 * dense:.2f}%")
+            ax.set(xscale="log", title=f"{title}, {100 * amount:g}% removed", xlabel="Dampening λ", ylabel="Test accuracy [%]")
+        ax.legend()
+        return result

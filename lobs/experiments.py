@@ -136,7 +136,7 @@ def _paper() -> dict[str, Spec]:
 
 
 def _fig2a_paper() -> dict[str, Spec]:
-    """ResNet-50, one ratio in every layer, BatchNorm estimated again; the paper's eight fractions."""
+    """ResNet-50, one ratio in every layer, BatchNorm estimated again; the paper's fractions; its 100% is the dense network."""
     base = IMAGENET.but(scale="paper", model="resnet50", num_samples=5_000, recalibrate_bn=100, options={"batch_size": 32},
                         train=Recipe(epochs=90, lr=0.1, batch_size=256, weight_decay=1e-4, schedule="multistep", milestones=(30, 60),
                                      augment=True))
