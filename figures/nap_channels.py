@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.errors import UserError
+from common.record import Record
 from figures import style
-from figures.nap_records import added, by_cell, mean, records, save, study
+from figures.nap_records import added, by_cell, mean, paper, records, save, study
 
 NETWORKS = {"vgg16": "VGG-16, a quarter of its width", "resnet20": "ResNet-20"}
+COLOURS = (style.VERMILION, style.BLUE, style.GREEN, style.ORANGE, style.PINK, style.SKY)
+MARKERS = "*oDs^v"
 
 
 def table() -> str:
@@ -19,7 +24,7 @@ def table() -> str:
     lines = ["| cell | fewer MACs | weights left % | dense error % | error % | error more, points | seeds |", "|---" * 7 + "|"]
     for cell, seeds in by_cell([r for r in records(stage="finetune") if r.table in ("1", "5")]).items():
         a = seeds[0].achieved
-        lines.append(f"| {cell} | {a['dense_macs'] / a['kept_macs']:.2f} | {100 * a['kept_params'] / a['dense_params']:.1f} | "
+        lines.append(f"| {cell} | {speedup(seeds[0]):.2f} | {100 * a['kept_params'] / a['dense_params']:.1f} | "
                      f"{100 * (1 - seeds[0].accuracy['dense']):.2f} | {mean([100 * (1 - r.accuracy['last']) for r in seeds])} | "
                      f"{mean([added(r) for r in seeds])} | {len(seeds)} |")
     try:
@@ -33,30 +38,57 @@ def table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def speedup(record: Record) -> float:
+    """Dense MACs over those left."""
+    return record.achieved["dense_macs"] / record.achieved["kept_macs"]
+
+
+def along(ax: Axes, found: list[Record], title: str) -> None:
+    """Table 1: the run (lines, judged on a draw of test images) and the end of the final fine-tuning (markers)."""
+    for place, (cell, seeds) in enumerate(by_cell(found).items()):
+        colour, marker = COLOURS[place % len(COLOURS)], MARKERS[place % len(MARKERS)]
+        for r in seeds:
+            path = [(e["speedup"], 100 * e["tuned"]) for e in r.trajectory if "tuned" in e] if r.stage == "prune" else []
+            if path:
+                ax.plot(*zip(*path, strict=True), color=colour, linewidth=0.8, alpha=0.6)
+        ends = [(speedup(r), 100 * r.accuracy["last"]) for r in seeds if r.stage == "finetune"]
+        if ends:
+            ax.plot(*zip(*ends, strict=True), linestyle="none", marker=marker, color=colour, markersize=10, label=cell.partition("-")[2])
+    ax.axhline(100 * found[0].accuracy["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)))
+    ax.set(xlabel="Times fewer MACs", ylabel="Test accuracy [%]", title=title)
+    ax.legend(fontsize=7.5, loc="lower left", title="lines: a draw of test images\nmarkers: tuned, all images", title_fontsize=7.5)
+
+
+def settings(ax: Axes, found: list[Record]) -> None:
+    """Table 5: error more than dense at each (p, T), and the speed-up reached, beside the paper's on ImageNet."""
+    ours = {tuple(map(float, re.findall(r"[pT]([\d.]+)", cell))): seeds for cell, seeds in by_cell(found).items()}
+    pairs = sorted(ours)
+    ax.plot(range(len(pairs)), [sum(added(r) for r in ours[pair]) / len(ours[pair]) for pair in pairs], "*-", color=style.VERMILION,
+            markersize=10, label="ours, JPEG CIFAR-10")
+    printed = {tuple(map(float, re.findall(r"[pT]=([\d.]+)", dict(v.setting)["setting"]))): v.number
+               for v in paper("Table 5", quantity="delta_top1_err_pct")}
+    ax.plot(range(len(pairs)), [printed[pair] for pair in pairs], "o", markerfacecolor="none", color=style.BLACK,
+            label="paper, ImageNet, top-1")
+    ax.set_xticks(range(len(pairs)), [f"p {p:g}%\nT {t:g}\n{speedup(ours[p, t][0]):.1f}x" for p, t in pairs])
+    ax.set(ylabel="Error more than dense [points]", ylim=(0, None), title="Table 5: five settings, VGG-16")
+    ax.legend(fontsize=8)
+
+
 def figure() -> Figure:
-    """A panel a network: along the run (small, judged on a draw of test images) and after the final fine-tuning (large)."""
+    """A panel a network of Table 1, and one for Table 5's settings."""
+    first = records("1") if any(r.table == "1" for r in records()) else []
+    shown = {n: found for n in NETWORKS if (found := [r for r in first if r.cell.startswith(n)])}
+    if not shown:
+        raise UserError("results", "table 1", "no such record", "run python -m nap.finetune --table 1 --scale cpu")
+    fifth = [r for r in records(stage="finetune") if r.table == "5"]
     with matplotlib.rc_context(style.RC):
-        found = [r for r in records() if r.table in ("1", "5")]
-        shown = [n for n in NETWORKS if any(r.cell.startswith(n) for r in found)]
-        if not shown:
-            raise UserError("results", "table 1", "no such record", "run python -m nap.finetune --table 1 --scale cpu")
-        result = Figure(figsize=(5.4 * len(shown), 4.2), layout="constrained")
-        for ax, network in zip(result.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
-            cells = by_cell([r for r in found if r.cell.startswith(network)])
-            for (cell, seeds), colour in zip(cells.items(), (style.VERMILION, style.BLUE, style.GREEN, style.ORANGE, style.PINK, style.SKY,
-                                                             style.BLACK, style.WINE), strict=False):
-                for r in seeds:
-                    if r.stage == "prune":
-                        path = [(e["speedup"], 100 * e["tuned"]) for e in r.trajectory if "tuned" in e]
-                        if path:
-                            ax.plot(*zip(*path, strict=True), color=colour, linewidth=0.8, alpha=0.6)
-                    else:
-                        ax.plot(r.achieved["dense_macs"] / r.achieved["kept_macs"], 100 * r.accuracy["last"], "*", color=colour,
-                                markersize=11, label=cell)
-                ax.axhline(100 * seeds[0].accuracy["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)))
-            ax.set(xlabel="Times fewer MACs", ylabel="Test accuracy [%]", title=NETWORKS[network])
-            ax.legend(fontsize=7)
-        result.suptitle("Lines: after each step, on a draw of test images; stars: after the final fine-tuning; dotted: dense", fontsize=9)
+        panels = len(shown) + bool(fifth)
+        result = Figure(figsize=(4.6 * panels, 4.2), layout="constrained")
+        axes = result.subplots(1, panels, squeeze=False)[0]
+        for ax, (network, found) in zip(axes, shown.items(), strict=False):
+            along(ax, found, NETWORKS[network])
+        if fifth:
+            settings(axes[-1], fifth)
         return result
 
 
