@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from common.errors import UserError
 from common.record import Record
 from figures import style
-from figures.eigendamage_records import NETWORKS, Series, kept, lines, records, save, series
+from figures.eigendamage_records import NETWORKS, Series, kept, lines, mean, records, save, series
 from figures.panels import accuracy_axis
 from figures.style import Look
 
@@ -34,6 +34,30 @@ def drawn(found: list[Record], folded: list[Record]) -> Series:
     return series(found) | ({"folded": series(folded)["eigendamage"]} if folded else {})
 
 
+def table() -> str:
+    """Markdown: accuracy right after pruning → after fine-tuning, means over the seeds, and the parameters left, by the ratio."""
+    tuned, folds = load("finetune"), load("finetune", "fold")
+    if not tuned:
+        raise UserError("results", "mnist", "no such record", "run python -m eigendamage.finetune --table mnist")
+    ratios = sorted({ratio for found in tuned.values() for by_ratio in series(found).values() for ratio in by_ratio})
+    text = ["| network | method | seeds | " + " | ".join(f"{100 * ratio:g}%" for ratio in ratios) + " |",
+            "|---" * (3 + len(ratios)) + "|"]
+    for network, found in tuned.items():
+        for name, by_ratio in drawn(found, folds.get(network, [])).items():
+            seeds = sorted({len(ran) for ran in by_ratio.values()})
+            text.append(f"| {NETWORKS[network]} | {(FOLDED.get(name) or style.look(name)).label} | {' to '.join(map(str, seeds))} | "
+                        + " | ".join(_cell(by_ratio.get(ratio, [])) for ratio in ratios) + " |")
+    return "\n".join(text) + "\n"
+
+
+def _cell(ran: list[Record]) -> str:
+    """"98.4 → 98.4 (39%)", or nothing where no seed ran."""
+    if not ran:
+        return ""
+    before, after = (mean(ran, lambda r, key=key: 100 * r.accuracy[key]) for key in ("pruned", "last"))
+    return f"{before:.1f} → {after:.1f} ({mean(ran, lambda r: kept(r, 'params')):.0f}%)"
+
+
 def figure() -> Figure:
     """One row a network; logarithmic in the error, so that small differences near the top can be seen."""
     pruned, tuned, folds = load("prune"), load("finetune"), {stage: load(stage, "fold") for stage in ("prune", "finetune")}
@@ -57,4 +81,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("mnist", figure, __doc__))
+    sys.exit(save("mnist", figure, __doc__, table=table))

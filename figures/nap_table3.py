@@ -45,7 +45,7 @@ def siblings(network: str) -> list[tuple[str, float, float]]:
     """(paper, compression, error more) of the other papers' committed gradual or one-shot runs on the same network and data."""
     points = []
     for name in SIBLINGS:
-        for r in map(Record.read, sorted((RESULTS.parents[1] / name / "results").glob("*-finetune.json"))):
+        for r in map(Record.read, sorted((RESULTS.parents[1] / name / "results").rglob("*-finetune.json"))):
             if str(r.spec.get("model")) == network and str(r.spec.get("dataset")).startswith("mnist") \
                     and r.method.startswith(("l-obs", "woodfisher")) and r.achieved.get("kept_params"):
                 points.append((name, compression(r), added(r)))

@@ -1,12 +1,14 @@
-"""python -m figures.readme: write the tables of README.md from the committed records, between their markers.
+"""python -m figures.readme: write the tables of README.md and of the papers' READMEs from the committed records, between their markers.
 
 A block starts with `<!-- compare: NAME -->`, where figures/results/NAME holds the records, or with `<!-- bench: NAME -->`, where
 figures/results/NAME.json is what `make bench` wrote, and ends with `<!-- end -->`. `<!-- papers: headline -->` holds the rows that
-gallery.toml calls headlines, `<!-- papers: status -->` how many tables and figures of each paper have which status.
+gallery.toml calls headlines, `<!-- papers: status -->` how many tables and figures of each paper have which status, and
+`<!-- table: eigendamage_table1 -->` what figures/eigendamage_table1.py's table() returns.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import re
@@ -22,7 +24,8 @@ from figures.records import Comparison, Row, gather
 from figures.values import PAPERS, read
 
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"(<!-- (compare|bench|papers): (\S+) -->\n).*?(<!-- end -->)", re.S)
+BLOCK = re.compile(r"(<!-- (compare|bench|papers|table): (\S+) -->\n).*?(<!-- end -->)", re.S)
+DRAWN = ("eigendamage_table1", "eigendamage_mnist", "nap_table3", "nap_channels")  # scripts with a table for their paper's README
 UNITS = {"sparsity": "weights removed", "unit_ratio": "units removed"}
 
 
@@ -65,6 +68,8 @@ def render(text: str, results: Path) -> str:
         start, kind, name, end = match.groups()
         if kind == "papers":
             return start + PAPERS_BLOCKS[choose("papers", name, PAPERS_BLOCKS)]() + end
+        if kind == "table":
+            return start + importlib.import_module(f"figures.{choose('table', name, DRAWN)}").table() + end
         source = results / (name if kind == "compare" else f"{name}.json")
         if not source.exists():
             raise UserError("README.md", name, f"there is no {source.name}", f"see {results.name}/")
@@ -104,20 +109,25 @@ def status() -> str:
     return "\n".join(lines) + "\n"
 
 
+def readmes() -> list[Path]:
+    """README.md and the papers'."""
+    return [ROOT / "README.md", *(ROOT / paper / "README.md" for paper in PAPERS)]
+
+
 PAPERS_BLOCKS = {"headline": headline, "status": status}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Rewrite README.md in place; returns the exit status."""
+    """Rewrite the READMEs in place; returns the exit status."""
     Parser(description=__doc__).parse_args(argv)
-    path = ROOT / "README.md"
     logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records
     try:
-        text = render(path.read_text(encoding="utf-8"), ROOT / "figures" / "results")
+        written = {path: render(path.read_text(encoding="utf-8"), ROOT / "figures" / "results") for path in readmes()}
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    write_file(path, text.encode())
+    for path, text in written.items():
+        write_file(path, text.encode())
     return 0
 
 

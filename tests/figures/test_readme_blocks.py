@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import UserError
 from common.record import read_all
-from figures import gallery, readme
+from figures import eigendamage_table1, gallery, readme
 from figures.values import PAPERS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +34,13 @@ def test_blocks_are_filled_and_unknown_ones_refused(tmp_path):
     assert filled == f"a\n<!-- papers: status -->\n{readme.status()}<!-- end -->\nb\n"
     with pytest.raises(UserError, match="headline, status"):
         readme.render("<!-- papers: nonsense -->\n<!-- end -->", tmp_path)
+
+
+def test_a_papers_table_is_its_figure_scripts(tmp_path):
+    filled = readme.render("<!-- table: eigendamage_table1 -->\nold\n<!-- end -->\n", tmp_path)
+    assert filled == f"<!-- table: eigendamage_table1 -->\n{eigendamage_table1.table()}<!-- end -->\n"
+    with pytest.raises(UserError, match="nap_table3"):
+        readme.render("<!-- table: os -->\n<!-- end -->", tmp_path)
 
 
 def test_a_headline_without_a_cell_is_refused(monkeypatch):
