@@ -13,6 +13,26 @@ METHODS = {"l-obs": ("L-OBS, the paper's walk", style.GREEN, "^"), "l-obs-joint"
            "magnitude-layer": ("Magnitude, per layer", style.BLACK, "s")}
 
 
+def curves() -> dict[str, dict[float, float]]:
+    """Method -> percent kept -> test accuracy right after pruning, percent."""
+    found: dict[str, dict[float, float]] = {}
+    for r in records("prune", "resnet20-"):
+        found.setdefault(r.method, {})[round(100 * (1 - r.requested["sparsity"]), 6)] = 100 * r.accuracy["pruned"]
+    if not found:
+        raise UserError("results", "resnet20", "no such record", "run python -m lobs.prune --figure 2a")
+    return found
+
+
+def table() -> str:
+    """Markdown of the right panel."""
+    found = curves()
+    kept = sorted({percent for points in found.values() for percent in points}, reverse=True)
+    text = ["| kept | " + " | ".join(f"{percent:g}%" for percent in kept) + " |", "|---" * (1 + len(kept)) + "|"]
+    text += [f"| {label} | " + " | ".join(f"{found[method][percent]:.2f}" if percent in found[method] else "" for percent in kept) + " |"
+             for method, (label, _, _) in METHODS.items() if method in found]
+    return "\n".join(text) + "\n"
+
+
 def figure() -> Figure:
     """Left the paper's curve, top-5; right CIFAR-10 (JPEG), top-1, no retraining, BatchNorm re-estimated."""
     with matplotlib.rc_context(style.RC):
@@ -22,14 +42,12 @@ def figure() -> Figure:
         left.plot(*zip(*points, strict=True), color=style.GREY, marker="o", label="L-OBS, read off the paper's figure")
         left.set(title="ResNet-50 on ImageNet, top-5 (paper)", xlabel="Weights kept in every layer [%]", ylabel="Top-5 accuracy [%]")
         left.legend()
-        found = records("prune", "resnet20-")
-        if not found:
-            raise UserError("results", "resnet20", "no such record", "run python -m lobs.prune --figure 2a")
+        found = curves()
         for method, (label, colour, marker) in METHODS.items():
-            mine = sorted((100 * (1 - r.requested["sparsity"]), 100 * r.accuracy["pruned"]) for r in found if r.method == method)
-            if mine:
-                right.plot(*zip(*mine, strict=True), color=colour, marker=marker, label=label)
-        right.axhline(100 * found[0].accuracy["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)), label="Dense network")
+            if method in found:
+                right.plot(*zip(*sorted(found[method].items()), strict=True), color=colour, marker=marker, label=label)
+        right.axhline(100 * records("prune", "resnet20-")[0].accuracy["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)),
+                      label="Dense network")
         right.legend()
         right.set(title="ResNet-20 on CIFAR-10 (JPEG), top-1 (ours)", xlabel="Weights kept in every layer [%]",
                   ylabel="Top-1 accuracy [%]")
@@ -39,4 +57,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("fig2a", figure, __doc__))
+    sys.exit(save("fig2a", figure, __doc__, table=table))

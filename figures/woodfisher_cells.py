@@ -1,4 +1,4 @@
-"""WoodFisher's committed cells as series, and the one panel most of its figures are: accuracy against sparsity.
+"""WoodFisher's committed cells as series, and the one panel and table most of its figures are: accuracy against sparsity.
 
 A cell is called <series>-<amount>-seed<k>; its record has the accuracies. Lines join means over seeds, bands span the seeds.
 """
@@ -79,6 +79,25 @@ def panel(folder: str, title: str, lines: Mapping[str, Line], log_error: bool = 
             accuracy_axis(ax)
         ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6)
         return figure
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and the sample's deviation over several seeds; empty where there is none."""
+    if not values:
+        return ""
+    return f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
+
+
+def table(folder: str, lines: Mapping[str, Line]) -> str:
+    """Markdown of what `panel` draws, with the number of seeds where all amounts of a series have as many."""
+    found = series(folder, RESULTS)
+    amounts = sorted({amount for name in lines if name in found for amount in found[name]})
+    text = ["| removed | " + " | ".join(f"{100 * amount:g}%" for amount in amounts) + " |", "|---" * (1 + len(amounts)) + "|"]
+    for name, line in lines.items():
+        cells = [spread([100 * record.accuracy["pruned"] for record in found.get(name, {}).get(amount, [])]) for amount in amounts]
+        if any(cells):
+            text.append(f"| {line.label} | " + " | ".join(cells) + " |")
+    return "\n".join(text) + "\n"
 
 
 def by_setting(folder: str, results: Path = RESULTS) -> tuple[list[str], dict[float, dict[str, float]]]:

@@ -1,8 +1,9 @@
 """WoodFisher Fig. 3a: one-shot ResNet-20, WoodFisher against magnitude and the diagonal Fisher."""
 
+import functools
 import sys
 
-from figures import style
+from figures import style, woodfisher_cells
 from figures.woodfisher_cells import Line, panel, save
 
 LINES = {
@@ -13,6 +14,7 @@ LINES = {
     "magnitude-layer": Line("Magnitude", style.BLACK, "s", "--"),
     "diagonal-fisher": Line("Diagonal Fisher, per layer", style.ORANGE, "s", "--"),
 }
+table = functools.partial(woodfisher_cells.table, "figure-3a", LINES)
 
 if __name__ == "__main__":
-    sys.exit(save("fig3a", lambda: panel("figure-3a", "ResNet-20, CIFAR-10 as JPEG: one-shot", LINES), __doc__))
+    sys.exit(save("fig3a", lambda: panel("figure-3a", "ResNet-20, CIFAR-10 as JPEG: one-shot", LINES), __doc__, table=table))

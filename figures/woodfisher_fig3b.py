@@ -11,13 +11,32 @@ from figures import style
 from figures.woodfisher_cells import RESULTS, by_setting, save
 
 NAMES = {"layer": "a block\na layer", "network": "one block\n(ours)"}
+PANELS = {"figure-3b": "joint", "figure-S8": "independent"}
+
+
+def sizes_of(settings: list[str]) -> list[str]:
+    """The chunk sizes among the settings, small to large."""
+    sizes = (name.removeprefix("chunk-") for name in settings if name.startswith("chunk-"))
+    return sorted(sizes, key=lambda size: (size == "network", size == "layer", int(size) if size.isdigit() else 0))
+
+
+def table() -> str:
+    """Markdown of both panels."""
+    folders = [folder for folder in PANELS if (RESULTS / folder).is_dir()]
+    sizes = sizes_of(sorted({name for folder in folders for name in by_setting(folder, RESULTS)[0]}))
+    text = ["| selection | removed | " + " | ".join(NAMES.get(size, size).replace("\n", " ") for size in sizes) + " | global magnitude |",
+            "|---" * (3 + len(sizes)) + "|"]
+    for folder in folders:
+        for amount, values in by_setting(folder, RESULTS)[1].items():
+            cells = [f"{values[name]:.2f}" if name in values else "" for name in (*(f"chunk-{size}" for size in sizes), "magnitude-global")]
+            text.append(f"| {PANELS[folder]} | {100 * amount:g}% | " + " | ".join(cells) + " |")
+    return "\n".join(text) + "\n"
 
 
 def draw(ax: Axes, folder: str, title: str) -> None:
     """Accuracy against chunk size in equal steps, a line an amount."""
     settings, lines = by_setting(folder, RESULTS)
-    sizes = sorted((name.removeprefix("chunk-") for name in settings if name.startswith("chunk-")),
-                   key=lambda size: (size == "network", size == "layer", int(size) if size.isdigit() else 0))
+    sizes = sizes_of(settings)
     for (amount, values), colour, marker in zip(lines.items(), (style.BLUE, style.VERMILION, style.GREEN), "os^", strict=False):
         ax.plot(range(len(sizes)), [values[f"chunk-{size}"] for size in sizes], color=colour, marker=marker,
                 label=f"{100 * amount:g}% removed", gid=f"{amount:g}")
@@ -31,15 +50,14 @@ def figure() -> Figure:
     """Joint and independent WoodFisher side by side."""
     with matplotlib.rc_context(style.RC):
         result = Figure(figsize=(9.4, 3.8), layout="constrained")
-        panels = [("figure-3b", "Joint"), ("figure-S8", "Independent")]
-        panels = [(folder, title) for folder, title in panels if (RESULTS / folder).is_dir()]
+        panels = [(folder, title) for folder, title in PANELS.items() if (RESULTS / folder).is_dir()]
         if not panels:
             raise UserError("results", "figure-3b", "no such record", "run python -m woodfisher.prune --figure 3b")
         for ax, (folder, title) in zip(result.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            draw(ax, folder, f"ResNet-20, CIFAR-10 as JPEG, one-shot: {title.lower()}")
+            draw(ax, folder, f"ResNet-20, CIFAR-10 as JPEG, one-shot: {title}")
             ax.legend()
         return result
 
 
 if __name__ == "__main__":
-    sys.exit(save("fig3b", figure, __doc__))
+    sys.exit(save("fig3b", figure, __doc__, table=table))

@@ -1,8 +1,9 @@
 """WoodFisher Fig. 5b: one-shot MLPNet, WoodFisher against K-FAC with and without the damping π."""
 
+import functools
 import sys
 
-from figures import style
+from figures import style, woodfisher_cells
 from figures.woodfisher_cells import Line, panel, save
 
 LINES = {
@@ -12,6 +13,8 @@ LINES = {
     "kfac": Line("K-FAC, without π", style.PINK, "v", "--"),
     "magnitude-global": Line("Global magnitude", style.BLACK),
 }
+table = functools.partial(woodfisher_cells.table, "figure-5b", LINES)
 
 if __name__ == "__main__":
-    sys.exit(save("fig5b", lambda: panel("figure-5b", "MLPNet, MNIST: one-shot from 50,000 samples", LINES, log_error=True), __doc__))
+    sys.exit(save("fig5b", lambda: panel("figure-5b", "MLPNet, MNIST: one-shot from 50,000 samples", LINES, log_error=True), __doc__,
+                  table=table))

@@ -15,7 +15,7 @@ from common.errors import UserError
 from common.record import Record, read_all
 from figures.panels import accuracy_axis
 from figures.style import RC, look, rank
-from figures.woodfisher_cells import RESULTS, save
+from figures.woodfisher_cells import RESULTS, save, spread
 
 NAMES = {"lenet5": "LeNet-5, MNIST", "resnet20": "ResNet-20, CIFAR-10 as JPEG", "resnet50": "ResNet-50", "mobilenet_v1": "MobileNetV1"}
 
@@ -45,14 +45,29 @@ def course(prune: Record, tuned: Record) -> tuple[list[float], list[float]]:
     return [*epochs, now + tuned.spec["finetune"]["epochs"]], [*accuracy, 100 * tuned.accuracy["last"]]
 
 
+def table() -> str:
+    """Markdown: accuracy right after the last pruning → at the end."""
+    text = ["| network | removed | method | after the last pruning → at the end, % | seeds |", "|---|---|---|---|---|"]
+    for (model, sparsity), methods in runs().items():
+        for method, pairs in methods.items():
+            pruned, ends = ([100 * pair[place].accuracy[key] for pair in pairs] for place, key in ((0, "pruned"), (1, "last")))
+            text.append(f"| {NAMES.get(model, model)} | {100 * sparsity:g}% | {called(method)} | {spread(pruned)} → {spread(ends)} | "
+                        f"{len(pairs)} |")
+    return "\n".join(text) + "\n"
+
+
+def called(method: str) -> str:
+    """A method on a gradual schedule."""
+    return "Magnitude, per layer (GMP)" if method == "magnitude-layer" else look(method).label
+
+
 def draw(ax: Axes, methods: dict[str, list[tuple[Record, Record]]]) -> None:
     """One line a method, its first seed's course; the legend has the mean of where its seeds end."""
     for method, pairs in methods.items():
         style, ends = look(method), [100 * tuned.accuracy["last"] for _, tuned in pairs]
-        spread = f" ± {statistics.stdev(ends):.2f} ({len(ends)} seeds)" if len(ends) > 1 else ""
-        label = "Magnitude, per layer (GMP)" if method == "magnitude-layer" else style.label
+        over = f" ± {statistics.stdev(ends):.2f} ({len(ends)} seeds)" if len(ends) > 1 else ""
         ax.plot(*course(*pairs[0]), style.line, color=style.colour, marker=style.marker,
-                label=f"{label}: {statistics.fmean(ends):.2f}%{spread}", gid=method)
+                label=f"{called(method)}: {statistics.fmean(ends):.2f}%{over}", gid=method)
     dense = next(iter(methods.values()))[0][0].accuracy["dense"]
     ax.axhline(100 * dense, color="#444444", linewidth=1, linestyle=(0, (1, 2)), label=f"Dense network, {100 * dense:.2f}%")
     ax.set_xlabel("Epochs of training; verticals are prunings")
@@ -80,4 +95,4 @@ def figure() -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(save("fig6", figure, __doc__))
+    sys.exit(save("fig6", figure, __doc__, table=table))

@@ -1,8 +1,9 @@
 """WoodFisher Fig. 7: one-shot MLPNet after two epochs of training, WoodTaylor against the rest."""
 
+import functools
 import sys
 
-from figures import style
+from figures import style, woodfisher_cells
 from figures.woodfisher_cells import Line, panel, save
 
 LINES = {
@@ -15,6 +16,7 @@ LINES = {
     "diagonal-fisher-global": Line("Diagonal Fisher, global", style.ORANGE),
     "diagonal-fisher-layer": Line("Diagonal Fisher, per layer", style.ORANGE, "s", "--"),
 }
+table = functools.partial(woodfisher_cells.table, "figure-7", LINES)
 
 if __name__ == "__main__":
-    sys.exit(save("fig7", lambda: panel("figure-7", "MLPNet, MNIST, after two epochs: one-shot", LINES), __doc__))
+    sys.exit(save("fig7", lambda: panel("figure-7", "MLPNet, MNIST, after two epochs: one-shot", LINES), __doc__, table=table))
