@@ -7,7 +7,6 @@ table and its pictures, and the records behind them; the comparison's figures fo
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -198,7 +197,6 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: runs/book)")
     parser.add_argument("--index", type=Path, nargs="?", const=INDEX, help="write the list of entries there instead (docs/gallery.md)")
     options = parser.parse_args(argv)
-    logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records
     target = options.index or options.output / "book.html"
     try:
         text = index() if options.index else build(options.output / "figures")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import re
 import sys
 from collections import Counter
@@ -121,7 +120,6 @@ PAPERS_BLOCKS = {"headline": headline, "status": status}
 def main(argv: list[str] | None = None) -> int:
     """Rewrite the READMEs in place; returns the exit status."""
     Parser(description=__doc__).parse_args(argv)
-    logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records
     try:
         written = {path: render(path.read_text(encoding="utf-8"), ROOT / "figures" / "results") for path in readmes()}
     except UserError as error:

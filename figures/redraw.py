@@ -10,7 +10,6 @@ from __future__ import annotations
 import ast
 import contextlib
 import io
-import logging
 import runpy
 import sys
 import tempfile
@@ -112,7 +111,6 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m figures.redraw", description=__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: runs/figures)")
     options = parser.parse_args(argv)
-    logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records
     start = time.monotonic()
     outcomes = redraw(options.output)
     for outcome in outcomes:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 import statistics
 import sys
 from collections.abc import Iterable, Sequence
@@ -207,7 +206,6 @@ def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m figures.tables", description=__doc__)
     parser.add_argument("--output", type=Path, default=ROOT / "docs" / "tables", help="folder (default: docs/tables)")
     folder = parser.parse_args(argv).output
-    logging.getLogger("common.record").setLevel(logging.ERROR)  # results/ also has files that are no records
     try:
         files = render()
         folder.mkdir(parents=True, exist_ok=True)
