@@ -3,7 +3,9 @@
     python -m common.compare [--dataset digits --model digits_cnn ...]
 
 trains or loads the dense network, then prunes and fine-tunes a grid of cells, one JSON record a stage, into
-runs/compare/<job>/. Finished cells are skipped, so a killed or extended run continues. `make compare` draws the records next.
+runs/compare/<job>/. Finished cells are skipped, so a killed or extended run continues. A method that finds nothing to prune in this
+network (CP-decomposition without a convolution) is left out and named at the end, unless --methods asks for it. `make compare` draws
+the records next.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from common import registry, shard
 from common.cli import guarded
-from common.errors import Parser, UserError, choose
+from common.errors import LayerError, Parser, UserError, choose
 from common.progress import progress, quiet
 from common.spec import Recipe, Spec, split_options
 
@@ -142,14 +144,25 @@ def _main(arguments: argparse.Namespace) -> None:
     dense = pipeline.train(cells[0])
     print(f"dense {dense.spec['model']} on {dense.spec['dataset']}: test accuracy {100 * dense.accuracy['last']:.2f}%, "
           f"{dense.achieved['dense_params']:,} prunable weights, {dense.achieved['dense_macs']:,} MACs", flush=True)
+    unfit: dict[str, str] = {}
     with progress(total=len(cells), desc="compare", unit="cell", leave=True) as bar, quiet():
-        def run(cell: Spec) -> None:
+        def run(cell: Spec) -> bool:
             bar.set_postfix_str(f"{cell.cell} seed {cell.seed}", refresh=True)
-            pipeline.finetune(cell)
+            if cell.method not in unfit:
+                try:
+                    pipeline.finetune(cell)
+                except (LayerError, UserError) as error:
+                    if arguments.methods or getattr(error, "field", "model") != "model":
+                        raise  # a method that was asked for by name, or trouble that is not the network's
+                    unfit[cell.method] = str(error)
             bar.update(1)
+            return cell.method not in unfit
 
-        done = sum(1 for _ in shard.work(cells, run, arguments.shard))
-    print(f"{done} of {len(cells)} cells in {folder}" if done < len(cells) else f"{done} cells in {folder}")
+        done = sum(ran for _, ran in shard.work(cells, run, arguments.shard))
+    for method, why in unfit.items():
+        print(f"left out {method}: {why}")
+    asked = sum(cell.method not in unfit for cell in cells)
+    print(f"{done} of {asked} cells in {folder}" if done < asked else f"{done} cells in {folder}")
 
 
 def _words(text: str) -> list[str]:

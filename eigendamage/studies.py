@@ -1,6 +1,7 @@
-"""What EigenDamage shows that is not a cell: the Fisher in two bases (Fig. 2), Example 1, and the promised wall-clock speed-ups.
+"""What EigenDamage shows that is not a cell: the Fisher in two bases (Fig. 2), Example 1, the promised wall-clock speed-ups, and where
+prediction and measurement part.
 
-    python -m eigendamage.studies fisher-basis | example1 | latency [--table 1 --network cpu-resnet32] [--output-dir ...]
+    python -m eigendamage.studies fisher-basis | example1 | prediction | latency [--table 1 --network cpu-resnet32] [--output-dir ...]
 
 Each writes one record; the numbers are in its trajectory, the matrices of Fig. 2 in an .npz beside it. latency reads the networks
 that `eigendamage.prune` left below runs/.
@@ -29,8 +30,8 @@ from common.fisher.kron import kron_factors
 from common.record import Record, read_all
 from common.running import Timer
 from common.spec import Recipe, Spec
-from eigendamage import example1
-from eigendamage.experiments import MNIST, TABLES
+from eigendamage import example1, prediction
+from eigendamage.experiments import MNIST, TABLES, VGG
 
 log = logging.getLogger(__name__)
 MIDDLE = "fc2"                 # Fig. 2: "the block for the second layer" of "a small 3-layer ReLU MLP"
@@ -103,6 +104,17 @@ def example(spec: Spec, timer: Timer, output: Path) -> list[dict]:
     return rows
 
 
+def predictions(spec: Spec, timer: Timer, output: Path) -> list[dict]:
+    """Each layer of the dense network by itself, a fifth and a half of its directions removed: score, exact expansion, measurement."""
+    pipeline.train(spec)
+    model = checkpoint.load(pipeline.dense_folder(spec) / "model.safetensors").model
+    data = D.load(spec.dataset, spec.data_dir)
+    with timer.phase("expansion"):
+        found = prediction.rows(model, data.calibration(spec.num_samples, 100), (0.2, 0.5))
+        return [{key: value if isinstance(value, str) else float(f"{value:.4g}") for key, value in row.items()}
+                for row in found]
+
+
 def wall_clock(spec: Spec, timer: Timer, output: Path, table: str, network: str) -> list[dict]:
     """Latency of every pruned network of `table` whose cell begins with `network`, first seeds, beside their dense parent's: one
     thread, one call of each in turn."""
@@ -138,6 +150,7 @@ def wall_clock(spec: Spec, timer: Timer, output: Path, table: str, network: str)
 STUDIES: dict[str, tuple[Callable, Spec]] = {
     "fisher-basis": (fisher_basis, MLP),
     "example1": (example, Spec(paper="eigendamage", table="Example 1", cell="example1", method="example1")),
+    "prediction": (predictions, VGG.but(table="prediction", cell="prediction", method="eigendamage", fisher="exact")),
     "latency": (wall_clock, Spec(paper="eigendamage", table="latency", method="latency", scale="cpu")),
 }
 

@@ -24,8 +24,8 @@ from figures.values import PAPERS, read
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- (compare|bench|papers|table): (\S+) -->\n).*?(<!-- end -->)", re.S)
-DRAWN = ("eigendamage_table1", "eigendamage_mnist", "lobs_fig2a", "nap_channels", "nap_table3", "woodfisher_fig3a", "woodfisher_fig3b",
-         "woodfisher_fig5b", "woodfisher_fig6", "woodfisher_fig7")  # scripts whose table() a paper's README has
+DRAWN = ("eigendamage_table1", "eigendamage_mnist", "eigendamage_prediction", "lobs_fig2a", "nap_channels", "nap_table3",
+         "woodfisher_fig3a", "woodfisher_fig3b", "woodfisher_fig5b", "woodfisher_fig6", "woodfisher_fig7")  # scripts whose table() a README has
 UNITS = {"sparsity": "weights removed", "unit_ratio": "units removed"}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common import registry
 from common.compare import main
 from common.record import Record, read_all
 
@@ -36,6 +37,18 @@ def test_grid_writes_every_cell_and_then_nothing(tmp_path, capsys):
     assert {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*.json")} == times
     dense = {r.dense_hash for r in read_all(tmp_path)}
     assert len(dense) == 1  # one dense network under all
+
+
+def test_a_method_that_does_not_fit_the_network_is_left_out_unless_it_was_asked_for(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(registry, "METHODS", {name: registry.METHODS[name] for name in ("cp", "magnitude-global", "nn-slimming")})
+    argv = ["--model", "mlpnet", "--seeds", "2", "--train-epochs", "0", "--epochs", "0", "--num-samples", "64", "--threads", "1",
+            "--output-dir", str(tmp_path)]
+    assert main(argv) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said[-3:-1]] == ["left out cp", "left out nn-slimming"] and said[-1].startswith("12 cells in ")
+    assert {r.method for r in read_all(tmp_path) if r.stage == "finetune"} == {"magnitude-global"}
+    assert main([*argv, "--methods", "magnitude-global,cp"]) == 2
+    assert "has no convolution" in capsys.readouterr().err
 
 
 @pytest.mark.slow
