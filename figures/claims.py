@@ -199,9 +199,11 @@ def woodtaylor_above_dense() -> Evidence:
 
 
 def _unit_comparisons() -> list[tuple[str, str, Comparison]]:
-    """(network, where its records lie, comparison) of the criteria on small networks."""
+    """(network, where its records lie, comparison) of the criteria."""
+    own = (("LeNet-300-100 on MNIST", "mnist", "lenet300"), ("LeNet-5 on MNIST", "mnist", "lenet5"), ("ResNet-32", "1", "resnet32"),
+           ("PreResNet-29", "1", "preresnet29"), ("VGG19 at a quarter width", "1", "vgg19:width=0.25"))
     return [("digits", "figures/results/digits_cnn-digits", job("digits_cnn-digits")),
-            ("LeNet-300-100 on MNIST", "eigendamage/results", table("eigendamage", "mnist", "lenet300"))]
+            *((network, "eigendamage/results", table("eigendamage", name, model)) for network, name, model in own)]
 
 
 @claim

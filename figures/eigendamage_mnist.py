@@ -71,7 +71,7 @@ def figure() -> Figure:
                 data = drawn(found, folds[stage].get(network, []))
                 lines(ax, data, lambda r: kept(r, "params"), lambda r, value=value: 100 * r.accuracy[value], FOLDED)
                 ax.axhline(100 * first[0].accuracy["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)), label="Dense network")
-                ax.set(xlabel="Parameters left [%, log scale]", xscale="log", title=f"{NETWORKS[network]}: {what}")
+                ax.set(xlabel="Parameters left [%, log scale]", xscale="log", title=f"{NETWORKS[network]}\n{what}")
                 ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
                 ax.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
                 ax.invert_xaxis()
