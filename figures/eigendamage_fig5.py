@@ -52,6 +52,7 @@ def figure() -> Figure:
         for ax in (left, right):
             ax.set_xticks([1, 2, 3, 5, 10, 20], ["1", "2", "3", "5", "10", "20"])
             ax.minorticks_off()
+        right.set_yticks([0.5, 1, 2, 5], ["0.5", "1", "2", "5"])
         left.legend(loc="lower left", fontsize=8)
         result.suptitle(f"{NETWORKS[NETWORK]}, CIFAR-10 (JPEG)", fontsize=10)
         return result

@@ -24,6 +24,8 @@ def figure() -> Figure:
             ax.axhline(found[0].loss["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)), label="Dense network")
             ax.axhline(math.log(10), color="#999999", linewidth=1, linestyle="--", label="Uniform prediction, ln 10")
             ax.set(xlabel=label, yscale="log")
+            ax.set_yticks([0.5, 1, 2, 3, 4, 5], ["0.5", "1", "2", "3", "4", "5"])
+            ax.minorticks_off()
         result.axes[0].set_ylabel("Training loss [nats, log scale]")
         result.axes[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
         result.suptitle(f"{NETWORKS[NETWORK]}, CIFAR-10 (JPEG): loss after pruning, no fine-tuning", fontsize=10)
