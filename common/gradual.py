@@ -1,7 +1,8 @@
 """A gradual run: the one loop under all of them, and what it needs to know of a method.
 
 Prune to each level of a schedule, fine-tune between, keep every finished step on disk; stop at the last level, or where the Spec
-says enough. `common.pipeline` makes records of it.
+says enough. With a bound on the added error the last network within it is the result; `patience` prunings in a row may be beyond the
+bound before the run gives up, as an epoch of fine-tuning moves the error by more than a pruning. `common.pipeline` makes records of it.
 """
 
 from __future__ import annotations
@@ -35,15 +36,12 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
     """Prune to each level of the schedule, fine-tuning `step_epochs` between, until the last or a stop that the Spec names; every
     finished step is kept on disk. accuracy, macs: the dense network's."""
     goals = _goals(spec)
-    progress_file = snapshot(folder, "prune")
-    result, trajectory = Pruned(model), []
-    if progress_file.exists():
-        loaded = checkpoint.load(progress_file)
-        result = Pruned(loaded.model.to(next(model.parameters()).device), loaded.masks, loaded.edits, latent=loaded.extra_tensors,
-                        **{name: loaded.extra[name] for name in ("notes", "layers", "predicted_increase") if name in loaded.extra})
-        trajectory = loaded.extra.get("trajectory")
-        if not (isinstance(trajectory, list) and all(isinstance(entry, dict) for entry in trajectory)):
-            raise UserError("checkpoint", progress_file.name, "is no half-done pruning", "delete it to begin again")
+    within, beyond = snapshot(folder, "prune"), snapshot(folder, "prune", "-beyond")
+    result, trajectory = _resume(within, next(model.parameters()).device) if within.exists() else (Pruned(model), [])
+    best, reached = result, len(trajectory)  # the last network within the bound, and how many entries lead to it
+    if beyond.exists():
+        further = _resume(beyond, next(model.parameters()).device)
+        result, trajectory = further if len(further[1]) > reached else (result, trajectory)
     by_layer = {name: schedule.levels(spec.steps, final, min(spec.initial_sparsity, final), spec.step_schedule)
                 for name, final in dict(spec.options).get("layer_sparsity", {}).items()}
     between, judge = dataclasses.replace(spec.finetune, epochs=spec.step_epochs, max_steps=0), _judged_by(data, spec.step_test_samples)
@@ -56,7 +54,7 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
             home = next(result.model.parameters()).device
             desk = machine.curvature_device(home)
             given = result.model if desk == home else copy.deepcopy(result.model).to(desk)
-            previous, new = result, function(given, calibration, amount, options, generator, **_so_far(result))
+            new = function(given, calibration, amount, options, generator, **_so_far(result))
             new.model.to(home)
             result = dataclasses.replace(new, edits=result.edits + new.edits, notes=result.notes + new.notes)
         if spec.recalibrate_bn:
@@ -77,12 +75,17 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
                            snapshot=snapshot(folder, "prune", step), desc=f"step {step + 1} of {len(goals)}")
             entry["tuned"] = fit.last
         added = 100 * (accuracy - entry.get("tuned", entry["pruned"]))
-        if spec.max_error_increase is not None and added > spec.max_error_increase + 1e-9:
-            note = f"stopped before amount {goals[step]:.5g}, whose test error is {added:.2f} points above the dense network's"
-            return dataclasses.replace(previous, notes=[*previous.notes, note]), trajectory
-        trajectory.append(entry)
+        within_bound = spec.max_error_increase is None or added <= spec.max_error_increase + 1e-9
+        trajectory.append(entry if within_bound else entry | {"beyond": round(added, 4)})
+        if within_bound:
+            best, reached = result, len(trajectory)
+        elif last or len(trajectory) - reached > spec.patience:
+            failed = trajectory[reached:]
+            note = (f"stopped before amount {goals[reached]:.5g}: from there on the test error is "
+                    f"{', '.join(format(entry['beyond'], '.2f') for entry in failed)} points above the dense network's")
+            return dataclasses.replace(best, notes=[*best.notes, note]), trajectory[:reached]
         if distributed.rank() == 0:
-            checkpoint.save(progress_file, result.model, architecture(spec, data), result.edits, result.masks,
+            checkpoint.save(within if within_bound else beyond, result.model, architecture(spec, data), result.edits, result.masks,
                             extra={"trajectory": trajectory, "notes": result.notes, "layers": result.layers,
                                    "predicted_increase": result.predicted_increase}, extra_tensors=result.latent)
         if last:
@@ -90,6 +93,16 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
     if spec.speedup is not None and trajectory and trajectory[-1]["speedup"] < spec.speedup:
         result.notes.append(f"{len(trajectory)} steps reached {trajectory[-1]['speedup']:g} times fewer MACs, not {spec.speedup:g}")
     return result, trajectory
+
+
+def _resume(path: Path, device: torch.device) -> tuple[Pruned, list[dict]]:
+    """The network of the last step that a killed run has kept, and its trajectory."""
+    loaded = checkpoint.load(path)
+    trajectory = loaded.extra.get("trajectory")
+    if not (isinstance(trajectory, list) and all(isinstance(entry, dict) for entry in trajectory)):
+        raise UserError("checkpoint", path.name, "is no half-done pruning", "delete it to begin again")
+    return Pruned(loaded.model.to(device), loaded.masks, loaded.edits, latent=loaded.extra_tensors,
+                  **{name: loaded.extra[name] for name in ("notes", "layers", "predicted_increase") if name in loaded.extra}), trajectory
 
 
 def _goals(spec: Spec) -> list[float]:

@@ -90,6 +90,7 @@ class Spec:
     step_test_samples: int = 0          # test images that judge the network between steps; 0 is all of them
     speedup: float | None = None        # stop at the step that has so many times fewer MACs than the dense network
     max_error_increase: float | None = None  # percentage points: stop before the step whose test error is further above the dense
+    patience: int = 0                   # prunings in a row that may be beyond that bound before the run gives up
     recalibrate_bn: int = 0             # batches of BatchNorm re-estimation after each pruning; 0 keeps the statistics
     finetune: Recipe = field(default_factory=Recipe)
     # how it runs
@@ -125,7 +126,8 @@ class Spec:
             if getattr(self, name) is not None:
                 choose(name, getattr(self, name), known)
         for name, least in (("num_samples", 1), ("fisher_batch_size", 1), ("steps", 1), ("recompute", 0), ("recalibrate_bn", 0),
-                            ("step_test_samples", 0), ("step_epochs", 0), ("dense_seed", 0), ("seed", 0), ("memory_budget", 0)):
+                            ("step_test_samples", 0), ("patience", 0), ("step_epochs", 0), ("dense_seed", 0), ("seed", 0),
+                            ("memory_budget", 0)):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= least):
                 raise UserError(name, value, f"must be at least {least}")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from common import checkpoint, pipeline, schedule
+from common import checkpoint, gradual, pipeline, schedule
 from common import masks as M
 from common.cli import run
 from common.errors import UserError
@@ -61,6 +61,61 @@ def test_the_run_stops_before_the_step_whose_error_is_too_high(tmp_path):
     kept = checkpoint.load(pipeline.cell_folder(spec) / "pruned.safetensors")
     assert M.sparsity(kept.masks) == pytest.approx(record.trajectory[-1]["amount"], abs=1e-3)
     assert record.accuracy["pruned"] == record.trajectory[-1]["tuned"]  # the network of that step, fine-tuned
+
+
+class Told:
+    """Stands for fine-tuning: the accuracies below the dense network's that the test wants, or a kill (None)."""
+
+    def __init__(self, *points_below):
+        self.left, self.real = list(points_below), gradual.tune
+
+    def __call__(self, spec, result, *arguments, between=False, **how):
+        fit = self.real(spec, result, *arguments, between=between, **how)
+        if not between:
+            return fit
+        below = self.left.pop(0)
+        if below is None:
+            raise KeyboardInterrupt
+        fit.history[-1]["accuracy"] = self.dense - below / 100
+        return fit
+
+
+BOUNDED = {"method": "magnitude-global", "sparsity": 0.999, "step_ratio": 0.5, "step_epochs": 0.1, "max_error_increase": 1.0, **TINY}
+
+
+@pytest.mark.parametrize(("patience", "below", "entries", "within"), [
+    (0, (0.0, 2.0), 1, 0.5), (2, (0.0, 2.0, 0.5, 3.0, 3.0, 3.0), 3, 0.875), (1, (2.0, 2.5), 0, 0.0),
+    (2, (0.5, 2.0, 2.0, 1.0, 4.0, 5.0, 6.0), 4, 0.9375)])
+def test_a_patient_run_gives_back_the_last_network_within_the_bound(tmp_path, monkeypatch, patience, below, entries, within):
+    told = Told(*below)
+    monkeypatch.setattr(gradual, "tune", told)
+    spec = Spec(output_dir=str(tmp_path), patience=patience, **BOUNDED)
+    told.dense = pipeline.train(spec).accuracy["last"]
+    record = pipeline.prune(spec)
+    kept = checkpoint.load(pipeline.cell_folder(spec) / "pruned.safetensors")
+    assert not told.left and len(record.trajectory) == entries and M.sparsity(kept.masks) == pytest.approx(within, abs=1e-3)
+    assert [entry.get("beyond", 0) for entry in record.trajectory] == [value if value > 1 else 0 for value in below[:entries]]
+    tail = ", ".join(f"{value:.2f}" for value in below[entries:])
+    assert record.notes[-1].endswith(f"from there on the test error is {tail} points above the dense network's")
+
+
+@pytest.mark.parametrize("kill", [1, 2, 3, 4, 5])
+def test_a_patient_run_that_is_killed_ends_the_same(tmp_path, monkeypatch, kill):
+    below = [0.0, 2.0, 0.5, 3.0, 4.0, 5.0]
+    ends = []
+    for name, told in (("straight", Told(*below)), ("killed", Told(*below[:kill], None, *below[kill:]))):
+        spec = Spec(output_dir=str(tmp_path / name), patience=2, **BOUNDED)
+        told.dense = pipeline.train(spec).accuracy["last"]
+        with monkeypatch.context() as patch:
+            patch.setattr(gradual, "tune", told)
+            if name == "killed":
+                with pytest.raises(KeyboardInterrupt):
+                    pipeline.prune(spec)
+            record = pipeline.prune(spec)
+        weights = checkpoint.load(pipeline.cell_folder(spec) / "pruned.safetensors").model.state_dict()
+        ends.append((record.trajectory, record.notes, {name: value.tolist() for name, value in weights.items()}))
+        assert not list(pipeline.cell_folder(spec).glob("*snapshot*"))
+    assert ends[0] == ends[1]
 
 
 def test_a_ratio_of_channels_is_their_unit_ratio(tmp_path):
