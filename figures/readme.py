@@ -14,19 +14,21 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
+from statistics import fmean
 
 from common.errors import Parser, UserError, choose
 from common.record import read_all
 from figures import cells, gallery, tables
 from figures.compare import write_file
 from figures.records import Comparison, Row, gather
-from figures.values import PAPERS, read
+from figures.values import PAPERS, Value, read
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- (compare|bench|papers|table): (\S+) -->\n).*?(<!-- end -->)", re.S)
 # scripts whose table() a README has
 DRAWN = ("eigendamage_table1", "eigendamage_mnist", "eigendamage_prediction", "lobs_fig2a", "nap_channels", "nap_table3",
          "woodfisher_fig3a", "woodfisher_fig3b", "woodfisher_fig5b", "woodfisher_fig6", "woodfisher_fig7")
+SEED = re.compile(r"-seed\d+$")
 UNITS = {"sparsity": "weights removed", "unit_ratio": "units removed"}
 
 
@@ -91,14 +93,34 @@ def headline() -> str:
     """The papers' main numbers beside ours, as gallery.toml lists them."""
     lines = ["| | paper | ours | scale | command |", "| --- | ---: | ---: | --- | --- |"]
     for entry in gallery.headlines():
-        values = [v for v in read(entry["paper"]) if (v.table, v.quantity) == (entry["table"], entry["quantity"])]
-        found = [(v, one) for v in values for one in cells.beside(v) if one.name == entry["cell"]]
-        if not found:
-            raise UserError("headline", entry["cell"], f"no line of {entry['paper']}/paper_values.csv names it", "see figures/values.py")
-        value, ours = found[0]
-        lines.append(f"| {entry['what']} | {value.value} | {tables.spread(ours, value.quantity) if ours.values else 'not run'} | "
-                     f"{ours.scale} | `{ours.command}` |")
+        mine = _ours(entry, entry["cell"])
+        printed, ours = entry.get("printed"), tables.spread(mine, entry["quantity"]) if mine.values else "not run"
+        if "over" in entry:
+            other = _ours(entry, entry["over"])
+            ours = f"{fmean(mine.values) - fmean(other.values):.1f}" if mine.values and other.values else "not run"
+        lines.append(f"| {entry['what']} | {printed or _printed(entry)} | {ours} | {mine.scale} | `{SEED.sub('', mine.command)}` |")
     return "\n".join(lines) + "\n"
+
+
+def _printed(entry: dict[str, str]) -> str:
+    """The paper's number beside the headline's cell, or its lead over that beside another."""
+    found = [next((v for v in read(entry["paper"]) if (v.table, v.quantity) == (entry["table"], entry["quantity"])
+                   and any(one.name == name for one in cells.beside(v))), None)
+             for name in (entry["cell"], entry.get("over")) if name]
+    if None in found:
+        raise UserError("headline", entry["cell"], f"no line of {entry['paper']}/paper_values.csv names it", "see figures/values.py")
+    return found[0].value if len(found) == 1 else f"{found[0].number - found[1].number:.1f}"
+
+
+def _ours(entry: dict[str, str], name: str) -> cells.Ours:
+    """The cells of a name without its seed, in the headline's table."""
+    group = entry["table"]
+    known = cells.groups(entry["paper"]).get(group, ())
+    pattern = "|".join(f"{group}/{cell}" for cell in known if name in (cell, SEED.sub("", cell)))
+    if not pattern:
+        raise UserError("headline", name, f"no cell of {entry['paper']} {group} has this name", "see --list of the paper's scripts")
+    (found,) = cells.beside(Value(entry["paper"], group, "", "", "", entry["quantity"], "", pattern, "", ()))
+    return found
 
 
 def status() -> str:

@@ -43,8 +43,20 @@ def test_a_papers_table_is_its_figure_scripts(tmp_path):
         readme.render("<!-- table: os -->\n<!-- end -->", tmp_path)
 
 
-def test_a_headline_without_a_cell_is_refused(monkeypatch):
-    entry = dict(gallery.headlines()[0], cell="nonsense")
+@pytest.mark.parametrize(("change", "word"), [({"cell": "nonsense"}, "no cell of"), ({"over": "nonsense"}, "no cell of"),
+                                              ({"table": "Table 2", "cell": "x"}, "no cell of"),
+                                              ({"quantity": "xi_r"}, "names it")])
+def test_a_headline_without_a_cell_or_a_printed_number_is_refused(monkeypatch, change, word):
+    entry = dict(gallery.headlines()[0], **change)
     monkeypatch.setattr(gallery, "headlines", lambda: [entry])
-    with pytest.raises(UserError, match="names it"):
+    with pytest.raises(UserError, match=word):
         readme.headline()
+
+
+def test_a_lead_is_the_difference_of_two_cells_and_of_two_printed_numbers():
+    line = next(line for line in readme.headline().splitlines() if "its lead over Kron-OBD" in line)
+    found = {r.method: r.accuracy["last"] for r in read_all(ROOT / "eigendamage" / "results" / "table1")
+             if r.cell.startswith("cpu-resnet32-0.9-") and r.stage == "finetune" and r.spec["seed"] == 0}
+    printed, ours = (float(word) for word in line.split("|")[2:4])
+    assert printed == pytest.approx(93.05 - 92.57, abs=0.05)
+    assert ours == pytest.approx(100 * (found["eigendamage"] - found["kron-obd"]), abs=0.05)
