@@ -86,7 +86,9 @@ def figure() -> Figure:
             ax.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
             ax.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
             ax.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+            ax.yaxis.set_major_locator(matplotlib.ticker.FixedLocator([-0.5, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10]))
             ax.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
+            ax.margins(y=0.08)
             ax.legend(fontsize=7)
         result.suptitle("Our records, filled; hollow: the paper's Table 3, of other dense networks", fontsize=9)
         return result
