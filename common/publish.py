@@ -2,11 +2,14 @@
 
     python -m common.publish runs/compare/lenet300-mnist figures/results/lenet300-mnist
 
-One flat folder, one file a stage, named by the record's id; networks and snapshots stay behind.
+One flat folder, one file a stage, named by the record's id; networks and snapshots stay behind. Of a trajectory that makes its record
+larger than MAX_BYTES every second step is kept, or every third, and a note says so.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -23,13 +26,23 @@ def publish(source: Path, target: Path) -> int:
     for stage in ("train", "prune", "finetune"):
         for path in sorted(source.rglob(f"{stage}.json")):
             record = Record.read(path)
-            if path.stat().st_size > MAX_BYTES:
-                raise UserError("record", str(path), f"larger than {MAX_BYTES} bytes", "keep long arrays beside the record")
-            record.write(target / f"{record.id}.json")
+            fitting(record, path).write(target / f"{record.id}.json")
             count += 1
     if not count:
         raise UserError("source", str(source), "holds no records", "name a folder below runs/")
     return count
+
+
+def fitting(record: Record, path: Path) -> Record:
+    """The record, or one with every k-th step of its trajectory and the last, the first k that is small enough."""
+    steps = record.trajectory
+    for every in range(1, max(2, len(steps) // 2)):
+        kept = [entry for at, entry in enumerate(steps) if at % every == 0 or at == len(steps) - 1]
+        note = [f"published with one in {every} of the trajectory's {len(steps)} steps, and the last"] if every > 1 else []
+        small = dataclasses.replace(record, trajectory=kept, notes=record.notes + note)
+        if len(json.dumps(dataclasses.asdict(small), indent=1).encode()) < MAX_BYTES:
+            return small
+    raise UserError("record", str(path), f"larger than {MAX_BYTES} bytes", "keep long arrays beside the record")
 
 
 def main(argv: list[str] | None = None) -> int:

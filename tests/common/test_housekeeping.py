@@ -86,7 +86,21 @@ def test_published_records_are_flat_named_by_id_and_small(tmp_path, capsys):
     assert {path.name for path in target.iterdir()} == {f"{one.id}.json" for one in stages.values()}
     assert all(Record.read(target / f"{one.id}.json") == one for one in stages.values())
     large = stages["prune"]
-    large.trajectory = [{"loss": float(i)} for i in range(publish.MAX_BYTES // 10)]
+    large.layers = [{"name": str(i)} for i in range(publish.MAX_BYTES // 10)]
     large.write(runs / "cell" / "seed1" / "prune.json")
     with pytest.raises(UserError, match="larger than"):
         publish.publish(runs, target)
+
+
+def test_a_long_trajectory_is_thinned_and_says_so(tmp_path):
+    long = record("prune")
+    long.trajectory = [{"step": i} for i in range(publish.MAX_BYTES // 8)]
+    long.write(tmp_path / "runs" / "prune.json")
+    assert publish.publish(tmp_path / "runs", tmp_path / "results") == 1
+    (path,) = (tmp_path / "results").iterdir()
+    small, steps = Record.read(path), len(long.trajectory)
+    assert path.stat().st_size <= publish.MAX_BYTES and small.id == long.id
+    every = small.trajectory[1]["step"]
+    assert [entry["step"] for entry in small.trajectory[:-1]] == list(range(0, steps - 1, every)) and every > 1
+    assert small.trajectory[-1] == {"step": steps - 1}
+    assert small.notes[-1] == f"published with one in {every} of the trajectory's {steps} steps, and the last"
