@@ -24,6 +24,7 @@ def figure() -> Figure:
         ax = result.subplots()
         picture = ax.imshow(shown, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
         ax.set_facecolor("#eeeeee")
+        ax.grid(visible=False)
         ax.set_yticks(range(len(rows)), [row["name"].rpartition(".")[2] for row in rows])
         ax.set(xlabel="Channel", title=f"VGG-16 at a quarter width: share of {rows[0]['runs']} runs in which a channel survives")
         result.colorbar(picture, ax=ax, label="Share of runs")
