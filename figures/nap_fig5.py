@@ -14,6 +14,11 @@ PANELS = {"figure-5": "Pruning fraction p, T = 0.3 epochs", "figure-6": "Steps T
 COLOURS = (style.BLUE, style.ORANGE, style.GREEN, style.VERMILION, style.PINK)
 
 
+def named(setting: str) -> str:
+    """p0.2 as "p = 20%", T10 as "T = 10 steps"."""
+    return f"p = {100 * float(setting[1:]):g}%" if setting[0] == "p" else f"T = {setting[1:]} steps"
+
+
 def figure() -> Figure:
     """One line a setting: the network after each step's fine-tuning."""
     with matplotlib.rc_context(style.RC):
@@ -22,7 +27,7 @@ def figure() -> Figure:
             found = sorted(records(table, "prune"), key=lambda r: float(r.cell.rpartition("-")[2][1:]))
             for record, colour in zip(found, COLOURS, strict=False):
                 points = [(100 * e["amount"], 100 * e["tuned"]) for e in record.trajectory if "tuned" in e]
-                ax.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour, label=record.cell.rpartition("-")[2])
+                ax.plot(*zip(*points, strict=True), marker="o", markersize=4, color=colour, label=named(record.cell.rpartition("-")[2]))
                 ax.axhline(100 * record.accuracy["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)))
             ax.set(xlabel="Sparsity [% of weights removed]", ylabel="Test accuracy [%]" if table == "figure-5" else "", title=title)
             ax.legend(fontsize=8, title="dotted: dense", title_fontsize=8)
