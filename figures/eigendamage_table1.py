@@ -12,6 +12,7 @@ from common.errors import UserError
 from common.record import Record, read_all
 from figures import style
 from figures.eigendamage_records import NETWORKS, RESULTS, kept, lines, paper_values, records, save, series
+from figures.values import spread
 
 SHOWN = {"cpu-resnet32": "ResNet32", "cpu-preresnet29-L1": "PreResNet29+L1", "cpu-vgg19-L1": "VGG19+L1"}  # and what the paper calls it
 
@@ -27,12 +28,6 @@ def found() -> dict[str, list[Record]]:
     if not result:
         raise UserError("results", "1", "no finetune record of Table 1", "run python -m eigendamage.finetune --table 1 --scale cpu")
     return result
-
-
-def percent(values: list[float]) -> str:
-    """Mean, and the sample's standard deviation over several seeds."""
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{spread}"
 
 
 def speedups() -> dict[tuple[str, int], float]:
@@ -53,9 +48,9 @@ def table() -> str:
             label, at = style.look(name).label, f"{100 * ratio:g}"
             faster = [f"{measured[seeds[0].cell, batch]:.2f}" for batch in (1, 64) if (seeds[0].cell, batch) in measured]
             theirs = (_paper(network, label, at, q) for q in ("test_acc_pct", "weights_reduction_pct", "flops_reduction_pct"))
-            text.append(f"| {NETWORKS[network]} | {at} | {label} | {percent([100 * r.accuracy['pruned'] for r in seeds])} | "
-                        f"{percent([100 * r.accuracy['last'] for r in seeds])} | {percent([100 - kept(r, 'params') for r in seeds])} | "
-                        f"{percent([100 - kept(r, 'macs') for r in seeds])} | {', '.join(faster)} | {' | '.join(theirs)} |")
+            text.append(f"| {NETWORKS[network]} | {at} | {label} | {spread([100 * r.accuracy['pruned'] for r in seeds])} | "
+                        f"{spread([100 * r.accuracy['last'] for r in seeds])} | {spread([100 - kept(r, 'params') for r in seeds])} | "
+                        f"{spread([100 - kept(r, 'macs') for r in seeds])} | {', '.join(faster)} | {' | '.join(theirs)} |")
     return "\n".join(text) + "\n"
 
 

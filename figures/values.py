@@ -21,6 +21,7 @@ import csv
 import functools
 import json
 import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +97,13 @@ def tables(paper: str, root: Path = ROOT) -> list[str]:
 @functools.cache
 def _json(path: Path) -> object:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def spread(values: list[float]) -> str:
+    """Mean, and the sample's deviation over several seeds; empty where there is none."""
+    if not values:
+        return ""
+    return f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def select(folder: Path, pattern: str) -> tuple[float | None, dict]:

@@ -21,6 +21,7 @@ from common.record import Record, read_all
 from figures import script
 from figures.panels import accuracy_axis
 from figures.style import RC
+from figures.values import spread
 
 RESULTS = Path(__file__).resolve().parents[1] / "woodfisher" / "results"
 save = functools.partial(script.save, RESULTS)
@@ -79,13 +80,6 @@ def panel(folder: str, title: str, lines: Mapping[str, Line], log_error: bool = 
             accuracy_axis(ax)
         ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6)
         return figure
-
-
-def spread(values: list[float]) -> str:
-    """Mean, and the sample's deviation over several seeds; empty where there is none."""
-    if not values:
-        return ""
-    return f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
 def table(folder: str, lines: Mapping[str, Line]) -> str:
