@@ -68,6 +68,18 @@ def fig3b(method: str, label: str) -> Group:
     return labelled("figure", label, *cpu, *paper)
 
 
+def fig5a() -> Group:
+    """Beside L-OBS, every layer pruned alike. cpu: ResNet-20, as many images for both; L-OBS's walk, and its joint optimum (ours)."""
+    amounts, few = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.8), (0.5, 0.65, 0.8)
+    rows = {"num_samples": 1000, "fisher_batch_size": 1}
+    layerwise = {"woodfisher-layer": rows, "l-obs": {"num_samples": 1000}, "l-obs-joint": {"num_samples": 1000}}
+    cpu = [sweep(R20, method, method, amounts, **changes) for method, changes in layerwise.items()]
+    cpu += [{name: cell for name, cell in sweep(R20, method, method, few, 3, **changes).items() if cell.seed}
+            for method, changes in layerwise.items()]
+    cpu += [sweep(R20, "woodfisher", "woodfisher", amounts, **rows), sweep(R20, "magnitude-layer", "magnitude-layer", amounts)]
+    return labelled("figure", "5a", *cpu, *imagenet.fig5a())
+
+
 def fig5b() -> Group:
     """One-shot MLPNet: K-FAC from 50,000 samples with and without π, WoodFisher from 1,000 rows of 50 of them."""
     some, big = MLP_AMOUNTS[4:], {"batch_size": 2000}
@@ -151,7 +163,8 @@ def table6() -> Group:
     return labelled("table", "6", *cpu, imagenet.flops_aware())
 
 
-TABLES: dict[str, Group] = {**imagenet.TABLES, "6": table6(), "8": table8(), "S2": table_s2()}
-FIGURES: dict[str, Group] = {"3a": fig3a(), "3b": fig3b("woodfisher", "3b"), "4": fig4(), "5b": fig5b(), "6": gradual.fig6(R20),
-                             "7": fig7(), "S8": fig3b("woodfisher-layer", "S8"), "S12": fig_s12(), "S14": fig_s14(),
-                             **imagenet.FIGURES}
+TABLES: dict[str, Group] = {**imagenet.TABLES, "3": gradual.table3(R20), "6": table6(), "8": table8(), "S2": table_s2(),
+                            "S5": gradual.table_s5(R20)}
+FIGURES: dict[str, Group] = {"3a": fig3a(), "3b": fig3b("woodfisher", "3b"), "4": fig4(), "5a": fig5a(), "5b": fig5b(),
+                             "6": gradual.fig6(R20), "7": fig7(), "S8": fig3b("woodfisher-layer", "S8"), "S12": fig_s12(),
+                             "S14": fig_s14(), **imagenet.FIGURES}
