@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import statistics
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from common.record import read_all
@@ -14,6 +14,14 @@ from figures.records import Comparison, Stat, gather
 from figures.values import ROOT, Value, read, select
 
 HOLDS, PART, FAILS, OPEN = "holds", "in-part", "fails", "open"
+Evidence = tuple[str, list[str]]  # a verdict and its lines
+CLAIMS: dict[str, Callable[[], Evidence]] = {}
+
+
+def claim(function: Callable[[], Evidence]) -> Callable[[], Evidence]:
+    """Register the rule of a claim under the function's name with dashes."""
+    CLAIMS[function.__name__.replace("_", "-")] = function
+    return function
 
 
 class Missing(LookupError):
