@@ -27,7 +27,8 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Ranking:
-    """Mean ranks (1 is best) over the amounts at which every one of the methods has a result, and Friedman's p of equal methods."""
+    """Mean ranks (1 is best) over the amounts at which every one of the methods has a result, and Friedman's p of equal methods. At
+    each amount methods are ranked by their means over the seeds that all of them have."""
 
     group: str
     unit: str
@@ -41,13 +42,17 @@ def rankings(comparison: Comparison) -> list[Ranking]:
     final, out = comparison.final(), []
     for group in GROUPS:
         for unit in UNITS:
-            means = {(row.method, row.amount): row.stat(final).mean for row in comparison.group(group)
-                     if row.unit == unit and row.stat(final).n}
-            amounts = sorted({amount for _, amount in means})
-            methods = sorted({m for m, _ in means if all((m, a) in means for a in amounts)}, key=rank)
+            found = {(row.method, row.amount): values for row in comparison.group(group) if row.unit == unit
+                     if (values := {run.seed: v for run in row.runs if (v := QUANTITIES[final](run)) is not None})}
+            amounts = sorted({amount for _, amount in found})
+            methods = sorted({m for m, _ in found if all((m, a) in found for a in amounts)}, key=rank)
             if len(methods) < 2:
                 continue
-            table = np.array([[means[m, a] for m in methods] for a in amounts])
+            seeds = {a: set.intersection(*(set(found[m, a]) for m in methods)) for a in amounts}
+            amounts = [a for a in amounts if seeds[a]]
+            if not amounts:
+                continue
+            table = np.array([[statistics.fmean(found[m, a][seed] for seed in sorted(seeds[a])) for m in methods] for a in amounts])
             ranks = stats.rankdata(-table, axis=1).mean(axis=0)
             p = float(stats.friedmanchisquare(*table.T).pvalue) if len(methods) > 2 and len(amounts) > 1 else None
             order = sorted(zip(methods, ranks.tolist(), strict=True), key=lambda pair: (pair[1], rank(pair[0])))

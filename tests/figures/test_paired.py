@@ -36,6 +36,16 @@ def test_ties_share_a_rank_and_a_method_without_every_amount_is_left_out():
     assert dict(ranking.ranks) == {"magnitude-global": 1.5, "obd-global": 1.5, "random": 3.0}
 
 
+def test_methods_are_ranked_over_the_seeds_that_all_have():
+    """Seeds 1 and 2 would put magnitude first; OBD has seed 0 only, where it leads. At 0.9 they share no seed."""
+    records = [r for amount in (0.5, 0.9) for seed, last in enumerate((0.6, 0.9, 0.9)) if (amount, seed) != (0.9, 0)
+               for r in pair("magnitude-global", amount, seed, last=last)]
+    records += [r for amount in (0.5, 0.9) for r in pair("obd-global", amount, 0, last=0.7)]
+    (ranking,) = paired.rankings(gather(records))
+    assert ranking.amounts == (0.5,) and ranking.ranks == (("obd-global", 1.0), ("magnitude-global", 2.0))
+    assert not paired.rankings(gather([r for r in records if r.requested["sparsity"] == 0.9]))
+
+
 def test_differences_are_paired_by_seed_and_corrected_by_holm():
     found = {(d.method, d.amount): d for d in paired.differences(gather(three()))}
     assert set(found) == {(m, a) for m in ("random", "magnitude-global") for a in (0.5, 0.9)}

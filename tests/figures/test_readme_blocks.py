@@ -9,7 +9,9 @@ import pytest
 from common.errors import UserError
 from common.record import read_all
 from figures import eigendamage_table1, gallery, readme
+from figures.records import gather
 from figures.values import PAPERS
+from tests.figures.fixtures import pair
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -60,3 +62,10 @@ def test_a_lead_is_the_difference_of_two_cells_and_of_two_printed_numbers():
     printed, ours = (float(word) for word in line.split("|")[2:4])
     assert printed == pytest.approx(93.05 - 92.57, abs=0.05)
     assert ours == pytest.approx(100 * (found["eigendamage"] - found["kron-obd"]), abs=0.05)
+
+
+def test_a_table_says_when_some_of_its_cells_have_one_seed():
+    records = [r for seed in (0, 1) for r in pair("magnitude-global", 0.5, seed, last=0.8 + seed / 100)]
+    one = readme.table(gather(records + pair("obd-global", 0.5, 0, last=0.9)))
+    assert "over 2 seeds (a number without ± is one seed's); " in one and "→ 90.0 |" in one and "→ 80.5 ± 0.7 |" in one
+    assert "without ±" not in readme.table(gather(records))
