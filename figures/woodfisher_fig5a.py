@@ -18,6 +18,7 @@ LINES = {
     "l-obs": Line("L-OBS", look("l-obs").colour, look("l-obs").marker),
     "l-obs-joint": Line("L-OBS, joint optimum (ours)", look("l-obs-joint").colour, look("l-obs-joint").marker, "-."),
     "magnitude-layer": Line("Magnitude", style.BLACK, "s", "--"),
+    "magnitude-global": Line("Global magnitude", style.BLACK),
 }
 PRINTED = {"WoodFisher independent": "woodfisher-layer", "WoodFisher joint": "woodfisher"}
 table = functools.partial(woodfisher_cells.table, "figure-5a", LINES)

@@ -76,7 +76,8 @@ def fig5a() -> Group:
     cpu = [sweep(R20, method, method, amounts, **changes) for method, changes in layerwise.items()]
     cpu += [{name: cell for name, cell in sweep(R20, method, method, few, 3, **changes).items() if cell.seed}
             for method, changes in layerwise.items()]
-    cpu += [sweep(R20, "woodfisher", "woodfisher", amounts, **rows), sweep(R20, "magnitude-layer", "magnitude-layer", amounts)]
+    cpu += [sweep(R20, "woodfisher", "woodfisher", amounts, **rows),
+            *(sweep(R20, method, method, amounts) for method in ("magnitude-layer", "magnitude-global"))]
     return labelled("figure", "5a", *cpu, *imagenet.fig5a())
 
 
