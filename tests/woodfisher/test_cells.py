@@ -18,6 +18,8 @@ from common.spec import Spec
 from figures import woodfisher_cells as drawing
 from figures import woodfisher_fig6 as fig6
 from figures import woodfisher_table5 as table5
+from figures import woodfisher_tableS6 as table_s6
+from figures.values import read
 from woodfisher import size
 from woodfisher.experiments import FIGURES, QUICK, R20, TABLES
 from woodfisher.imagenet import MOBILENET
@@ -148,3 +150,19 @@ def test_an_ablations_bars_are_its_records():
     for amount, values in lines.items():
         record = json.loads((RESULTS / "figure-3b" / f"chunk-20-{amount:g}-seed0-prune.json").read_text())
         assert values["chunk-20"] == 100 * record["accuracy"]["pruned"]
+
+
+def test_layers_of_table_s6_add_up_to_what_was_asked_for():
+    """Printed sparsities weighed by the printed sizes, ours by the records'."""
+    sizes = {dict(v.setting)["layer"]: v.number for v in read("woodfisher") if v.table == "Table S6" and v.quantity == "dense_params"}
+    shown = table_s6.printed()
+    assert set(shown) == {80, 90, 95, 98} and all(len(profile) == 54 for methods in shown.values() for profile in methods.values())
+    for amount, methods in shown.items():
+        for profile in methods.values():
+            gone = sum(profile[name] * sizes[name] for name in profile) / sum(sizes[name] for name in profile)
+            assert gone == pytest.approx(amount, abs=0.11)  # the paper's columns fall a tenth of a point short of its headings
+    record = next(r for r in RECORDS if r.spec["model"] == "resnet20")
+    sizes = {layer["name"]: layer["total"] for layer in record.layers}
+    for amount, methods in table_s6.ours().items():
+        for profile in methods.values():
+            assert sum(profile[name] * sizes[name] for name in sizes) / sum(sizes.values()) == pytest.approx(amount, abs=0.02)
