@@ -37,9 +37,10 @@ class Ranking:
     p: float | None
 
 
-def rankings(comparison: Comparison) -> list[Ranking]:
-    """One for each group and unit with two methods or more. Ties share their rank. p is None below three methods or two amounts."""
-    final, out = comparison.final(), []
+def rankings(comparison: Comparison, quantity: str | None = None) -> list[Ranking]:
+    """One for each group and unit with two methods or more, by a key of QUANTITIES where more is better (default: the final accuracy).
+    Ties share their rank. p is None below three methods or two amounts."""
+    final, out = quantity or comparison.final(), []
     for group in GROUPS:
         for unit in UNITS:
             found = {(row.method, row.amount): values for row in comparison.group(group) if row.unit == unit
