@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from common.errors import Parser, UserError
-from figures import eigendamage_claims, lobs_claims, nap_claims, paired, woodfisher_claims
+from figures import eigendamage_claims, lobs_claims, nap_claims, paired, side_panels, woodfisher_claims
 from figures.compare import write_file
 from figures.evidence import CLAIMS, FAILS, HOLDS, OPEN, PART, Evidence, Missing, claim, job, verdict
 from figures.style import look
@@ -39,6 +39,10 @@ def one_method_leads() -> Evidence:
             lines.append(f"{name}, mean rank of {len(ranking.ranks)} methods over {len(ranking.amounts)} amounts {words}: {told}; "
                          f"figures/results/{name}.")
         each.append(len(first) == 1)
+    for name in JOBS:
+        spent = side_panels.costs(job(name))
+        told = ", ".join(f"{look(m).label} {spent[m][0]:.3g}" for m in ("l-obs-ours", "l-obs-joint", "woodfisher", "kfac-prune", "nap"))
+        lines.append(f"{name}, seconds of pruning at the dearest amount, median over seeds: {told}; figures/results/{name}.")
     return verdict(*each), lines
 
 
