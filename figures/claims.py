@@ -13,7 +13,7 @@ from pathlib import Path
 from common.errors import Parser, UserError
 from figures import eigendamage_claims, lobs_claims, nap_claims, paired, side_panels, woodfisher_claims
 from figures.compare import write_file
-from figures.evidence import CLAIMS, FAILS, HOLDS, OPEN, PART, Evidence, Missing, claim, job, verdict
+from figures.evidence import CLAIMS, FAILS, HOLDS, JOBS, OPEN, PART, Evidence, Missing, claim, job, verdict
 from figures.style import look
 from figures.values import ROOT
 
@@ -21,9 +21,6 @@ ESSAY = ROOT / "docs" / "claims.md"
 BLOCK = re.compile(r"(<!-- claim: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.S)
 WORDS = {HOLDS: "Holds.", PART: "Holds in part.", FAILS: "Does not hold here.", OPEN: "Open: too few records."}
 RULES = (eigendamage_claims, lobs_claims, nap_claims, woodfisher_claims)  # imported, they have put theirs into CLAIMS
-
-
-JOBS = ("digits_cnn-digits", "lenet300-mnist", "lenet5-mnist", "resnet20-cifar10-jpeg")  # of figures/results
 
 
 @claim

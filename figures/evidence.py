@@ -15,6 +15,7 @@ from figures.values import ROOT, Value, read, select
 
 HOLDS, PART, FAILS, OPEN = "holds", "in-part", "fails", "open"
 Evidence = tuple[str, list[str]]  # a verdict and its lines
+JOBS = ("resnet20-cifar10-jpeg", "lenet5-mnist", "lenet300-mnist", "digits_cnn-digits")  # of figures/results
 CLAIMS: dict[str, Callable[[], Evidence]] = {}
 
 

@@ -144,6 +144,16 @@ def table_s2() -> Group:
     return labelled("table", "S2", *cpu, *paper)
 
 
+def damping() -> Group:
+    """Not in the paper: WoodFisher and K-FAC by dampening on the comparison's LeNet-300-100, where K-FAC leads at the methods' own λ."""
+    job = job_of("mnist", "lenet300")
+    base = Spec(paper="woodfisher", scale="cpu", model="lenet300", dataset="mnist", train=job.train, checkpoint=job.checkpoint,
+                num_samples=job.num_samples)
+    return labelled("table", "damping", sweep(base, "magnitude-global", "magnitude-global", (0.9, 0.95)), *(
+        sweep(base, f"{method}-damping-{value:g}", method, (0.9, 0.95), damping=value)
+        for method in ("woodfisher", "kfac-prune") for value in (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)))
+
+
 def fig4() -> Group:
     """Recomputing the Fisher on the way, without training."""
     few = (0.8, 0.7, 0.9)
@@ -165,6 +175,7 @@ def table6() -> Group:
 
 
 TABLES: dict[str, Group] = {**imagenet.TABLES, "3": gradual.table3(R20), "6": table6(), "8": table8(), "S2": table_s2(),
+                            "damping": damping(),
                             "S5": gradual.table_s5(R20)}
 FIGURES: dict[str, Group] = {"3a": fig3a(), "3b": fig3b("woodfisher", "3b"), "4": fig4(), "5a": fig5a(), "5b": fig5b(),
                              "6": gradual.fig6(R20), "7": fig7(), "S8": fig3b("woodfisher-layer", "S8"), "S12": fig_s12(),
