@@ -116,5 +116,5 @@ def against_damping(folder: str, title: str,
                 ax.plot(across, [points[damping] for damping in across], color=line.colour, marker=line.marker, label=line.label)
             ax.axhline(100 * dense, color="#444444", linewidth=1, linestyle=(0, (1, 2)), label=f"Dense network, {100 * dense:.2f}%")
             ax.set(xscale="log", title=f"{title}, {100 * amount:g}% removed", xlabel="Dampening λ", ylabel="Test accuracy [%]")
-        ax.legend()
+        ax.legend(frameon=True, framealpha=0.85, edgecolor="none")
         return result

@@ -104,6 +104,11 @@ def woodfisher_beats_kfac() -> Evidence:
         each.append(ours > other)
         lines.append(f"{name}, nothing trained after, mean over {len(amounts)} amounts: WoodFisher {100 * ours:.2f}, K-FAC "
                      f"{100 * other:.2f}; figures/results/{name}.")
+    ours, other = (cell("woodfisher", "Table damping", f"{m}-damping-*-0.9-seed*", "top1_pruned_pct").values
+                   for m in ("woodfisher", "kfac-prune"))
+    magnitude = cell("woodfisher", "Table damping", "magnitude-global-0.9-seed*", "top1_pruned_pct")
+    lines.append(f"LeNet-300-100, 90% removed, nothing trained after, over {len(ours)} dampenings from 1e-9 to 0.1: WoodFisher "
+                 f"{min(ours):.2f} to {max(ours):.2f}, K-FAC {min(other):.2f} to {max(other):.2f}, global magnitude {magnitude}.")
     return verdict(*each), lines
 
 

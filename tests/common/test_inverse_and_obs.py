@@ -176,3 +176,14 @@ def test_gradients_that_are_not_finite_name_the_layer():
     rows[0, 0] = float("inf")
     with pytest.raises(NumericalError, match="'conv1'"):
         BlockFisher(rows, 1e-3, name="conv1").diagonal()
+
+
+def test_leverages_of_a_block_sum_to_its_directions_above_the_damping():
+    """1 - λ [F̂⁻¹]_qq is the leverage of weight q: its sum is Σ e/(e + λ) over the Gram matrix's eigenvalues e, at most the number of
+    rows, so that few rows in a large block leave the order of magnitudes whatever λ is."""
+    rows = torch.randn(6, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    eigenvalues = torch.linalg.eigvalsh(rows @ rows.T / len(rows))
+    for damping in (1e-9, 1e-2, 1.0, 1e3):
+        leverage = 1 - damping * BlockFisher(rows, damping).diagonal()
+        assert leverage.sum() == pytest.approx(float((eigenvalues / (eigenvalues + damping)).sum()), abs=1e-9)
+        assert leverage.min() > -1e-9 and leverage.sum() <= 6 + 1e-9
