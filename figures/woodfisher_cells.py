@@ -25,6 +25,7 @@ from figures.values import spread
 
 RESULTS = Path(__file__).resolve().parents[1] / "woodfisher" / "results"
 save = functools.partial(script.save, RESULTS)
+NAMES = {"lenet5": "LeNet-5, MNIST", "resnet20": "ResNet-20, CIFAR-10 as JPEG", "resnet50": "ResNet-50", "mobilenet_v1": "MobileNetV1"}
 
 
 @dataclass(frozen=True)

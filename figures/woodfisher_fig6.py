@@ -16,9 +16,7 @@ from common.record import Record, read_all
 from figures.panels import accuracy_axis
 from figures.style import RC, look, rank
 from figures.values import spread
-from figures.woodfisher_cells import RESULTS, save
-
-NAMES = {"lenet5": "LeNet-5, MNIST", "resnet20": "ResNet-20, CIFAR-10 as JPEG", "resnet50": "ResNet-50", "mobilenet_v1": "MobileNetV1"}
+from figures.woodfisher_cells import NAMES, RESULTS, save
 
 
 def runs() -> dict[tuple[str, float], dict[str, list[tuple[Record, Record]]]]:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from figures import style
 from figures.woodfisher_cells import Line, against_damping, save
 
-METHODS = {"woodtaylor": Line("WoodTaylor", style.GREEN, "^"), "woodfisher": Line("WoodFisher", style.VERMILION)}
+METHODS = {"woodtaylor": Line("WoodTaylor", style.GREEN, "^"), "woodfisher": Line("WoodFisher", style.BLUE)}
 
 
 def lines(values: Mapping[str, float]) -> Iterator[tuple[Line, dict[float, float]]]:

@@ -13,8 +13,8 @@ from scipy.stats import ttest_ind_from_stats
 
 from common.record import read_all
 from figures import style
-from figures.script import save
-from figures.woodfisher_cells import RESULTS
+from figures.style import look
+from figures.woodfisher_cells import NAMES, RESULTS, save
 
 RUNS = 5  # of the paper
 Sample = tuple[float, float, int]  # mean, standard deviation, runs
@@ -47,7 +47,7 @@ def ours() -> Iterator[tuple[str, Sample, Sample]]:
         pair = [methods["magnitude-global"], methods["woodfisher"]]
         if min(map(len, pair)) > 1:
             one, two = ((statistics.fmean(v), statistics.stdev(v), len(v)) for v in pair)
-            yield f"ours, {model} to {100 * sparsity:g}%", one, two
+            yield f"ours, {NAMES.get(model, model)}, to {100 * sparsity:g}%", one, two
 
 
 def rows() -> list[tuple[str, Sample, Sample, float | None]]:
@@ -61,8 +61,8 @@ def figure() -> Figure:
     with matplotlib.rc_context(style.RC):
         result = Figure(figsize=(7.2, 1 + 0.75 * len(found)), layout="constrained")
         for ax, (what, one, two, _) in zip(result.subplots(len(found), 1, squeeze=False)[:, 0], found, strict=True):
-            for y, (mean, deviation, _), colour, marker in ((0, one, style.BLACK, "s"), (1, two, style.VERMILION, "o")):
-                ax.errorbar(mean, y, xerr=deviation, color=colour, marker=marker, capsize=3)
+            for y, (mean, deviation, _), method in ((0, one, "magnitude-global"), (1, two, "woodfisher")):
+                ax.errorbar(mean, y, xerr=deviation, color=look(method).colour, marker=look(method).marker, capsize=3)
             ax.set(yticks=(0, 1), yticklabels=("Global magnitude", "WoodFisher"), ylim=(-0.6, 1.6))
             ax.set_title(f"{what}: p = {p_value(one, two):.2g}", fontsize=8, loc="left")
         ax.set_xlabel("Test accuracy [%], mean ± standard deviation")
@@ -80,4 +80,4 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(save(RESULTS, "table5", figure, __doc__, table=table))
+    sys.exit(save("table5", figure, __doc__, table=table))
