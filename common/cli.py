@@ -61,7 +61,7 @@ def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
         add("--step-ratio", type=float, help="fraction of the weights left that each step of a gradual run removes (NAP's p)")
         add("--speedup", type=float, help="stop at the step with so many times fewer MACs")
         add("--max-error-increase", type=float, help="stop before the step with so many points more test error than the dense network")
-        add("--update", help="of the kept weights: diagonal, triangular or joint")
+        add("--update", help="of the kept weights: diagonal, triangular, joint or none")
         add("--memory-budget", type=float, help="GB that curvature may take (default: 60%% of what is free)")
         add("--option", action="append", default=[], metavar="NAME=VALUE", help="any further option of the method; value as JSON or text")
     return p

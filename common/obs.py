@@ -5,7 +5,8 @@ methods differ in λ:
     diagonal    λ = w_S / diag(F⁻¹)_S             each weight as if alone: WoodFisher Eq. 10, NAP Eq. 6, C-OBS
     triangular  tril(F⁻¹[S, S]) λ = w_S           one after the other with a fixed F⁻¹, in ascending score: L-OBS's walk
     joint       F⁻¹[S, S] λ = w_S                 the exact optimum over all kept weights; none of the papers computes it
-Pruned weights end at exactly zero in all three. Scores and increases carry the ½ and are in units of the mean training loss.
+    none        the kept weights stay             what the choice is worth without the update
+Pruned weights end at exactly zero in all four. Scores and increases carry the ½ and are in units of the mean training loss.
 
 A curvature is any object with diagonal(), solve(v), times(v), submatrix(index) and, optionally, joint(w, pruned) and
 walk(w, order), over one flat weight vector: fisher.inverse.BlockFisher, fisher.kron.KronInverse, fisher.shared.SharedRows.
@@ -20,7 +21,8 @@ from torch import Tensor
 
 from common.errors import NumericalError, choose
 
-UPDATES = ("diagonal", "triangular", "joint")
+SOLVED = ("diagonal", "triangular", "joint")
+UPDATES = (*SOLVED, "none")
 WALK = 512  # weights of the triangular walk solved together
 
 
@@ -51,6 +53,8 @@ def update(w: Tensor, curvature: Curvature, pruned: Tensor, kind: str, scores: T
         return torch.zeros_like(w), 0.0
     if kind == "joint":
         delta = curvature.joint(w, pruned) if hasattr(curvature, "joint") else _dense_joint(w, curvature, pruned)
+    elif kind == "none":
+        delta = torch.zeros_like(w)
     elif kind == "diagonal":
         delta = -curvature.solve(torch.where(pruned, w / curvature.diagonal(), 0.0))
     else:

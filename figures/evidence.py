@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import functools
 import re
 import statistics
@@ -110,6 +111,17 @@ def stat(name: str, method: str, amount: float, quantity: str = "accuracy_finetu
         if (row.method, row.amount) == (method, amount) and row.stat(quantity).n:
             return row.stat(quantity)
     raise Missing(f"{name} {method} {amount:g}")
+
+
+def alike(name: str, one: str, other: str) -> tuple[float, list[float]]:
+    """(Spearman of when each weight goes, intersection over union of the kept sets at each sparsity) of two methods of a comparison."""
+    path = ROOT / "figures" / "results" / name / "agreement.csv"
+    if path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                if {row["method"], row["other"]} == {one, other}:
+                    return float(row["spearman"]), [float(share) for share in row["overlap"].split()]
+    raise Missing(f"{name}/agreement.csv {one} {other}")
 
 
 def verdict(*each: bool) -> str:

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from scipy import stats
 
-from figures.evidence import JOBS, Evidence, Missing, cell, claim, job, percent, printed, stat, verdict
+from figures.evidence import JOBS, Evidence, Missing, alike, cell, claim, job, percent, printed, stat, verdict
 
 
 @claim
@@ -21,6 +21,18 @@ def woodfisher_one_shot_lead() -> Evidence:
         lines.append(f"ResNet-20, CIFAR-10 as JPEG, {100 * amount:g}% removed, nothing trained after: WoodFisher {ours}, global magnitude "
                      f"{other}, a lead of {ours.mean - other.mean:.1f} points (paper: about {said}); {ours.source}, {other.source}.")
     return verdict(*leads), lines
+
+
+@claim
+def woodfisher_chooses_otherwise() -> Evidence:
+    """WoodFisher removes other weights than global magnitude: the order in which they go correlates below 0.95."""
+    lines, each = [], []
+    for name in JOBS:
+        order, shares = alike(name, "woodfisher", "magnitude-global")
+        each.append(order < 0.95)
+        lines.append(f"{name}: Spearman of when each weight goes {order:.4f}; the kept sets share {100 * min(shares):.1f} to "
+                     f"{100 * max(shares):.1f}% (intersection over union, {len(shares)} amounts); figures/results/{name}/agreement.csv.")
+    return verdict(*each), lines
 
 
 @claim

@@ -9,6 +9,7 @@ from figures.woodfisher_cells import Line, panel, save
 LINES = {
     "woodfisher": Line("WoodFisher, joint", style.BLUE),
     "woodfisher-joint-update": Line("WoodFisher, joint update (ours)", style.BLUE, "D", "-."),
+    "woodfisher-no-update": Line("WoodFisher's choice, no update (ours)", style.BLUE, "x", ":"),
     "woodfisher-layer": Line("WoodFisher, independent", style.BLUE, "s", "--"),
     "magnitude-global": Line("Global magnitude", style.BLACK),
     "magnitude-layer": Line("Magnitude", style.BLACK, "s", "--"),

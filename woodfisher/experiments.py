@@ -45,6 +45,7 @@ def fig3a() -> Group:
            sweep(R20, "woodfisher", "woodfisher", some, **rows),
            sweep(R20, "magnitude-global", "magnitude-global", some, options=DENSE_ENDS),
            sweep(R20, "woodfisher-joint-update", "woodfisher", (0.8, 0.7), update="joint", **rows),
+           sweep(R20, "woodfisher-no-update", "woodfisher", some, update="none", **rows),
            {name: cell for name, cell in sweep(R20, "woodfisher", "woodfisher", few, 3, **rows).items() if cell.seed},
            sweep(R20, "magnitude-layer", "magnitude-layer", few, options=DENSE_ENDS),
            sweep(R20, "diagonal-fisher", "obd-layer", few, num_samples=2000, fisher="empirical", options=DENSE_ENDS)]

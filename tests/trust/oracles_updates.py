@@ -96,10 +96,21 @@ def single_updates(dtype):
         (w, w2), = numbers(dtype, normal(len(truth), seed=5))
         one = torch.arange(len(w)) == len(w) // 2
         expected, increase = reference.constrained_minimum(truth, w2, one)
-        for kind in obs.UPDATES:
+        for kind in obs.SOLVED:
             delta, predicted = obs.update(w, curvature, one, kind)
             yield f"{name}, {kind}", delta, expected
             yield f"{name}, {kind}, increase", floats(predicted), floats(increase)
+
+
+@oracle("no update of a set, none: its weights go and the others stay", "the definition")
+def no_updates(dtype):
+    for name, curvature, truth in curvatures(dtype):
+        w, pruned = weights(len(truth))
+        (w, w2), = numbers(dtype, w)
+        expected = torch.stack([-w2[q] if pruned[q] else torch.zeros_like(w2[q]) for q in range(len(w2))])
+        delta, predicted = obs.update(w, curvature, pruned, "none")
+        yield name, delta, expected
+        yield f"{name}, increase", floats(predicted), (0.5 * expected @ truth @ expected)[None]
 
 
 @oracle("diagonal update of a set", "WoodFisher Eq. 10 (summed, Sec. 4.3); C-OBS")
