@@ -122,7 +122,7 @@ class Spec:
         if self.max_error_increase is not None and not math.isfinite(self.max_error_increase):
             raise UserError("max_error_increase", self.max_error_increase, "must be finite", "give percentage points, 0.1")
         for name, known in (("scope", ("global", "layer")), ("fisher", ("sampled", "empirical", "exact")),
-                            ("update", ("diagonal", "triangular", "joint"))):
+                            ("update", ("diagonal", "triangular", "joint", "none"))):
             if getattr(self, name) is not None:
                 choose(name, getattr(self, name), known)
         for name, least in (("num_samples", 1), ("fisher_batch_size", 1), ("steps", 1), ("recompute", 0), ("recalibrate_bn", 0),

@@ -32,6 +32,11 @@ def woodfisher_chooses_otherwise() -> Evidence:
         each.append(order < 0.95)
         lines.append(f"{name}: Spearman of when each weight goes {order:.4f}; the kept sets share {100 * min(shares):.1f} to "
                      f"{100 * max(shares):.1f}% (intersection over union, {len(shares)} amounts); figures/results/{name}/agreement.csv.")
+    for amount in (0.7, 0.8):
+        alone, both, other = (cell("woodfisher", "Figure 3a", f"{m}-{amount:g}-seed*", "top1_pruned_pct")
+                              for m in ("woodfisher-no-update", "woodfisher", "magnitude-global"))
+        lines.append(f"ResNet-20, CIFAR-10 as JPEG, {100 * amount:g}% removed, nothing trained after: WoodFisher's choice without its "
+                     f"update {alone}, with it {both}, global magnitude {other}; {alone.source}.")
     return verdict(*each), lines
 
 

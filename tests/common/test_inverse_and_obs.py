@@ -9,6 +9,7 @@ from common import obs
 from common.errors import NumericalError, UserError
 from common.fisher.inverse import BlockFisher
 from common.fisher.kron import Kron, KronInverse
+from common.spec import Spec
 from tests import reference, toy
 
 SHAPES = [(3, 10, None), (12, 10, None), (3, 10, 4), (5, 12, 4), (7, 12, 4), (4, 4, 4), (1, 9, 2), (20, 7, 3)]  # m, d, chunk
@@ -125,6 +126,14 @@ def test_joint_is_never_worse_than_the_others_which_remove_exactly(m, d, seed, d
     for delta, predicted in results.values():
         assert torch.equal((w + delta)[pruned], torch.zeros(int(pruned.sum()), dtype=torch.float64))
         assert predicted >= results["joint"][1] * (1 - 1e-7)
+
+
+def test_a_spec_knows_every_update():
+    """It has their names without torch."""
+    for kind in obs.UPDATES:
+        assert Spec(update=kind).update == kind
+    with pytest.raises(UserError, match="choose one of: " + ", ".join(obs.UPDATES)):
+        Spec(update="no such")
 
 
 def test_large_damping_ranks_by_magnitude_and_moves_nothing():
