@@ -50,7 +50,7 @@ def table(comparison: Comparison) -> str:
     accuracy = "?" if dense["accuracy"] is None else f"{100 * dense['accuracy']:.2f}%"
     seeds = f"{len(comparison.seeds)} seed{'s' if len(comparison.seeds) > 1 else ''}"
     if len(comparison.seeds) > 1 and any(row.stat(comparison.final()).n == 1 for row in comparison.rows):
-        seeds += " (a number without ± is one seed's)"
+        seeds = f"up to {seeds} (a number without ± is one seed's)"
     lines = [f"{dense['model']} on {dense['dataset']}, dense accuracy {accuracy}; test accuracy in percent after pruning → after "
              f"fine-tuning ({dense['finetune']}), mean ± sample standard deviation over {seeds}; "
              f"scale {dense['scale']}.", ""]

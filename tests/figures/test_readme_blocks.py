@@ -67,5 +67,5 @@ def test_a_lead_is_the_difference_of_two_cells_and_of_two_printed_numbers():
 def test_a_table_says_when_some_of_its_cells_have_one_seed():
     records = [r for seed in (0, 1) for r in pair("magnitude-global", 0.5, seed, last=0.8 + seed / 100)]
     one = readme.table(gather(records + pair("obd-global", 0.5, 0, last=0.9)))
-    assert "over 2 seeds (a number without ± is one seed's); " in one and "→ 90.0 |" in one and "→ 80.5 ± 0.7 |" in one
+    assert "over up to 2 seeds (a number without ± is one seed's); " in one and "→ 90.0 |" in one and "→ 80.5 ± 0.7 |" in one
     assert "without ±" not in readme.table(gather(records))
