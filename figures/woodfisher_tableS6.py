@@ -7,6 +7,7 @@ from collections import defaultdict
 import matplotlib
 from matplotlib.figure import Figure
 
+from common.errors import UserError
 from common.record import read_all
 from figures import style
 from figures.paired import spearman
@@ -37,6 +38,9 @@ def ours() -> Profiles:
             for layer in record.layers:
                 gone = 100 * (1 - layer["kept"] / layer["total"])
                 values[100 * record.requested["sparsity"]][record.method][layer["name"]].append(gone)
+    if not values:
+        raise UserError("results", "figure-6", "holds no gradual run of ResNet-20",
+                        "run python -m woodfisher.finetune --figure 6 --scale cpu")
     return {amount: {method: {name: statistics.fmean(gone) for name, gone in layers.items()} for method, layers in methods.items()}
             for amount, methods in sorted(values.items())}
 

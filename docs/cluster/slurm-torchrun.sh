@@ -14,7 +14,7 @@ set -euo pipefail
 SHARED=${SHARED:-$SLURM_SUBMIT_DIR}
 PROCESSES=${PROCESSES:-4}  # with GPUs: one each, and --gres=gpu:4 above
 export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK / PROCESSES))
-FIRST=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+FIRST=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)  # head would close the pipe, and pipefail end the job
 
 exec srun --kill-on-bad-exit=1 torchrun --nnodes="$SLURM_NNODES" --nproc-per-node="$PROCESSES" \
     --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" --rdzv-endpoint="$FIRST:29500" \
