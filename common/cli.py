@@ -16,7 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from common import shard
+from common import shard, trace
 from common.errors import LayerError, NumericalError, Parser, UserError, choose
 from common.spec import SCALES, Recipe, Spec
 
@@ -46,7 +46,8 @@ def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
     add("--amp", action="store_true", help="bfloat16 autocast (default: float32)")
     add("--output-dir", help="where runs are kept (default: runs)")
     add("--shard", default="1/1", metavar="I/N", help="this process is the I-th of N that share the chosen cells (default: 1/1)")
-    add("--dry-run", action="store_true", help="print the resolved settings, the output folder and a forecast of memory, and stop")
+    add("--dry-run", action="store_true",
+        help="print the resolved settings, the protocol (prunings, rates), the folder and a forecast of memory, and stop")
     if verb != "train":
         add("--method", help="a registered method; an unknown name lists them")
         add("--sparsity", type=float, help="fraction of prunable weights REMOVED: 0.9 removes 90%%")
@@ -63,6 +64,8 @@ def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
         add("--max-error-increase", type=float, help="stop before the step with so many points more test error than the dense network")
         add("--update", help="of the kept weights: diagonal, triangular, joint or none")
         add("--memory-budget", type=float, help="GB that curvature may take (default: 60%% of what is free)")
+        add("--allow-untrained", action="store_true", default=None,
+            help="prune a network that has neither a checkpoint nor an epoch of training")
         add("--option", action="append", default=[], metavar="NAME=VALUE", help="any further option of the method; value as JSON or text")
     return p
 
@@ -121,7 +124,8 @@ def _run(base: Spec, verb: str, tables: Cells, figures: Cells, arguments: argpar
         for spec in specs:
             folder = pipeline.dense_folder(spec) if verb == "train" else pipeline.cell_folder(spec)
             memory = forecast.forecast(spec, verb)
-            print(json.dumps({"verb": verb, "folder": str(folder), "memory_gb": memory, "spec": spec.to_dict()}, indent=1))
+            print(json.dumps({"verb": verb, "folder": str(folder), "memory_gb": memory, "spec": spec.to_dict(),
+                              "trace": trace.trace(spec.dense() if verb == "train" else spec)}, indent=1))
         return
     distributed.start(machine.device(specs[0].device))
     try:

@@ -83,7 +83,7 @@ def grid(arguments: argparse.Namespace) -> list[Spec]:
     base = Spec(paper="compare", table=name, scale=job.scale, model=model, dataset=dataset, data_dir=arguments.data_dir, train=train,
                 checkpoint=job.checkpoint if arguments.checkpoint is None else arguments.checkpoint, finetune=finetune,
                 num_samples=job.num_samples if arguments.num_samples is None else arguments.num_samples,
-                device=arguments.device, output_dir=arguments.output_dir)
+                device=arguments.device, output_dir=arguments.output_dir, allow_untrained=arguments.allow_untrained)
     if any(getattr(arguments, changed) is not None for changed in ("epochs", "train_epochs", "num_samples", "checkpoint")):
         base = base.but(table=f"{name}-{base.digest()}")  # another budget or dense network is another comparison
     cells = []
@@ -108,6 +108,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
     p.add_argument("--epochs", type=float, help="epochs of fine-tuning a cell (default: by job)")
     p.add_argument("--train-epochs", type=float, help="epochs of dense training (default: by job)")
+    p.add_argument("--allow-untrained", action="store_true", help="compare on a network with neither a checkpoint nor an epoch")
     p.add_argument("--num-samples", type=int, help="calibration examples (default: by job)")
     p.add_argument("--threads", type=int, help="CPU threads (default: 1 for quick jobs, which gain nothing from more, else all)")
     p.add_argument("--shard", default="1/1", metavar="I/N", help="this process is the I-th of N on one output folder (default: 1/1)")

@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import checkpoint, distributed, machine, registry, schedule
+from common import checkpoint, distributed, machine, registry
 from common import data as D
 from common import train as T
 from common.errors import UserError
@@ -25,6 +25,7 @@ from common.flops import costs
 from common.pruned import Pruned
 from common.running import Timer
 from common.spec import Recipe, Spec
+from common.trace import Prune, Train, course
 
 DEFAULT_CALIBRATION = 1_000  # calibration examples where neither the Spec nor the method says how many
 BN_BATCH = 128
@@ -35,22 +36,25 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
         folder: Path, accuracy: float, macs: int) -> tuple[Pruned, list[dict]]:
     """Prune to each level of the schedule, fine-tuning `step_epochs` between, until the last or a stop that the Spec names; every
     finished step is kept on disk. accuracy, macs: the dense network's."""
-    goals = _goals(spec)
+    prunings, stretches = _rounds(spec, len(data.train))
+    goals = [event.amount for event in prunings]
     within, beyond = snapshot(folder, "prune"), snapshot(folder, "prune", "-beyond")
     result, trajectory = _resume(within, next(model.parameters()).device) if within.exists() else (Pruned(model), [])
     best, reached = result, len(trajectory)  # the last network within the bound, and how many entries lead to it
     if beyond.exists():
         further = _resume(beyond, next(model.parameters()).device)
         result, trajectory = further if len(further[1]) > reached else (result, trajectory)
-    by_layer = {name: schedule.levels(spec.steps, final, min(spec.initial_sparsity, final), spec.step_schedule)
-                for name, final in dict(spec.options).get("layer_sparsity", {}).items()}
-    between, judge = dataclasses.replace(spec.finetune, epochs=spec.step_epochs, max_steps=0), _judged_by(data, spec.step_test_samples)
+    judge = _judged_by(data, spec.step_test_samples)
+    if not trajectory and -1 in stretches:  # on the course's clock training may come before the first pruning
+        with timer.phase("finetune"):
+            _train(spec, result, judge, stretches[-1], seed=spec.seed * 1_000 + 999, snapshot=snapshot(folder, "prune", "-before"),
+                   desc="before the first pruning")
     faster = trajectory and trajectory[-1].get("speedup", 0) >= (spec.speedup or math.inf)
     for step in range(len(trajectory), 0 if faster else len(goals)):
         generator = torch.Generator().manual_seed(spec.seed * 1_000 + step)
         with timer.phase("prune"):
             calibration = data.calibration(spec.num_samples or min(DEFAULT_CALIBRATION, len(data.train)), seed=spec.seed * 1_000 + step)
-            amount = {name: levels[step] for name, levels in by_layer.items()} or goals[step]
+            amount = prunings[step].layers or goals[step]
             home = next(result.model.parameters()).device
             desk = machine.curvature_device(home)
             given = result.model if desk == home else copy.deepcopy(result.model).to(desk)
@@ -63,16 +67,17 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
         if len(goals) == 1:
             break
         before = T.evaluate(result.model, judge.test_loader())
-        entry = {"step": step, "amount": goals[step], "pruned": before[1], "predicted_increase": result.predicted_increase}
+        entry = {"step": step, "epoch": round(prunings[step].epoch, 6), "amount": goals[step], "pruned": before[1],
+                 "predicted_increase": result.predicted_increase}
         after = costs(result.model, data.input_shape, result.masks)
         entry |= {"kept_params": after.kept_params, "kept_macs": after.nonzero_macs}
         if spec.speedup is not None:
             entry["speedup"] = round(macs / after.nonzero_macs, 4)
         last = step + 1 == len(goals) or entry.get("speedup", 0) >= (spec.speedup or math.inf)
-        if spec.step_epochs and (not last or spec.max_error_increase is not None):
+        if step in stretches and (not last or spec.max_error_increase is not None):
             with timer.phase("finetune"):
-                fit = tune(spec, result, judge, between, between=True, seed=spec.seed * 1_000 + step, before=before,
-                           snapshot=snapshot(folder, "prune", step), desc=f"step {step + 1} of {len(goals)}")
+                fit = _train(spec, result, judge, stretches[step], seed=spec.seed * 1_000 + step, before=before,
+                             snapshot=snapshot(folder, "prune", step), desc=f"step {step + 1} of {len(goals)}")
             entry["tuned"] = fit.last
         added = 100 * (accuracy - entry.get("tuned", entry["pruned"]))
         within_bound = spec.max_error_increase is None or added <= spec.max_error_increase + 1e-9
@@ -105,13 +110,33 @@ def _resume(path: Path, device: torch.device) -> tuple[Pruned, list[dict]]:
                   **{name: loaded.extra[name] for name in ("notes", "layers", "predicted_increase") if name in loaded.extra}), trajectory
 
 
-def _goals(spec: Spec) -> list[float]:
-    """The amount of every pruning of a run."""
-    if spec.step_ratio is None:
-        return schedule.levels(spec.steps, spec.amount, spec.initial_sparsity, spec.step_schedule)
-    if spec.sparsity is None:
-        raise UserError("step_ratio", spec.step_ratio, "is for weights", "--unit-ratio is already of the units that are left")
-    return schedule.shrinking(spec.step_ratio, spec.sparsity)
+def _rounds(spec: Spec, examples: int) -> tuple[list[Prune], dict[int, Train]]:
+    """The prunings of the course, and the training that follows each of them; before the first under -1. The final training is
+    the next verb's."""
+    prunings, stretches = [], {}
+    for event in course(spec, examples):
+        if isinstance(event, Prune):
+            prunings.append(event)
+        elif event.stage != "final":
+            stretches[len(prunings) - 1] = event
+    return prunings, stretches
+
+
+def final(spec: Spec, examples: int) -> tuple[Recipe, tuple[float, float] | None]:
+    """The recipe of the training after the last pruning and, on the course's clock, where its rates begin and end."""
+    if spec.clock == "interval":
+        return spec.finetune, None
+    last = course(spec, examples)[-1]
+    epochs, at = (last.epochs, last.clock) if isinstance(last, Train) else (0.0, spec.finetune.epochs)
+    return dataclasses.replace(spec.finetune, epochs=epochs), (at, spec.finetune.epochs)
+
+
+def _train(spec: Spec, result: Pruned, data: D.Data, stretch: Train, **how: object) -> T.Fit:
+    """Train for a stretch of the course that is not its last."""
+    recipe, clock = stretch.recipe, None
+    if spec.clock == "course":
+        recipe, clock = dataclasses.replace(recipe, epochs=stretch.epochs), (stretch.clock, stretch.whole)
+    return tune(spec, result, data, recipe, between=True, clock=clock, **how)
 
 
 def _judged_by(data: D.Data, samples: int) -> D.Data:

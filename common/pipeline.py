@@ -85,6 +85,7 @@ def prune(spec: Spec) -> Record:
     """The dense network pruned to `spec.amount` by `spec.method`, at once or in `spec.steps` with fine-tuning between."""
     spec.amount  # noqa: B018  a missing amount is reported before anything is computed
     function, options = method_of(spec)
+    _trained(spec)
     folder = cell_folder(spec)
     if (done := _finished(folder, "prune")) is not None:
         return done
@@ -130,7 +131,8 @@ def finetune(spec: Spec) -> Record:
         timer = Timer()
         result = Pruned(model, loaded.masks, loaded.edits, latent=loaded.extra_tensors)
         with timer.phase("finetune"):
-            fit = gradual.tune(spec, result, data, spec.finetune, seed=spec.seed, snapshot=snapshot(folder, "finetune"),
+            recipe, clock = gradual.final(spec, len(data.train))
+            fit = gradual.tune(spec, result, data, recipe, clock=clock, seed=spec.seed, snapshot=snapshot(folder, "finetune"),
                                before=(pruning.loss["pruned_test"], pruning.accuracy["pruned"]),
                                desc=f"fine-tune {spec.method} {spec.amount:g}")
         record = dataclasses.replace(pruning, id=record_id(spec.slug(), spec.seed, "finetune"), stage="finetune", timing=timer.report(),
@@ -150,6 +152,13 @@ VERBS = {"train": train, "prune": prune, "finetune": finetune}
 
 
 # -- parts of the verbs ---------------------------------------------------------------------------------------------------
+
+
+def _trained(spec: Spec) -> None:
+    """Raise UserError for a dense network that is nothing but its initialisation: what is pruned then says little."""
+    if not (spec.checkpoint or spec.train.epochs or spec.allow_untrained):
+        raise UserError("checkpoint", spec.checkpoint, "and no epochs of training: the dense network would be its initialisation",
+                        "give --checkpoint, train it, or say --allow-untrained")
 
 
 def _finished(folder: Path, stage: str) -> Record | None:

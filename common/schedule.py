@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from common.errors import UserError, choose
+from common.spec import Recipe
 
 POWERS = {"constant": 0, "linear": 1, "cubic": 3}
 KINDS = (*POWERS, "geometric")
@@ -38,3 +39,25 @@ def shrinking(ratio: float, final: float) -> list[float]:
         raise UserError("sparsity", final, "is met already", "ask for more than 0")
     steps = max(1, math.ceil(math.log1p(-final) / math.log1p(-ratio) - 1e-9))
     return [1 - (1 - ratio) ** (i + 1) for i in range(steps - 1)] + [final]
+
+
+def zhu_gupta(final: float, start: float, every: float, end: float, initial: float = 0.05) -> tuple[float, ...]:
+    """The amounts of prunings at the epochs start, start + every, ... <= end (Zhu & Gupta 2017, eq. 1; WoodFisher Sec. S1.1):
+    `initial` at `start`, `final` at `end`. Where `every` does not divide end - start the last pruning comes before `end` and
+    stays a little below `final`. Raises UserError for an empty or endless course."""
+    if not (every > 0 and end > start):
+        raise UserError("step_epochs", every, f"prunes never, or without end, from epoch {start:g} to {end:g}")
+    count = math.floor((end - start) / every + 1e-9) + 1
+    return tuple(sparsity_at(min(1.0, i * every / (end - start)), final, initial) for i in range(count))
+
+
+def learning_rate(recipe: Recipe, step: float, steps_per_epoch: float, total: float) -> float:
+    """The learning rate of optimiser step `step` (from 0) of `total`."""
+    epoch = step / steps_per_epoch
+    if recipe.schedule == "multistep":
+        return recipe.lr * recipe.gamma ** sum(epoch >= m for m in recipe.milestones)
+    if recipe.schedule == "cosine":
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * step / (total or 1)))
+    if recipe.schedule == "exponential":
+        return recipe.lr * recipe.gamma ** int(epoch)
+    return recipe.lr

@@ -17,7 +17,9 @@ from pathlib import Path
 from common.errors import UserError, choose
 
 SCALES = ("quick", "cpu", "paper")
-NOT_IDENTITY = ("paper", "table", "cell", "data_dir", "seed", "device", "memory_budget", "output_dir")
+CLOCKS = ("interval", "course")
+NOT_IDENTITY = ("paper", "table", "cell", "data_dir", "seed", "device", "memory_budget", "output_dir",
+                "allow_untrained")
 
 
 @dataclass(frozen=True)
@@ -86,17 +88,22 @@ class Spec:
     step_schedule: str = "cubic"        # constant | linear | cubic | geometric
     step_epochs: float = 0.0
     initial_sparsity: float = 0.0
+    levels: tuple[float, ...] = ()      # the amount of every pruning, in place of the four fields around this one
     step_ratio: float | None = None     # of what is left, removed by each pruning; decides `steps` (NAP's p, for weights)
     step_test_samples: int = 0          # test images that judge the network between steps; 0 is all of them
     speedup: float | None = None        # stop at the step that has so many times fewer MACs than the dense network
     max_error_increase: float | None = None  # percentage points: stop before the step whose test error is further above the dense
     patience: int = 0                   # prunings in a row that may be beyond that bound before the run gives up
     recalibrate_bn: int = 0             # batches of BatchNorm re-estimation after each pruning; 0 keeps the statistics
+    between: Recipe | None = None       # training after each pruning but the last; None: `finetune` for `step_epochs`
     finetune: Recipe = field(default_factory=Recipe)
+    clock: str = "interval"             # interval: rates start anew after each pruning | course: `finetune` is the whole run
+    first_epoch: float = 0.0            # of the course's training before its first pruning
     # how it runs
     seed: int = 0
     device: str = "auto"
     amp: bool = False
+    allow_untrained: bool = False       # prune a network that has neither a checkpoint nor an epoch of training
     memory_budget: float = 0.0          # GB; 0 is 60% of what is free
     output_dir: str = "runs"
 
@@ -104,9 +111,11 @@ class Spec:
         _floats(self)
         choose("scale", self.scale, SCALES)
         choose("step_schedule", self.step_schedule, ("constant", "linear", "cubic", "geometric"))
-        for name in ("train", "finetune"):
+        choose("clock", self.clock, CLOCKS)
+        for name in ("train", "between", "finetune"):
             if isinstance(getattr(self, name), dict):
                 object.__setattr__(self, name, Recipe(**getattr(self, name)))
+        object.__setattr__(self, "levels", tuple(float(level) for level in self.levels))
         options = self.options.items() if isinstance(self.options, dict) else self.options
         object.__setattr__(self, "options", tuple(sorted((str(k), v) for k, v in options)))
         if self.sparsity is not None and self.unit_ratio is not None:
@@ -126,13 +135,40 @@ class Spec:
             if getattr(self, name) is not None:
                 choose(name, getattr(self, name), known)
         for name, least in (("num_samples", 1), ("fisher_batch_size", 1), ("steps", 1), ("recompute", 0), ("recalibrate_bn", 0),
-                            ("step_test_samples", 0), ("patience", 0), ("step_epochs", 0), ("dense_seed", 0), ("seed", 0),
-                            ("memory_budget", 0)):
+                            ("step_test_samples", 0), ("patience", 0), ("step_epochs", 0), ("first_epoch", 0), ("dense_seed", 0),
+                            ("seed", 0), ("memory_budget", 0)):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value >= least):
                 raise UserError(name, value, f"must be at least {least}")
         if self.damping is not None and not (math.isfinite(self.damping) and self.damping >= 0):
             raise UserError("damping", self.damping, "must be finite and not negative")
+
+        self._check_course()
+
+    def _check_course(self) -> None:
+        """Raise UserError where the fields of a gradual run contradict each other."""
+        if self.levels:
+            if any(not 0 <= level < 1 for level in self.levels):
+                raise UserError("levels", self.levels, "outside [0, 1)", "give the fractions REMOVED, 0.9 for 90%")
+            if self.steps != 1 or self.step_ratio is not None or self.initial_sparsity:
+                raise UserError("levels", self.levels, "given together with steps, step_ratio or initial_sparsity",
+                                "levels alone say how much each pruning removes")
+            weights = self.sparsity is not None
+            if weights and list(self.levels) != sorted(set(self.levels)):
+                raise UserError("levels", self.levels, "do not grow", "each pruning removes more of all weights than the last")
+            if weights and self.levels[-1] > self.sparsity + 1e-9:
+                raise UserError("levels", self.levels, f"end above sparsity={self.sparsity:g}", "end at the sparsity, or before it")
+        if self.between is not None and self.step_epochs:
+            raise UserError("step_epochs", self.step_epochs, "given together with between", "between has epochs of its own")
+        if self.clock == "interval":
+            if self.first_epoch:
+                raise UserError("first_epoch", self.first_epoch, "is for clock='course'", "name that clock, or leave it out")
+            return
+        for name, unset in (("between", None), ("max_error_increase", None), ("speedup", None)):
+            if getattr(self, name) != unset:
+                raise UserError(name, getattr(self, name), "does not go with clock='course'", "use the interval clock")
+        if self.finetune.max_steps:
+            raise UserError("max_steps", self.finetune.max_steps, "does not go with clock='course'", "give finetune.epochs")
 
     @property
     def amount(self) -> float:
@@ -169,9 +205,10 @@ class Spec:
         """The fields that decide the result and differ from their defaults (a checkpoint counts by file name)."""
         mine, default = self.to_dict(), Spec().to_dict()
         changed = {k: v for k, v in mine.items() if k not in NOT_IDENTITY and v != default[k]}
-        for name in ("train", "finetune"):
+        plain = dataclasses.asdict(Recipe()) | {"milestones": []}
+        for name in ("train", "between", "finetune"):
             if name in changed:
-                changed[name] = {k: v for k, v in changed[name].items() if v != default[name][k]}
+                changed[name] = {k: v for k, v in changed[name].items() if v != plain[k]}
         if self.checkpoint:
             changed["checkpoint"] = Path(self.checkpoint).name
         return changed

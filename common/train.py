@@ -24,6 +24,7 @@ from common.errors import UserError
 from common.fisher import mean_loss
 from common.masks import Hold, Masks
 from common.progress import progress
+from common.schedule import learning_rate
 from common.spec import Recipe
 
 SNAPSHOT_SECONDS = 30.0
@@ -42,6 +43,8 @@ class State:
     recipe: Recipe
     steps_per_epoch: int
     total: int
+    clock: int = 0               # steps that the recipe's rates are ahead of `step`
+    whole: int = 0               # steps of the recipe's rates in all; `total` where the two clocks are one
     event: str = "begin"
     step: int = 0
     batch: tuple[Tensor, Tensor] | None = None
@@ -72,18 +75,6 @@ class Fit:
         return max(entry["accuracy"] for entry in self.history)
 
 
-def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int, total: int) -> float:
-    """The learning rate of optimiser step `step` (from 0)."""
-    epoch = step / steps_per_epoch
-    if recipe.schedule == "multistep":
-        return recipe.lr * recipe.gamma ** sum(epoch >= m for m in recipe.milestones)
-    if recipe.schedule == "cosine":
-        return recipe.lr * 0.5 * (1 + math.cos(math.pi * step / max(total, 1)))
-    if recipe.schedule == "exponential":
-        return recipe.lr * recipe.gamma ** int(epoch)
-    return recipe.lr
-
-
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimiser over all parameters."""
     extra = {"momentum": recipe.momentum, "nesterov": recipe.nesterov} if recipe.optimizer == "sgd" else {}
@@ -92,12 +83,13 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None, callbacks: Sequence[Callback] = (), *,
         seed: int = 0, amp: bool = False, snapshot: Path | None = None, before: tuple[float, float] | None = None,
-        desc: str = "training") -> Fit:
+        clock: tuple[float, float] | None = None, desc: str = "training") -> Fit:
     """Train `model` in place, keeping the weights that `hold` masks at zero.
 
     amp: bfloat16 autocast. snapshot: a file that is rewritten every half minute and epoch, from which a killed run goes on;
-    the caller removes it once the result is safe. before: (test loss, accuracy) of the start, where it is known. Under torchrun
-    every process trains on its share of each batch.
+    the caller removes it once the result is safe. before: (test loss, accuracy) of the start, where it is known.
+    clock: (epochs at which the recipe's rates begin, epochs of those rates in all), for a stretch of a longer course; by default
+    the rates are this run's own. Under torchrun every process trains on its share of each batch.
     """
     if recipe.batch_size % distributed.world():
         raise UserError("batch_size", recipe.batch_size, f"does not divide among {distributed.world()} processes", "choose a multiple")
@@ -106,7 +98,8 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
     total = round(recipe.epochs * steps_per_epoch)
     total = min(total, recipe.max_steps) if recipe.max_steps else total
     optimizer = make_optimizer(model, recipe)
-    state = State(model, optimizer, data, recipe, steps_per_epoch, total, hold=Hold(model, hold) if hold else None)
+    ahead, whole = (round(epochs * steps_per_epoch) for epochs in clock) if clock else (0, total)
+    state = State(model, optimizer, data, recipe, steps_per_epoch, total, ahead, whole, hold=Hold(model, hold) if hold else None)
     loss_sum, elapsed, good = _resume(state, snapshot)
     if state.hold:
         state.hold(optimizer)
@@ -168,7 +161,7 @@ def _diverged(state: State, good: dict[str, Tensor], callbacks: Sequence[Callbac
 
 def _step(network: nn.Module, state: State, x: Tensor, y: Tensor, amp: bool, seed: int, callbacks: Sequence[Callback]) -> None:
     """One optimiser step."""
-    rate = learning_rate(state.recipe, state.step, state.steps_per_epoch, state.total)
+    rate = learning_rate(state.recipe, state.step + state.clock, state.steps_per_epoch, state.whole)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
     torch.manual_seed(seed * 1_000_003 + state.step)

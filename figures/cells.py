@@ -16,12 +16,12 @@ from pathlib import Path
 from common.errors import UserError
 from common.record import Record, read_all
 from common.spec import Spec
+from common.trace import steps_between
 from figures.records import number
 from figures.values import ROOT, Value, select
 
 Stages = dict[str, Record]
 SEED = re.compile(r"-seed\d+$")
-TRAINING_EXAMPLES = {"mnist": 60_000, "cifar10": 50_000, "cifar10-jpeg": 50_000, "cifar100": 50_000}
 
 
 @functools.cache
@@ -97,11 +97,7 @@ def _achieved(key: str, over: str | None = None) -> Callable[[Stages], float | N
 
 def iterations(record: Record) -> int:
     """Optimiser steps of a finetune record in all: those between prunings, whole or capped, and those after."""
-    spec, between = record.spec, 0
-    if spec["steps"] > 1:
-        epoch = -(-TRAINING_EXAMPLES[spec["dataset"].partition(":")[0]] // spec["finetune"]["batch_size"])
-        between = (spec["steps"] - 1) * round(spec["step_epochs"] * epoch)
-    return between + record.trajectory[-1]["steps"]
+    return steps_between(Spec.from_dict(record.spec)) + record.trajectory[-1]["steps"]
 
 
 def _of(read: Callable[[Stages], float | None], form: Callable[[float], float]) -> Callable[[Stages], float | None]:

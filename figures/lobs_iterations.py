@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from common.record import Record
 from figures import style
+from figures.cells import iterations
 from figures.lobs_records import paper_values, records, save, study
-from figures.lobs_table1 import iterations, series_of
+from figures.lobs_table1 import series_of
 
 KEPT = 0.015
 SERIES = {"l-obs-iterative": ("L-OBS, ours: 10 prunings, shifted images", style.VERMILION, "*"),

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from common.errors import UserError
 from common.record import Record
 from figures import style
+from figures.cells import iterations
 from figures.lobs_records import paper_values, records, save
 
 NETWORKS = {"lenet300": "LeNet-300-100", "lenet5": "LeNet-5", "cifarnet": "CIFAR-Net"}
@@ -39,16 +40,6 @@ def grouped() -> dict[tuple[str, str, float], dict[str, list[Record]]]:
             kept = round(100 * (1 - record.achieved["sparsity"]), 2)
             found[network, series_of(record.cell), kept][record.stage].append(record)
     return found
-
-
-def iterations(record: Record) -> int:
-    """Retraining steps in all: those between prunings, whole or capped, and those after."""
-    between = 0
-    if record.spec["steps"] > 1:
-        images = {"mnist": 60_000, "cifar10-jpeg": 50_000}[record.spec["dataset"].partition(":")[0]]
-        an_epoch = -(-images // record.spec["finetune"]["batch_size"])
-        between = (record.spec["steps"] - 1) * round(record.spec["step_epochs"] * an_epoch)
-    return between + record.trajectory[-1]["steps"]
 
 
 def percent(values: list[float]) -> str:

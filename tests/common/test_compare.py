@@ -41,8 +41,8 @@ def test_grid_writes_every_cell_and_then_nothing(tmp_path, capsys):
 
 def test_a_method_that_does_not_fit_the_network_is_left_out_unless_it_was_asked_for(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(registry, "METHODS", {name: registry.METHODS[name] for name in ("cp", "magnitude-global", "nn-slimming")})
-    argv = ["--model", "mlpnet", "--seeds", "2", "--train-epochs", "0", "--epochs", "0", "--num-samples", "64", "--threads", "1",
-            "--output-dir", str(tmp_path)]
+    argv = ["--model", "mlpnet", "--seeds", "2", "--train-epochs", "0", "--allow-untrained", "--epochs", "0", "--num-samples", "64",
+            "--threads", "1", "--output-dir", str(tmp_path)]
     assert main(argv) == 0
     said = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in said[-3:-1]] == ["left out cp", "left out nn-slimming"] and said[-1].startswith("12 cells in ")
@@ -96,7 +96,8 @@ def test_a_folder_of_images_by_changing_one_word(tmp_path):
     (["--checkpoint", "nothing"], "checkpoint='nothing'"), (["--num-samples", "99999"], "num_samples=99999"),
 ])
 def test_bad_input_is_one_line_and_writes_no_record(flags, message, tmp_path, capsys):
-    assert main([*flags, "--output-dir", str(tmp_path / "runs")] + (["--train-epochs", "0"] if "--num-samples" in flags else [])) == 2
+    quick = ["--train-epochs", "0", "--allow-untrained"] if "--num-samples" in flags else []
+    assert main([*flags, "--output-dir", str(tmp_path / "runs"), *quick]) == 2
     captured = capsys.readouterr()
     assert message in captured.err.strip().splitlines()[-1] and "Traceback" not in captured.err
     assert not list((tmp_path / "runs").rglob("prune.json"))

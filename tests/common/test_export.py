@@ -19,7 +19,8 @@ METHODS = {"magnitude-global": ["--sparsity", "0.8"], "kron-obd": ["--unit-ratio
 def pruned(request, tmp_path_factory):
     """A pruned file of each kind: masked weights, narrower layers, bottlenecks."""
     folder = tmp_path_factory.mktemp("runs")
-    flags = ["--dataset", "synthetic", "--epochs", "0", "--num-samples", "64", "--method", request.param, *METHODS[request.param]]
+    flags = ["--dataset", "synthetic", "--epochs", "0", "--num-samples", "64", "--allow-untrained",
+             "--method", request.param, *METHODS[request.param]]
     assert run("common", "prune", argv=[*flags, "--output-dir", str(folder)]) == 0
     return next(folder.rglob("pruned.safetensors"))
 

@@ -168,7 +168,8 @@ def test_bad_input_is_one_line_and_status_two_and_writes_nothing(flags, message,
     checkpoint.save(classes, models.build(TINY["model"], 7, (1, 8, 8), 0), {"model": TINY["model"], "classes": 7, "input_shape": [1, 8, 8]})
     flags = [{"CORRUPT": str(corrupt), "CLASSES": str(classes)}.get(f, f) for f in flags]
     base = ["--sparsity", "0.5"] if not {"--sparsity", "--unit-ratio"} & set(flags) else []
-    code = run("common", "prune", argv=["--model", TINY["model"], "--output-dir", str(tmp_path / "runs"), *base, *flags])
+    code = run("common", "prune", argv=["--model", TINY["model"], "--allow-untrained", "--output-dir", str(tmp_path / "runs"),
+                                        *base, *flags])
     captured = capsys.readouterr()
     assert code == 2 and captured.out == ""
     line = captured.err.strip().splitlines()[-1]
@@ -209,7 +210,7 @@ def test_a_method_that_fails_leaves_no_record_and_the_dense_network_whole(output
 
 def test_the_memory_budget_refuses_before_anything_is_computed(output, capsys):
     code = run("common", "prune", argv=["--model", TINY["model"], "--output-dir", output, "--method", "woodfisher", "--sparsity", "0.51",
-                                        "--memory-budget", "0.0001"])
+                                        "--memory-budget", "0.0001", "--allow-untrained"])
     assert code == 2 and "memory_budget=0.0" in capsys.readouterr().err
 
 

@@ -37,6 +37,7 @@ PRUNING = {
     "--speedup": (["2"], {"speedup": 2.0}), "--max-error-increase": (["1.5"], {"max_error_increase": 1.5}),
     "--update": (["joint"], {"update": "joint"}), "--memory-budget": (["2"], {"memory_budget": 2.0}),
     "--option": (["num_rows=5"], {"options": {"num_rows": 5}}), "--seed": (["3"], {"seed": 3}),
+    "--allow-untrained": ([], {"allow_untrained": True}),
 }
 WRONG = [
     ("--sparsity", "1.5"), ("--sparsity", "nan"), ("--sparsity", "half"), ("--unit-ratio", "-0.1"), ("--scope", "both"),
@@ -84,7 +85,7 @@ def test_every_flag_reaches_the_spec(verb, capsys):
 @pytest.mark.parametrize(("flag", "value"), WRONG, ids=lambda v: str(v))
 def test_every_wrong_value_is_one_line_and_status_two(flag, value, tmp_path, capsys):
     base = ["--model", "digits_cnn:width=0.125", "--dataset", "synthetic:classes=3,samples=48", "--epochs", "0",
-            "--output-dir", str(tmp_path)]
+            "--allow-untrained", "--output-dir", str(tmp_path)]
     base += [] if flag == "--unit-ratio" else ["--sparsity", "0.5"]
     if flag in NEEDS:
         base += ["--method", NEEDS[flag]]
