@@ -29,6 +29,7 @@ from common.trace import Prune, Train, course
 
 DEFAULT_CALIBRATION = 1_000  # calibration examples where neither the Spec nor the method says how many
 BN_BATCH = 128
+MOMENT = "moment."  # before the names of the optimiser's tensors in a checkpoint
 METHOD_FIELDS = ("scope", "fisher", "fisher_batch_size", "damping", "chunk", "recompute", "update")
 
 
@@ -60,7 +61,7 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
             given = result.model if desk == home else copy.deepcopy(result.model).to(desk)
             new = function(given, calibration, amount, options, generator, **_so_far(result))
             new.model.to(home)
-            result = dataclasses.replace(new, edits=result.edits + new.edits, notes=result.notes + new.notes)
+            result = dataclasses.replace(new, edits=result.edits + new.edits, notes=result.notes + new.notes, moments=result.moments)
         if spec.recalibrate_bn:
             with timer.phase("recalibrate_bn"):
                 T.recalibrate_bn(result.model, data.train_loader(BN_BATCH, seed=spec.seed), spec.recalibrate_bn)
@@ -92,7 +93,7 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
         if distributed.rank() == 0:
             checkpoint.save(within if within_bound else beyond, result.model, architecture(spec, data), result.edits, result.masks,
                             extra={"trajectory": trajectory, "notes": result.notes, "layers": result.layers,
-                                   "predicted_increase": result.predicted_increase}, extra_tensors=result.latent)
+                                   "predicted_increase": result.predicted_increase}, extra_tensors=kept(result))
         if last:
             break
     if spec.speedup is not None and trajectory and trajectory[-1]["speedup"] < spec.speedup:
@@ -106,8 +107,19 @@ def _resume(path: Path, device: torch.device) -> tuple[Pruned, list[dict]]:
     trajectory = loaded.extra.get("trajectory")
     if not (isinstance(trajectory, list) and all(isinstance(entry, dict) for entry in trajectory)):
         raise UserError("checkpoint", path.name, "is no half-done pruning", "delete it to begin again")
-    return Pruned(loaded.model.to(device), loaded.masks, loaded.edits, latent=loaded.extra_tensors,
+    return Pruned(loaded.model.to(device), loaded.masks, loaded.edits, **recalled(loaded.extra_tensors),
                   **{name: loaded.extra[name] for name in ("notes", "layers", "predicted_increase") if name in loaded.extra}), trajectory
+
+
+def kept(result: Pruned) -> dict[str, torch.Tensor]:
+    """What a checkpoint keeps of a half-done course beside its network: latent weights and the optimiser's moments."""
+    return result.latent | {MOMENT + name: value for name, value in result.moments.items()}
+
+
+def recalled(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """The inverse of `kept`: {"latent": ..., "moments": ...}."""
+    moments = {name.removeprefix(MOMENT): value for name, value in tensors.items() if name.startswith(MOMENT)}
+    return {"latent": {name: value for name, value in tensors.items() if not name.startswith(MOMENT)}, "moments": moments}
 
 
 def _rounds(spec: Spec, examples: int) -> tuple[list[Prune], dict[int, Train]]:
@@ -149,19 +161,23 @@ def _judged_by(data: D.Data, samples: int) -> D.Data:
 
 def tune(spec: Spec, result: Pruned, data: D.Data, recipe: Recipe, between: bool = False, **how: object) -> T.Fit:
     """Fine-tune `result` with its masks held; let the method choose them again on the way, or (between two prunings) gather its
-    statistics: those two go on from a finished step, not from a snapshot."""
+    statistics: those two go on from a finished step, not from a snapshot. On the course's clock one run has the prunings
+    inside it, so the optimiser keeps its momentum across them."""
+    whole = spec.clock == "course"
+    how |= {"moments": result.moments} if whole else {}
     watch = registry.load_statistics(spec.method) if between else None
+    make = None if watch is not None else registry.load_training(spec.method)
     if watch is not None:
         callback = watch(result, method_of(spec)[1], how["seed"])
         fit = T.fit(result.model, data, recipe, result.masks, [callback], amp=spec.amp, **how | {"snapshot": None})
         result.latent = callback.latent
-        return fit
-    make = registry.load_training(spec.method)
-    if make is None:
-        return T.fit(result.model, data, recipe, result.masks, amp=spec.amp, **how)
-    callback = make(result, method_of(spec)[1])
-    fit = T.fit(result.model, data, recipe, callbacks=[callback], amp=spec.amp, **how | {"snapshot": None})
-    result.masks, result.latent = callback.masks, callback.latent
+    elif make is not None:
+        callback = make(result, method_of(spec)[1])
+        fit = T.fit(result.model, data, recipe, callbacks=[callback], amp=spec.amp, **how | {"snapshot": None})
+        result.masks, result.latent = callback.masks, callback.latent
+    else:
+        fit = T.fit(result.model, data, recipe, result.masks, amp=spec.amp, **how)
+    result.moments = fit.moments if whole else {}
     return fit
 
 

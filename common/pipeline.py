@@ -129,7 +129,7 @@ def finetune(spec: Spec) -> Record:
         if (done := _finished(folder, "finetune")) is not None:
             return done
         timer = Timer()
-        result = Pruned(model, loaded.masks, loaded.edits, latent=loaded.extra_tensors)
+        result = Pruned(model, loaded.masks, loaded.edits, **gradual.recalled(loaded.extra_tensors))
         with timer.phase("finetune"):
             recipe, clock = gradual.final(spec, len(data.train))
             fit = gradual.tune(spec, result, data, recipe, clock=clock, seed=spec.seed, snapshot=snapshot(folder, "finetune"),
@@ -183,7 +183,8 @@ def _finished(folder: Path, stage: str) -> Record | None:
 def _publish(record: Record, folder: Path, result: Pruned, architecture: dict) -> Record:
     """Save the network, then the record that says it is there, then drop the stage's half-done work."""
     if distributed.rank() == 0:
-        checkpoint.save(folder / FILES[record.stage], result.model, architecture, result.edits, result.masks, extra_tensors=result.latent)
+        checkpoint.save(folder / FILES[record.stage], result.model, architecture, result.edits, result.masks,
+                        extra_tensors=gradual.kept(result))
         record.write(folder / f"{record.stage}.json")
         for stale in folder.glob(f"{record.stage}-snapshot*"):
             stale.unlink(missing_ok=True)

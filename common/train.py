@@ -10,7 +10,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,10 +59,12 @@ Callback = Callable[[State], None]
 @dataclass
 class Fit:
     """history: one entry an epoch {epoch, steps, train_loss, loss, accuracy, seconds}, the first before training.
-    diverged: the step whose loss was not finite (the model is then the last good one), or None."""
+    diverged: the step whose loss was not finite (the model is then the last good one), or None. moments: the optimiser's
+    state at the end, for a `fit` that goes on; none after a divergence."""
 
     history: list[dict]
     diverged: int | None = None
+    moments: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def last(self) -> float:
@@ -81,15 +83,32 @@ def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return OPTIMIZERS[recipe.optimizer](model.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, **extra)
 
 
+def moments_of(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What the optimiser remembers of each parameter: "<parameter name>/<its own key>" -> tensor, copied."""
+    return {f"{name}/{key}": value.detach().clone() for name, parameter in model.named_parameters()
+            for key, value in optimizer.state.get(parameter, {}).items() if torch.is_tensor(value)}
+
+
+def _recall(model: nn.Module, optimizer: torch.optim.Optimizer, moments: Mapping[str, Tensor]) -> None:
+    """The inverse of `moments_of`. A parameter that surgery has given another shape starts anew."""
+    parameters = dict(model.named_parameters())
+    for name, value in moments.items():
+        owner, _, key = name.rpartition("/")
+        parameter = parameters.get(owner)
+        if parameter is not None and (value.dim() == 0 or value.shape == parameter.shape):
+            optimizer.state[parameter][key] = value.to(parameter.device if value.dim() else "cpu", copy=True)
+
+
 def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None, callbacks: Sequence[Callback] = (), *,
         seed: int = 0, amp: bool = False, snapshot: Path | None = None, before: tuple[float, float] | None = None,
-        clock: tuple[float, float] | None = None, desc: str = "training") -> Fit:
+        clock: tuple[float, float] | None = None, moments: Mapping[str, Tensor] | None = None, desc: str = "training") -> Fit:
     """Train `model` in place, keeping the weights that `hold` masks at zero.
 
     amp: bfloat16 autocast. snapshot: a file that is rewritten every half minute and epoch, from which a killed run goes on;
     the caller removes it once the result is safe. before: (test loss, accuracy) of the start, where it is known.
     clock: (epochs at which the recipe's rates begin, epochs of those rates in all), for a stretch of a longer course; by default
-    the rates are this run's own. Under torchrun every process trains on its share of each batch.
+    the rates are this run's own. moments: of the `fit` that this one goes on from, whose momentum it keeps. Under torchrun
+    every process trains on its share of each batch.
     """
     if recipe.batch_size % distributed.world():
         raise UserError("batch_size", recipe.batch_size, f"does not divide among {distributed.world()} processes", "choose a multiple")
@@ -98,6 +117,7 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
     total = round(recipe.epochs * steps_per_epoch)
     total = min(total, recipe.max_steps) if recipe.max_steps else total
     optimizer = make_optimizer(model, recipe)
+    _recall(model, optimizer, moments or {})
     ahead, whole = (round(epochs * steps_per_epoch) for epochs in clock) if clock else (0, total)
     state = State(model, optimizer, data, recipe, steps_per_epoch, total, ahead, whole, hold=Hold(model, hold) if hold else None)
     loss_sum, elapsed, good = _resume(state, snapshot)
@@ -147,7 +167,7 @@ def fit(model: nn.Module, data: Data, recipe: Recipe, hold: Masks | None = None,
                 saved = time.monotonic()
     model.to(memory_format=torch.contiguous_format)
     _tell(callbacks, state, "end")
-    return Fit(state.history)
+    return Fit(state.history, moments=moments_of(model, optimizer))
 
 
 def _diverged(state: State, good: dict[str, Tensor], callbacks: Sequence[Callback], desc: str) -> Fit:
