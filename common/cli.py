@@ -12,11 +12,12 @@ import dataclasses
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from common import shard, trace
+from common import committed, shard, trace
 from common.errors import LayerError, NumericalError, Parser, UserError, choose
 from common.spec import SCALES, Recipe, Spec
 
@@ -163,10 +164,15 @@ def _chosen(base: Spec, tables: Cells, figures: Cells, arguments: argparse.Names
 
 
 def _status(spec: Spec, pipeline) -> str:
-    done = [stage for stage, folder in (("train", pipeline.dense_folder(spec)), ("prune", pipeline.cell_folder(spec)),
-                                        ("finetune", pipeline.cell_folder(spec))) if (folder / f"{stage}.json").exists()]
-    group = spec.table if spec.table.startswith("figure") else f"table {spec.table}"
-    return f"{group:10} {spec.cell:40} {spec.scale:6} {', '.join(done) or 'not run'}"
+    """A cell with the stages that lie in the output folder and those whose records are committed."""
+    dense, cell = pipeline.dense_folder(spec), pipeline.cell_folder(spec)
+    done = [stage for stage, folder in (("train", dense), ("prune", cell), ("finetune", cell)) if (folder / f"{stage}.json").exists()]
+    kept = list(committed.stages(spec))
+    state = [", ".join(done)] if done else []
+    state += [f"committed: {', '.join(kept)}"] if kept else []
+    named = re.match(r"(table|figure)[- ](.+)", spec.table)  # a table S2 is "S2", "table-S2" or "table S2"
+    group = f"{named[1]} {named[2]}" if named else f"table {spec.table}"
+    return f"{group:10} {spec.cell:40} {spec.scale:6} {'; '.join(state) or 'not run'}"
 
 
 def summary(record) -> str:

@@ -115,14 +115,14 @@ def _write(path: Path, text: str) -> Path:
 
 
 def read_all(*folders: str | Path) -> Iterator[Record]:
-    """Every record below the folders, in path order. Others are passed over: with a warning where a file is damaged, without where it
-    is JSON that names no stage, another kind of result."""
+    """Every record below the folders, in path order. Others are passed over: with a warning where a file is damaged, in silence
+    where it is JSON that names no stage, another kind of result."""
     for folder in folders:
         for path in sorted(Path(folder).rglob("*.json")):
             try:
                 yield Record.read(path)
             except UserError as error:
-                log.log(logging.INFO if _other(path) else logging.WARNING, "passed over: %s", error)
+                log.log(logging.DEBUG if _other(path) else logging.WARNING, "passed over: %s", error)
 
 
 def _other(path: Path) -> bool:

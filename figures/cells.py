@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from common.committed import Stages, by_cell
 from common.errors import UserError
-from common.record import Record, read_all
+from common.record import Record
 from common.spec import Spec
 from common.trace import steps_between
 from figures.records import number
 from figures.values import ROOT, Value, select
 
-Stages = dict[str, Record]
 SEED = re.compile(r"-seed\d+$")
 
 
@@ -34,20 +34,9 @@ def groups(paper: str) -> dict[str, dict[str, Spec]]:
         f"Figure {label}": cells for label, cells in module.FIGURES.items()}
 
 
-@functools.cache
-def committed(paper: str, root: Path = ROOT) -> dict[tuple[str, str], dict[int, Stages]]:
-    """(Spec.table, Spec.cell) -> seed -> stage -> record, of <paper>/results."""
-    found: dict[tuple[str, str], dict[int, Stages]] = {}
-    for record in read_all(root / paper / "results"):
-        if record.stage != "train" and record.cell:
-            seed = record.spec.get("seed", 0) if isinstance(record.spec, dict) else 0
-            found.setdefault((record.table, record.cell), {}).setdefault(seed, {})[record.stage] = record
-    return found
-
-
 def runs(spec: Spec, root: Path = ROOT) -> dict[int, Stages]:
     """seed -> stages that are committed of a cell; records made with other settings than the cell's own now do not count."""
-    found = committed(spec.paper, root).get((spec.table, spec.cell))
+    found = by_cell(spec.paper, root).get((spec.table, spec.cell))
     if not found:
         return {}
     wanted = spec.slug()
