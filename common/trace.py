@@ -163,7 +163,7 @@ def trace(spec: Spec, examples: int | None = None) -> list[str]:
     """The protocol in lines: the dense network, each pruning, each stretch of training, and the stops."""
     lines = [_dense(spec)]
     if spec.sparsity is not None or spec.unit_ratio is not None:
-        lines += [_line(spec, event) for event in course(spec, examples)] + _stops(spec)
+        lines += [_line(spec, event) for event in course(spec, examples)] + stops(spec)
     if len(lines) <= LINES:
         return lines
     head, tail = LINES * 2 // 3, LINES // 3
@@ -221,25 +221,28 @@ def _settings(recipe: Recipe) -> str:
     return f"{recipe.optimizer},{momentum} decay {recipe.weight_decay:g}, batch {recipe.batch_size}, {images} images{l1}"
 
 
-def _stops(spec: Spec) -> list[str]:
-    stops = []
+def stops(spec: Spec) -> list[str]:
+    """What ends a run before its last event, a line each."""
+    found = []
     if spec.speedup is not None:
-        stops.append(f"stops at the pruning that leaves {spec.speedup:g} times fewer MACs")
+        found.append(f"stops at the pruning that leaves {spec.speedup:g} times fewer MACs")
     if spec.max_error_increase is not None:
-        stops.append(f"stops before the error is {spec.max_error_increase:g} points above the dense network's, "
+        found.append(f"stops before the error is {spec.max_error_increase:g} points above the dense network's, "
                      f"{spec.patience} prunings in a row excepted")
-    return stops
+    return found
 
 
 # -- for pictures ---------------------------------------------------------------------------------------------------------
 
 
 def points(spec: Spec, examples: int | None = None) -> dict[str, list[tuple[float, float]]]:
-    """{"amount": (epoch, amount of the pruning there), "rate": (epoch, learning rate), in order}."""
-    amounts, rates = [], []
+    """{"removed": (epoch, fraction removed in all by then), "rate": (epoch, learning rate), in order}. Where a pruning
+    removes its amount of the units that are left, removed = 1 - Π (1 - amount)."""
+    removed, rates, kept = [], [], 1.0
     for event in course(spec, examples):
         if isinstance(event, Prune):
-            amounts.append((event.epoch, event.amount))
+            kept = 1 - event.amount if spec.sparsity is not None else kept * (1 - event.amount)
+            removed.append((event.epoch, 1 - kept))
             continue
         smooth = event.recipe.schedule == "cosine"
         turns = [part * event.epochs / 24 for part in range(25)] if smooth else [at for at, _ in event.rates()]
@@ -248,4 +251,4 @@ def points(spec: Spec, examples: int | None = None) -> dict[str, list[tuple[floa
             ends = [epoch for epoch, _ in steps[1:]] + [event.epoch + event.epochs]
             steps = [point for (epoch, rate), end in zip(steps, ends, strict=True) for point in ((epoch, rate), (end, rate))]
         rates += steps
-    return {"amount": amounts, "rate": rates}
+    return {"removed": removed, "rate": rates}

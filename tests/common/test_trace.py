@@ -152,9 +152,12 @@ def test_the_dry_run_prints_the_protocol(capsys):
 
 def test_a_picture_gets_the_same_numbers():
     drawn = trace.points(COURSE)
-    assert drawn["amount"] == [(1.0, 0.05), (3.0, 0.6), (5.0, 0.9)]
+    assert [epoch for epoch, _ in drawn["removed"]] == [1, 3, 5]
+    assert [part for _, part in drawn["removed"]] == pytest.approx([0.05, 0.6, 0.9])
     assert drawn["rate"][0] == (0.0, 0.02) and drawn["rate"][-1] == (8.0, 0.0025)
     assert (2.0, 0.02) in drawn["rate"] and (2.0, 0.01) in drawn["rate"]
+    units = Spec(method="kron-obs", unit_ratio=0.5, steps=3, step_schedule="constant", step_epochs=1, finetune=Recipe(epochs=2))
+    assert [part for _, part in trace.points(units)["removed"]] == [0.5, 0.75, 0.875]  # half of what is left, three times
 
 
 def test_a_network_that_nobody_trained_is_not_pruned_without_a_word(tmp_path, capsys):
