@@ -50,8 +50,8 @@ class Checkpoint:
 
 def save(path: str | Path, model: nn.Module, architecture: Mapping, edits: Iterable[Mapping] = (), masks: Masks | None = None,
          optimizer: torch.optim.Optimizer | None = None, extra: Mapping | None = None,
-         extra_tensors: Mapping[str, Tensor] | None = None) -> None:
-    """Write a checkpoint atomically: whatever happens, `path` holds the old file or the whole new one.
+         extra_tensors: Mapping[str, Tensor] | None = None) -> str:
+    """Write a checkpoint atomically: whatever happens, `path` holds the old file or the whole new one. Returns its digest.
 
     architecture: {"model", "classes", "input_shape"} as for `models.build`; edits: those made since. extra: JSON-able (epoch,
     spec). extra_tensors: e.g. random generators' states. Raises UserError for weights that are not finite, for a model that
@@ -61,7 +61,7 @@ def save(path: str | Path, model: nn.Module, architecture: Mapping, edits: Itera
     _require_fit(path, model.state_dict(), _skeleton(architecture, edits))
     tensors = {f"mask.{name}": mask for name, mask in (masks or {}).items()}
     tensors |= {f"extra.{name}": tensor for name, tensor in (extra_tensors or {}).items()}
-    _write(Path(path), model, optimizer, tensors, {"architecture": architecture, "edits": edits, "extra": dict(extra or {})})
+    return _write(Path(path), model, optimizer, tensors, {"architecture": architecture, "edits": edits, "extra": dict(extra or {})})
 
 
 def save_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, extra: Mapping | None = None,
@@ -72,7 +72,7 @@ def save_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimi
 
 
 def _write(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None, tensors: dict[str, Tensor],
-           description: dict) -> None:
+           description: dict) -> str:
     tensors = {f"model.{key}": tensor for key, tensor in model.state_dict().items()} | tensors
     if optimizer is not None:
         state = optimizer.state_dict()
@@ -88,7 +88,7 @@ def _write(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer | None
         text = json.dumps({"format": FORMAT, **description})
     except (TypeError, ValueError) as error:
         raise UserError("checkpoint", path.name, f"not written: what lies beside the tensors is not JSON ({error})") from None
-    tensorfile.write(path, tensors, text)
+    return tensorfile.write(path, tensors, text)
 
 
 # -- reading --------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -34,12 +35,13 @@ METHOD_FIELDS = ("scope", "fisher", "fisher_batch_size", "damping", "chunk", "re
 
 
 def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, options: object, timer: Timer,
-        folder: Path, accuracy: float, macs: int) -> tuple[Pruned, list[dict]]:
+        folder: Path, accuracy: float, macs: int, mark: str = "") -> tuple[Pruned, list[dict]]:
     """Prune to each level of the schedule, fine-tuning `step_epochs` between, until the last or a stop that the Spec names; every
-    finished step is kept on disk. accuracy, macs: the dense network's."""
+    finished step is kept on disk, under the mark of what decides the run. accuracy, macs: the dense network's."""
     prunings, stretches = _rounds(spec, len(data.train))
     goals = [event.amount for event in prunings]
-    within, beyond = snapshot(folder, "prune"), snapshot(folder, "prune", "-beyond")
+    keep = functools.partial(snapshot, folder, "prune", mark=mark)
+    within, beyond = keep(), keep("-beyond")
     result, trajectory = _resume(within, next(model.parameters()).device) if within.exists() else (Pruned(model), [])
     best, reached = result, len(trajectory)  # the last network within the bound, and how many entries lead to it
     if beyond.exists():
@@ -48,7 +50,7 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
     judge = _judged_by(data, spec.step_test_samples)
     if not trajectory and -1 in stretches:  # on the course's clock training may come before the first pruning
         with timer.phase("finetune"):
-            _train(spec, result, judge, stretches[-1], seed=spec.seed * 1_000 + 999, snapshot=snapshot(folder, "prune", "-before"),
+            _train(spec, result, judge, stretches[-1], seed=spec.seed * 1_000 + 999, snapshot=keep("-before"),
                    desc="before the first pruning")
     faster = trajectory and trajectory[-1].get("speedup", 0) >= (spec.speedup or math.inf)
     for step in range(len(trajectory), 0 if faster else len(goals)):
@@ -78,7 +80,7 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
         if step in stretches and (not last or spec.max_error_increase is not None):
             with timer.phase("finetune"):
                 fit = _train(spec, result, judge, stretches[step], seed=spec.seed * 1_000 + step, before=before,
-                             snapshot=snapshot(folder, "prune", step), desc=f"step {step + 1} of {len(goals)}")
+                             snapshot=keep(step), desc=f"step {step + 1} of {len(goals)}")
             entry["tuned"] = fit.last
         added = 100 * (accuracy - entry.get("tuned", entry["pruned"]))
         within_bound = spec.max_error_increase is None or added <= spec.max_error_increase + 1e-9
@@ -226,9 +228,10 @@ def _is_a(value: object, hint: object) -> bool:
     return isinstance(value, origin or hint) if isinstance(origin or hint, type) else True
 
 
-def snapshot(folder: Path, stage: str, step: int | str = "") -> Path:
-    """Where a stage (or one step of it) keeps its half-done work."""
-    return folder / f"{stage}-snapshot{step}.safetensors"
+def snapshot(folder: Path, stage: str, step: int | str = "", mark: str = "") -> Path:
+    """Where a stage (or one step of it) keeps its half-done work. mark: of what decides the stage, so that the work goes on
+    under the same data, network and settings alone."""
+    return folder / f"{stage}-snapshot{step}{mark and '-' + mark}.safetensors"
 
 
 def architecture(spec: Spec, data: D.Data) -> dict:

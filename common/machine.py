@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
+import hashlib
 import logging
 import os
 import platform
@@ -101,13 +102,30 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def load() -> float | None:
+    """Runnable processes for each core of the machine, the mean of the last minute; None where the system does not say."""
+    try:
+        return os.getloadavg()[0] / (os.cpu_count() or 1)
+    except (OSError, AttributeError):
+        return None
+
+
+@functools.cache
+def fingerprint() -> str:
+    """Twelve hexadecimal digits that tell machines apart without naming them: a salted hash of what stays while one runs."""
+    facts = [platform.node(), platform.machine(), _processor(), str(os.cpu_count())]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/etc/machine-id").read_text().strip())
+    return hashlib.sha256("\n".join(["second-order-pruning", *facts]).encode()).hexdigest()[:12]
+
+
 def provenance(where: torch.device, seed: int, data_sha256: str = "") -> dict:
-    """The record's provenance: git, dirty, versions, device, threads, seed, command, data_sha256."""
+    """The record's provenance: git, dirty, versions, device, machine, threads, seed, command, data_sha256."""
     commit, dirty = _git()
     words = [Path(word).name if os.path.isabs(word) else word for word in sys.orig_argv[1:]]
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{_processor()}, {os.cpu_count()} cores"
-    return {"git": commit, "dirty": dirty, "versions": dict(_versions()), "device": name, "threads": torch.get_num_threads(),
-            "processes": distributed.world(), "precision": precision(where), "seed": seed,
+    return {"git": commit, "dirty": dirty, "versions": dict(_versions()), "device": name, "machine": fingerprint(),
+            "threads": torch.get_num_threads(), "processes": distributed.world(), "precision": precision(where), "seed": seed,
             "command": "python " + shlex.join(words), "data_sha256": data_sha256}
 
 

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
+import json
 import math
 from pathlib import Path
 
 import torch
 
-from common import checkpoint, distributed, gradual, machine, models
+from common import checkpoint, distributed, gradual, machine, models, reuse
 from common import data as D
+from common import masks as M
 from common import train as T
 from common.errors import NumericalError, UserError
 from common.flops import Costs, costs
@@ -25,7 +28,7 @@ from common.gradual import architecture, method_of, snapshot
 from common.pruned import Pruned
 from common.record import Record, record_id
 from common.running import Timer, claim
-from common.spec import Spec
+from common.spec import NAMING, Spec
 
 LOSS_EXAMPLES = 5_000        # un-augmented training examples on which losses are compared, seed 0
 FILES = {"train": "model.safetensors", "prune": "pruned.safetensors", "finetune": "finetuned.safetensors"}
@@ -40,12 +43,41 @@ NEEDED = {"train": {"accuracy": ("last",), "loss": ("dense",), "achieved": _COST
 
 def dense_folder(spec: Spec) -> Path:
     """Where the dense network of a cell lies; cells with the same dense Spec share it."""
-    return Path(spec.output_dir) / spec.paper / "dense" / spec.dense().slug() / f"seed{spec.dense_seed}"
+    return _folder(Path(spec.output_dir) / spec.paper / "dense", pinned(spec).dense(), spec.dense_seed)
 
 
 def cell_folder(spec: Spec) -> Path:
     """Where a cell's pruning and fine-tuning lie: below its table's or job's name."""
-    return Path(spec.output_dir) / spec.paper / (spec.table or "cells") / spec.slug() / f"seed{spec.seed}"
+    return _folder(Path(spec.output_dir) / spec.paper / (spec.table or "cells"), pinned(spec), spec.seed)
+
+
+def pinned(spec: Spec) -> Spec:
+    """The Spec with the digest of a checkpoint that is given by its path, so that files of one name in different folders are
+    different networks. A name in the data root's checkpoints folder stays a name: there the digest is compared on reuse."""
+    path = Path(spec.checkpoint)
+    if spec.checkpoint and not spec.checkpoint_sha256 and path.is_file():
+        return spec.but(checkpoint_sha256=reuse.file_sha256(path)[:16])
+    return spec
+
+
+def _folder(group: Path, spec: Spec, seed: int) -> Path:
+    """The run's folder under its name or, where only that is there, under a name of an older version that holds the same Spec."""
+    newest = group / spec.slug() / f"seed{seed}"
+    if not newest.exists():
+        for naming in range(NAMING - 1, 0, -1):
+            # an older name knew a checkpoint by its file name alone; what it was made of is compared before it is used
+            older = group / spec.but(checkpoint_sha256="").slug(naming) / f"seed{seed}"
+            if any(_spec_in(path) == spec.but(checkpoint_sha256="").identity() for path in sorted(older.glob("*.json"))):
+                return older
+    return newest
+
+
+def _spec_in(path: Path) -> dict | None:
+    """The identity of the Spec in a record; None for what is no record."""
+    try:
+        return Spec.from_dict(Record.read(path).spec).identity()
+    except (UserError, TypeError):
+        return None
 
 
 # -- verbs ----------------------------------------------------------------------------------------------------------------
@@ -53,9 +85,9 @@ def cell_folder(spec: Spec) -> Path:
 
 def train(spec: Spec) -> Record:
     """The dense network: built, loaded from `spec.checkpoint` if given, trained by `spec.train`, saved, recorded."""
-    spec = spec.dense()
+    spec = pinned(spec).dense()
     folder = dense_folder(spec)
-    if (done := _finished(folder, "train")) is not None:
+    if (done := _finished(spec, folder, "train")) is not None:
         return done
     data, where = _data(spec), machine.device(spec.device)
     model = models.build(spec.model, data.classes, data.input_shape, spec.dense_seed)
@@ -63,21 +95,21 @@ def train(spec: Spec) -> Record:
         checkpoint.load_weights(find_checkpoint(spec), model)
     model.to(where)
     with claim(folder, wait=True):
-        if (done := _finished(folder, "train")) is not None:  # meanwhile, by another process
+        if (done := _finished(spec, folder, "train")) is not None:  # meanwhile, by another process
             return done
-        timer = Timer()
+        timer, wanted = Timer(), _identity(spec, "train")
         with timer.phase("train"):
-            fit = T.fit(model, data, spec.train, seed=spec.dense_seed, amp=spec.amp, snapshot=snapshot(folder, "train"),
+            fit = T.fit(model, data, spec.train, seed=spec.dense_seed, amp=spec.amp,
+                        snapshot=snapshot(folder, "train", mark=reuse.mark(wanted)),
                         desc=f"train {spec.model}")
         with timer.phase("evaluate"):
             loss, _ = T.evaluate(model, _loss_loader(data))
         cost = costs(model, data.input_shape)
-        record = _record(spec, "train", spec.dense_seed, data, cost, cost, where)
+        record = _record(spec, "train", spec.dense_seed, data, cost, cost, where, timer, wanted)
         record.dense_hash = checkpoint.state_hash(model)
         record.accuracy = {"dense": fit.last, **_accuracy(fit)}
         record.loss = {"dense": loss, "examples": min(LOSS_EXAMPLES, len(data.train))}
-        record.trajectory, record.timing = fit.history, timer.report()
-        record.notes = _divergence(fit)
+        record.trajectory, record.notes = fit.history, _divergence(fit)
         return _publish(record, folder, Pruned(model), architecture(spec, data))
 
 
@@ -86,19 +118,21 @@ def prune(spec: Spec) -> Record:
     spec.amount  # noqa: B018  a missing amount is reported before anything is computed
     function, options = method_of(spec)
     _trained(spec)
+    spec = pinned(spec)
     folder = cell_folder(spec)
-    if (done := _finished(folder, "prune")) is not None:
+    if (done := _finished(spec, folder, "prune")) is not None:
         return done
     dense = train(spec)
     data, where = _data(spec), machine.device(spec.device)
     start = checkpoint.load(dense_folder(spec) / "model.safetensors").model.to(where)
     before = costs(start, data.input_shape)
     with claim(folder):
-        if (done := _finished(folder, "prune")) is not None:
+        if (done := _finished(spec, folder, "prune")) is not None:
             return done
-        timer = Timer()
+        timer, wanted = Timer(), _identity(spec, "prune")
         with machine.memory_budget(spec.memory_budget):
-            result, trajectory = gradual.run(spec, start, data, function, options, timer, folder, dense.accuracy["last"], before.macs)
+            result, trajectory = gradual.run(spec, start, data, function, options, timer, folder, dense.accuracy["last"], before.macs,
+                                             reuse.mark(wanted | {"dense_hash": dense.dense_hash}))
         with timer.phase("evaluate"):
             loss, _ = T.evaluate(result.model, _loss_loader(data))
             test_loss, accuracy = T.evaluate(result.model, data.test_loader())
@@ -106,39 +140,42 @@ def prune(spec: Spec) -> Record:
             raise NumericalError("output", f"the pruned network's loss is {loss if math.isfinite(test_loss) else test_loss}",
                                  "remove less, or raise --damping")
         after = costs(result.model, data.input_shape, result.masks)
-        record = _record(spec, "prune", spec.seed, data, before, after, where)
+        record = _record(spec, "prune", spec.seed, data, before, after, where, timer, wanted)
         record.dense_hash = dense.dense_hash
         record.accuracy = {"dense": dense.accuracy["last"], "pruned": accuracy}
         record.loss = dense.loss | {"pruned": loss, "predicted_increase": result.predicted_increase if len(trajectory) < 2 else None,
                                     "measured_increase": loss - dense.loss["dense"], "pruned_test": test_loss}
-        record.trajectory, record.timing, record.notes = trajectory, timer.report(), result.notes
+        record.trajectory, record.notes = trajectory, result.notes
         record.layers = [layer | result.layers.get(layer["name"], {}) for layer in record.layers]
         return _publish(record, folder, result, architecture(spec, data))
 
 
 def finetune(spec: Spec) -> Record:
     """The pruned network fine-tuned by `spec.finetune`, its masks held; "last" is the accuracy that tables quote."""
+    spec = pinned(spec)
     folder = cell_folder(spec)
-    if (done := _finished(folder, "finetune")) is not None:
+    if (done := _finished(spec, folder, "finetune")) is not None:
         return done
     pruning = prune(spec)
     data, where = _data(spec), machine.device(spec.device)
     loaded = checkpoint.load(folder / "pruned.safetensors")
     model = loaded.model.to(where)
     with claim(folder):
-        if (done := _finished(folder, "finetune")) is not None:
+        if (done := _finished(spec, folder, "finetune")) is not None:
             return done
-        timer = Timer()
+        timer, wanted = Timer(), _identity(spec, "finetune")
         result = Pruned(model, loaded.masks, loaded.edits, **gradual.recalled(loaded.extra_tensors))
         with timer.phase("finetune"):
             recipe, clock = gradual.final(spec, len(data.train))
-            fit = gradual.tune(spec, result, data, recipe, clock=clock, seed=spec.seed, snapshot=snapshot(folder, "finetune"),
+            fit = gradual.tune(spec, result, data, recipe, clock=clock, seed=spec.seed,
+                               snapshot=snapshot(folder, "finetune", mark=reuse.mark(wanted | {"dense_hash": pruning.dense_hash})),
                                before=(pruning.loss["pruned_test"], pruning.accuracy["pruned"]),
                                desc=f"fine-tune {spec.method} {spec.amount:g}")
         record = dataclasses.replace(pruning, id=record_id(spec.slug(), spec.seed, "finetune"), stage="finetune", timing=timer.report(),
                                      accuracy=pruning.accuracy | _accuracy(fit),
                                      trajectory=fit.history, notes=pruning.notes + _divergence(fit),
-                                     provenance=machine.provenance(where, spec.seed, data.sha256))
+                                     provenance=machine.provenance(where, spec.seed, data.sha256) | {"load": timer.load()},
+                                     identity=wanted)
         if result.masks is not loaded.masks:  # the method chose again
             after = costs(model, data.input_shape, result.masks)
             kept = {layer.name: layer.nonzero for layer in after.layers}
@@ -161,9 +198,16 @@ def _trained(spec: Spec) -> None:
                         "give --checkpoint, train it, or say --allow-untrained")
 
 
-def _finished(folder: Path, stage: str) -> Record | None:
+def _identity(spec: Spec, stage: str) -> dict:
+    """What decides the result of the stage, by content. Loads the data."""
+    options = {} if stage == "train" else dataclasses.asdict(method_of(spec)[1])
+    return reuse.identity(spec, options, _data(spec).sha256, find_checkpoint(spec) if spec.checkpoint else None)
+
+
+def _finished(spec: Spec, folder: Path, stage: str) -> Record | None:
     """The stage's record, if it and the network it speaks of are there; half-done work of a process that was killed right after
-    writing it goes. Raises UserError for a record that lacks what later stages read."""
+    writing it goes. Raises UserError for a record that lacks what later stages read, or that was made of other data, another
+    checkpoint, other options or another dense network, or whose network file was exchanged."""
     path = folder / f"{stage}.json"
     if not (path.exists() and (folder / FILES[stage]).exists()):
         return None
@@ -175,6 +219,11 @@ def _finished(folder: Path, stage: str) -> Record | None:
     if record.stage != stage or lacking:
         raise UserError("record", str(path), f"lacks {lacking[0]}" if lacking else f"is of the stage {record.stage!r}",
                         "delete it to compute the cell again")
+    dense = dense_folder(spec) / "train.json"
+    known = {"dense_hash": Record.read(dense).dense_hash} if stage != "train" and dense.exists() else {}
+    made = dataclasses.replace(record, identity=record.identity | {"dense_hash": record.dense_hash}) if record.identity else record
+    reuse.require_same(made, path, _identity(spec, stage) | known)
+    reuse.require_file(record, path, folder / FILES[stage])
     for stale in folder.glob(f"{stage}-snapshot*"):
         stale.unlink(missing_ok=True)
     return record
@@ -183,13 +232,21 @@ def _finished(folder: Path, stage: str) -> Record | None:
 def _publish(record: Record, folder: Path, result: Pruned, architecture: dict) -> Record:
     """Save the network, then the record that says it is there, then drop the stage's half-done work."""
     if distributed.rank() == 0:
-        checkpoint.save(folder / FILES[record.stage], result.model, architecture, result.edits, result.masks,
-                        extra_tensors=gradual.kept(result))
+        sha256 = checkpoint.save(folder / FILES[record.stage], result.model, architecture, result.edits, result.masks,
+                                 extra_tensors=gradual.kept(result))
+        record.identity |= {"file_sha256": sha256, "mask_sha256": _kept(result)}
         record.write(folder / f"{record.stage}.json")
         for stale in folder.glob(f"{record.stage}-snapshot*"):
             stale.unlink(missing_ok=True)
     distributed.barrier()
     return record
+
+
+def _kept(result: Pruned) -> str:
+    """A digest of what was kept: masks by name and bit, surgery by its edits; "" for a dense network."""
+    if not (result.masks or result.edits):
+        return ""
+    return hashlib.sha256((M.digest(result.masks) + json.dumps(result.edits, sort_keys=True)).encode()).hexdigest()
 
 
 def _data(spec: Spec) -> D.Data:
@@ -222,7 +279,8 @@ def _divergence(fit: T.Fit) -> list[str]:
     return [] if fit.diverged is None else [f"training diverged at step {fit.diverged}; the last epoch's state was kept"]
 
 
-def _record(spec: Spec, stage: str, seed: int, data: D.Data, before: Costs, after: Costs, where: torch.device) -> Record:
+def _record(spec: Spec, stage: str, seed: int, data: D.Data, before: Costs, after: Costs, where: torch.device, timer: Timer,
+            wanted: dict) -> Record:
     """A record of the stage with everything that does not depend on the verb. Paths of the machine stay out of it."""
     requested = {name: getattr(spec, name) for name in ("sparsity", "unit_ratio") if getattr(spec, name) is not None}
     achieved = {"sparsity": 1 - after.kept_params / before.params, "kept_params": after.kept_params, "kept_macs": after.nonzero_macs,
@@ -233,5 +291,5 @@ def _record(spec: Spec, stage: str, seed: int, data: D.Data, before: Costs, afte
     layers = [{"name": layer.name, "kept": kept.get(layer.name, sum(v for n, v in kept.items() if n.startswith(layer.name + "."))),
                "total": layer.params} for layer in before.layers]
     return Record(record_id(spec.slug(), seed, stage), spec.paper, spec.table, spec.cell, spec.method if stage != "train" else "dense",
-                  stage, spec.scale, told.to_dict(), requested=requested, achieved=achieved, layers=layers,
-                  provenance=machine.provenance(where, seed, data.sha256))
+                  stage, spec.scale, told.to_dict(), requested=requested, achieved=achieved, layers=layers, timing=timer.report(),
+                  provenance=machine.provenance(where, seed, data.sha256) | {"load": timer.load()}, identity=wanted)

@@ -29,7 +29,9 @@ class Record:
     and model_params, dense_model_params (all parameters, biases and BatchNorm included).
     accuracy: dense, pruned, last, best, best_selected_on. loss: dense, pruned, predicted_increase, measured_increase.
     layers: [{name, kept, total, and what the method knows of it}]. timing: seconds per phase and peak_rss_mb.
-    provenance: git, dirty, versions, device, threads, seed, command, data_sha256.
+    provenance: git, dirty, versions, device, threads, seed, command, data_sha256, machine (a fingerprint), load.
+    identity: what decided the result, compared before the stage is used again (common.reuse), and the digests of what came
+    out: file_sha256 of the network file, mask_sha256 of what was kept.
     trajectory: one entry a pruning step or epoch. notes: what the numerics had to do (dead units, raised damping).
     """
 
@@ -49,6 +51,7 @@ class Record:
     layers: list = field(default_factory=list)
     timing: dict = field(default_factory=dict)
     provenance: dict = field(default_factory=dict)
+    identity: dict = field(default_factory=dict)
     trajectory: list = field(default_factory=list)
     notes: list = field(default_factory=list)
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import logging
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,11 @@ log = logging.getLogger(__name__)
 
 
 class Timer:
-    """Seconds per named phase, and the peak memory since it was made."""
+    """Seconds per named phase, processor seconds and peak memory since it was made, and the machine's load meanwhile."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
+        self._cpu, self._loads = _cpu_seconds(), [machine.load()]
         machine.reset_peak_memory()
 
     @contextlib.contextmanager
@@ -31,10 +33,25 @@ class Timer:
             yield
         finally:
             self.seconds[f"{name}_s"] = self.seconds.get(f"{name}_s", 0.0) + time.perf_counter() - start
+            self._loads.append(machine.load())
 
     def report(self) -> dict[str, float]:
-        """For Record.timing."""
-        return {name: round(s, 4) for name, s in self.seconds.items()} | {"peak_rss_mb": round(machine.peak_memory_mb(), 1)}
+        """For Record.timing. core_s: processor seconds of all threads, which a busy machine stretches less than wall time."""
+        return {name: round(s, 4) for name, s in self.seconds.items()} | {
+            "core_s": round(_cpu_seconds() - self._cpu, 4), "peak_rss_mb": round(machine.peak_memory_mb(), 1)}
+
+    def load(self) -> dict[str, float | bool]:
+        """For Record.provenance: runnable processes a core (the mean of the last minute) at the start and after each phase.
+        contended: others wanted more than the cores that this process left over, so its wall times mislead."""
+        known = [value for value in self._loads if value is not None]
+        if not known:
+            return {}
+        return {"mean": round(sum(known) / len(known), 2), "max": round(max(known), 2), "contended": max(known) > 1.1}
+
+
+def _cpu_seconds() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
 
 
 @contextlib.contextmanager

@@ -18,6 +18,8 @@ from common.errors import UserError, choose
 
 SCALES = ("quick", "cpu", "paper")
 CLOCKS = ("interval", "course")
+NAMING = 2  # version of the names of runs: 1 ended in six hexadecimal digits, 2 in twelve that begin with the same six
+DIGITS = {1: 6, 2: 12}
 NOT_IDENTITY = ("paper", "table", "cell", "data_dir", "seed", "device", "memory_budget", "output_dir",
                 "allow_untrained")
 
@@ -68,6 +70,7 @@ class Spec:
     dataset: str = "digits"
     data_dir: str = ""
     checkpoint: str = ""                # start from this file; "" starts from a seeded initialisation
+    checkpoint_sha256: str = ""         # of a file given by its path: two of one name are two networks (pipeline.pinned)
     train: Recipe = field(default_factory=Recipe)
     dense_seed: int = 0
     # what is removed
@@ -186,7 +189,7 @@ class Spec:
 
     def dense(self) -> Spec:
         """The Spec of the dense network alone: cells that share it share one training run."""
-        keep = ("paper", "scale", "model", "dataset", "data_dir", "checkpoint", "train", "dense_seed", "device", "amp",
+        keep = ("paper", "scale", "model", "dataset", "data_dir", "checkpoint", "checkpoint_sha256", "train", "dense_seed", "device", "amp",
                 "memory_budget", "output_dir")
         return Spec(**{name: getattr(self, name) for name in keep})
 
@@ -213,16 +216,17 @@ class Spec:
             changed["checkpoint"] = Path(self.checkpoint).name
         return changed
 
-    def digest(self) -> str:
-        """Six hexadecimal digits of the identity."""
-        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:6]
+    def digest(self, naming: int = NAMING) -> str:
+        """Hexadecimal digits of the identity; six of them (naming 1) collided among some thousand cells."""
+        text = json.dumps(self.identity(), sort_keys=True).encode()
+        return hashlib.sha256(text).hexdigest()[:DIGITS[naming]]
 
-    def slug(self) -> str:
-        """A readable name plus the digest: lenet300-mnist-magnitude-global-s0.9-1a2b3c."""
+    def slug(self, naming: int = NAMING) -> str:
+        """A readable name plus the digest: lenet300-mnist-magnitude-global-s0.9-1a2b3c4d5e6f."""
         parts = [self.model, self.dataset]
         if self.sparsity is not None or self.unit_ratio is not None:
             parts += [self.method, ("s" if self.sparsity is not None else "u") + f"{self.amount:g}"]
-        return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(parts)) + "-" + self.digest()
+        return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(parts)) + "-" + self.digest(naming)
 
 
 def _floats(values: Recipe | Spec) -> None:

@@ -21,8 +21,9 @@ from common.errors import UserError
 MAX_HEADER = 1 << 24  # bytes; the longest real one (ResNet-50 with a channel list for every layer) is some 0.3 MB
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], text: str) -> None:
-    """Write atomically and through to the disk: whatever happens, `path` holds the old file or the whole new one.
+def write(path: Path, tensors: Mapping[str, Tensor], text: str) -> str:
+    """Write atomically and through to the disk: whatever happens, `path` holds the old file or the whole new one. Returns the
+    digest that the file states of itself.
 
     Raises UserError ("output_dir") where it cannot be written.
     """
@@ -32,12 +33,14 @@ def write(path: Path, tensors: Mapping[str, Tensor], text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
-        save_file(tensors, temporary, {"checkpoint": text, "sha256": digest(tensors, text)})
+        sha256 = digest(tensors, text)
+        save_file(tensors, temporary, {"checkpoint": text, "sha256": sha256})
         _sync(temporary)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         temporary = None
         _sync(path.parent)
+        return sha256
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError("output_dir", str(path.parent), f"cannot write {path.name} ({reason})",
@@ -59,6 +62,17 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], str]:
     if digest(tensors, metadata["checkpoint"]) != metadata.get("sha256"):
         raise ValueError("its contents are not what was written")
     return tensors, metadata["checkpoint"]
+
+
+def stated_digest(path: str | Path) -> str | None:
+    """The digest that a file of ours states of itself, from its header alone (`read` checks that it is true); None for any
+    other file."""
+    try:
+        _require_header(path)
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("sha256")
+    except (OSError, ValueError, SafetensorError):
+        return None
 
 
 def read_foreign(path: str | Path) -> Mapping:

@@ -10,11 +10,11 @@ from common.registry import METHODS, lookup
 from common.spec import Recipe, Spec, split_options
 
 GOLDEN = [
-    (Spec(sparsity=0.9), "digits_cnn-digits-magnitude-global-s0.9-eae7c5"),
+    (Spec(sparsity=0.9), "digits_cnn-digits-magnitude-global-s0.9-eae7c5ba1dab"),
     (Spec(model="lenet300", dataset="mnist", checkpoint="some/where/lenet300_mnist.safetensors", method="obd-layer", sparsity=0.95,
-          num_samples=1000, finetune=Recipe(epochs=1, lr=0.02)), "lenet300-mnist-obd-layer-s0.95-bd795a"),
+          num_samples=1000, finetune=Recipe(epochs=1, lr=0.02)), "lenet300-mnist-obd-layer-s0.95-bd795abf835c"),
     (Spec(model="resnet32:width=4,shortcut=B", dataset="cifar10-jpeg", unit_ratio=0.6, options={"cap": 0.95}, steps=6),
-     "resnet32_width_4_shortcut_B-cifar10-jpeg-magnitude-global-u0.6-f6349c"),
+     "resnet32_width_4_shortcut_B-cifar10-jpeg-magnitude-global-u0.6-f6349cd8df95"),
 ]
 
 
@@ -22,7 +22,14 @@ GOLDEN = [
 def test_golden_names(spec, slug):
     """If this fails, every run that anybody has on disk is lost to the new code: give new fields defaults instead."""
     assert spec.slug() == slug
+    assert spec.slug(naming=1) == slug[:-6]  # what runs were called before twelve digits
     assert record_id(slug, 3, "prune") == f"{slug}-seed3-prune"
+
+
+def test_names_are_long_enough_for_the_cells_there_are():
+    """Six digits were not: these two learning rates shared one name."""
+    one, other = (Spec(sparsity=0.5, finetune=Recipe(epochs=1, lr=lr)) for lr in (0.03389, 0.06676))
+    assert one.slug(naming=1) == other.slug(naming=1) and one.slug() != other.slug()
 
 
 def test_where_and_when_do_not_enter_the_name_but_every_result_deciding_field_does():

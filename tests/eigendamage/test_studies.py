@@ -35,7 +35,7 @@ def test_example_1_is_recorded_as_printed(tmp_path):
 
 def test_latency_puts_every_pruned_network_beside_its_parent(tmp_path, monkeypatch):
     base = Spec(paper="eigendamage", table="t", model="digits_cnn:width=0.5", num_samples=32, train=Recipe(epochs=0),
-                output_dir=str(tmp_path))
+                allow_untrained=True, output_dir=str(tmp_path))
     for method in ("eigendamage", "nn-slimming"):
         pipeline.prune(base.but(method=method, unit_ratio=0.5, cell=f"digits-0.5-{method}-seed0"))
     monkeypatch.setattr(studies, "ROUNDS", 2)

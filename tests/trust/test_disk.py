@@ -24,9 +24,10 @@ from tests.trust.crash import fingerprint, readable
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 NET = ["--model", "digits_cnn:width=0.25", "--dataset", "synthetic:classes=3,samples=96", "--epochs", "0.5"]
-CELL = [*NET, "--num-samples", "32", "--sparsity", "0.5"]
+CELL = [*NET, "--num-samples", "32", "--sparsity", "0.5", "--allow-untrained"]
 FLAGS = {"train": NET, "prune": CELL, "finetune": CELL}
-TINY = {"model": "digits_cnn:width=0.25", "dataset": "synthetic:classes=3,samples=96", "num_samples": 32, "finetune": Recipe(epochs=0.5)}
+TINY = {"model": "digits_cnn:width=0.25", "dataset": "synthetic:classes=3,samples=96", "num_samples": 32, "finetune": Recipe(epochs=0.5),
+        "allow_untrained": True}
 
 
 def verb(name, folder, *flags, before=lambda: None):

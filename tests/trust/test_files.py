@@ -13,9 +13,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from common import checkpoint, data, models, pipeline, tensorfile
+from common import checkpoint, data, models, pipeline, reuse, tensorfile
 from common.cli import run
 from common.errors import UserError
+from common.gradual import snapshot
 from common.record import Record, read_all
 from common.spec import Recipe, Spec
 from tests import toy
@@ -252,7 +253,8 @@ def test_two_hundred_malformed_records(tmp_path):
 
 
 def test_a_malformed_record_is_one_line_and_status_two(tmp_path, capsys):
-    argv = ["--model", DIGITS["model"], "--dataset", TINY["dataset"], "--sparsity", "0.5", "--output-dir", str(tmp_path)]
+    argv = ["--model", DIGITS["model"], "--dataset", TINY["dataset"], "--sparsity", "0.5", "--allow-untrained",
+            "--output-dir", str(tmp_path)]
     assert run("common", "prune", argv=argv) == 0
     record = next(tmp_path.rglob("prune.json"))
     for text in (b"{", b"\xff\xfe", b"[1]", record.read_bytes().replace(b'"pruned"', b'"prnued"')):
@@ -269,15 +271,16 @@ def test_what_lies_where_a_snapshot_should_is_named(tmp_path):
     pipeline.train(spec)
     folder, dense = pipeline.cell_folder(spec), pipeline.dense_folder(spec)
     folder.mkdir(parents=True)
+    wanted = pipeline._identity(spec, "prune") | {"dense_hash": Record.read(dense / "train.json").dense_hash}
     for name, content in (("prune", (dense / "model.safetensors").read_bytes()), ("prune", b"x" * 100)):
-        path = folder / f"{name}-snapshot.safetensors"
+        path = snapshot(folder, name, mark=reuse.mark(wanted))
         path.write_bytes(content)
         with pytest.raises(UserError, match="checkpoint=.*snapshot"):
             pipeline.prune(spec)
         assert path.read_bytes() == content
         path.unlink()
     record = pipeline.prune(spec)
-    path = folder / "finetune-snapshot.safetensors"
+    path = snapshot(folder, "finetune", mark=reuse.mark(wanted))
     path.write_bytes((folder / "pruned.safetensors").read_bytes())
     with pytest.raises(UserError):
         pipeline.finetune(spec)

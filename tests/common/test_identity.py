@@ -1,0 +1,277 @@
+"""A finished stage is used again for what it was made of, not for what its files are called."""
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from common import checkpoint, gradual, machine, models, pipeline, registry
+from common import train as T
+from common.cli import run
+from common.errors import UserError
+from common.publish import publish
+from common.record import Record
+from common.spec import Recipe, Spec
+
+DIGITS = {"model": "digits_cnn:width=0.25", "dataset": "digits", "num_samples": 64, "method": "obd-global", "sparsity": 0.5,
+          "train": Recipe(epochs=1, lr=0.05, batch_size=64), "finetune": Recipe(epochs=0.2, lr=0.01, batch_size=64)}
+
+
+def network(path, seed):
+    """A dense network in a file of its own."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    model = models.build("digits_cnn:width=0.25", 10, (1, 8, 8), seed)
+    checkpoint.save(path, model, {"model": "digits_cnn:width=0.25", "classes": 10, "input_shape": [1, 8, 8]})
+    return str(path)
+
+
+def pictures(root, bright, split=("train", "test")):
+    """A folder of two classes; `bright` is the class of the light images."""
+    rng = np.random.default_rng(0)
+    for part in split:
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True, exist_ok=True)
+            for i in range(12):
+                pixels = rng.integers(0, 60, (8, 8, 3)) + (180 if name == bright else 0)
+                Image.fromarray(pixels.astype(np.uint8)).save(root / part / name / f"{i}.bmp")
+    return str(root)
+
+
+def files(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+def refused(capsys, verb, argv):
+    """The one line that the command line says, with status 2."""
+    capsys.readouterr()
+    assert run("common", verb, argv=argv) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_two_checkpoints_of_one_name_are_two_networks(tmp_path):
+    spec = Spec(output_dir=str(tmp_path / "runs"), **DIGITS | {"train": Recipe()})
+    one, other = (pipeline.finetune(spec.but(checkpoint=network(tmp_path / place / "net.safetensors", seed)))
+                  for place, seed in (("a", 1), ("b", 2)))
+    assert one.dense_hash != other.dense_hash and one.accuracy != other.accuracy and one.id != other.id
+    again = pipeline.finetune(spec.but(checkpoint=str(tmp_path / "a" / "net.safetensors")))
+    assert again == one
+    assert str(tmp_path) not in json.dumps(dataclasses.asdict(one))
+
+
+def test_a_checkpoint_that_changed_under_its_name_is_refused(tmp_path, capsys, monkeypatch):
+    """Named in the data root's folder: the cell keeps its name, so the digest is compared."""
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    network(tmp_path / "data" / "checkpoints" / "net.safetensors", 1)
+    argv = ["--model", DIGITS["model"], "--checkpoint", "net", "--sparsity", "0.5", "--output-dir", str(tmp_path / "runs")]
+    for verb in ("train", "prune", "finetune"):
+        flags = [word for word in argv if verb != "train" or word not in ("--sparsity", "0.5")]
+        assert run("common", verb, argv=flags) == 0
+    before = files(tmp_path / "runs")
+    network(tmp_path / "data" / "checkpoints" / "net.safetensors", 2)
+    for verb in ("train", "prune", "finetune"):
+        flags = [word for word in argv if verb != "train" or word not in ("--sparsity", "0.5")]
+        line = refused(capsys, verb, flags)
+        assert "the checkpoint" in line and "--output-dir" in line and "asked for is" in line
+    assert files(tmp_path / "runs") == before
+
+
+@pytest.mark.parametrize("change", ["classes swapped", "another folder", "fewer images"])
+def test_other_data_are_refused_and_nothing_is_touched(change, tmp_path, capsys):
+    root = pictures(tmp_path / "images", "cat")
+    argv = ["--model", "resnet20:width=0.25", "--dataset", "imagefolder:size=8", "--allow-untrained", "--sparsity", "0.5",
+            "--num-samples", "8", "--epochs", "0", "--output-dir", str(tmp_path / "runs")]
+    assert run("common", "finetune", argv=[*argv, "--data-dir", root]) == 0
+    before = files(tmp_path / "runs")
+    if change == "another folder":
+        root = pictures(tmp_path / "others", "dog", ("train", "test"))
+        (tmp_path / "others" / "train" / "cat" / "more.bmp").write_bytes((tmp_path / "others" / "train" / "cat" / "0.bmp").read_bytes())
+    elif change == "fewer images":
+        (tmp_path / "images" / "train" / "cat" / "0.bmp").unlink()
+    else:
+        for part in ("train", "test"):
+            place = tmp_path / "images" / part
+            (place / "cat").rename(place / "x")
+            (place / "dog").rename(place / "cat")
+            (place / "x").rename(place / "dog")
+            (place / "dog" / "0.bmp").rename(place / "dog" / "00.bmp")
+    pipeline._load.cache_clear()  # as another process would begin
+    for verb, flags in (("finetune", []), ("prune", []), ("prune", ["--sparsity", "0.7"])):
+        line = refused(capsys, verb, [*argv, *flags, "--data-dir", root])
+        assert "another value of the data" in line and "--output-dir" in line
+    assert files(tmp_path / "runs") == before
+
+
+def test_a_default_that_changed_is_not_the_old_cell(tmp_path, monkeypatch):
+    spec = Spec(output_dir=str(tmp_path), **DIGITS)
+    pipeline.finetune(spec)
+    real = pipeline.method_of
+
+    def changed(spec):
+        function, options = real(spec)
+        return function, dataclasses.replace(options, damping=0.125)
+
+    spec = spec.but(method="kron-obs", sparsity=None, unit_ratio=0.5)
+    pipeline.finetune(spec)
+    monkeypatch.setattr(pipeline, "method_of", changed)
+    for verb in (pipeline.prune, pipeline.finetune):
+        with pytest.raises(UserError, match=r"the method's options: damping=.*asked for is damping=0.125"):
+            verb(spec)
+
+
+@pytest.mark.parametrize("stage", ["train", "prune", "finetune"])
+def test_a_network_file_that_was_exchanged_is_noticed(stage, tmp_path):
+    spec = Spec(output_dir=str(tmp_path), **DIGITS)
+    pipeline.finetune(spec)
+    folder = pipeline.dense_folder(spec) if stage == "train" else pipeline.cell_folder(spec)
+    file = folder / pipeline.FILES[stage]
+    other = Spec(output_dir=str(tmp_path), **DIGITS | {"dense_seed": 1})
+    pipeline.finetune(other)
+    shutil.copy((pipeline.dense_folder(other) if stage == "train" else pipeline.cell_folder(other)) / file.name, file)
+    with pytest.raises(UserError, match=f"checkpoint=.*{file.name}.*is not the file that {stage}.json speaks of"):
+        pipeline.VERBS[stage](spec)
+
+
+def test_a_dense_network_that_was_trained_again_does_not_keep_old_prunings(tmp_path):
+    spec = Spec(output_dir=str(tmp_path), **DIGITS)
+    pipeline.finetune(spec)
+    other = spec.but(dense_seed=1)
+    pipeline.train(other)
+    for name in ("train.json", "model.safetensors"):
+        shutil.copy(pipeline.dense_folder(other) / name, pipeline.dense_folder(spec) / name)
+    record = json.loads((pipeline.dense_folder(spec) / "train.json").read_text())
+    record["spec"]["dense_seed"] = 0
+    (pipeline.dense_folder(spec) / "train.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="another value of the dense network"):
+        pipeline.prune(spec)
+
+
+def test_two_specs_that_share_a_short_name_do_not_share_a_folder(tmp_path):
+    """Learning rates whose six digits are the same: a run of the first, under its old name, is not the second's."""
+    one, other = (Spec(output_dir=str(tmp_path), **DIGITS | {"method": "magnitude-global", "num_samples": None,
+                                                            "finetune": Recipe(epochs=0.2, lr=lr, batch_size=64)})
+                  for lr in collision())
+    assert one.slug(naming=1) == other.slug(naming=1)
+    pipeline.finetune(one)
+    new = pipeline.cell_folder(one)
+    old = new.parent.with_name(one.slug(naming=1))
+    new.parent.rename(old)
+    assert pipeline.cell_folder(one) == old / "seed0" and pipeline.cell_folder(other) != old / "seed0"
+    times = {path: path.stat().st_mtime_ns for path in old.rglob("*")}
+    pipeline.finetune(one)  # an old name is still read
+    assert {path: path.stat().st_mtime_ns for path in old.rglob("*")} == times
+    assert pipeline.finetune(other).spec["finetune"]["lr"] == other.finetune.lr
+
+
+def collision():
+    seen = {}
+    for step in range(1, 200_000):
+        lr = step / 1_000_000
+        spec = Spec(**DIGITS | {"method": "magnitude-global", "num_samples": None,
+                                "finetune": Recipe(epochs=0.2, lr=lr, batch_size=64)})
+        if (short := spec.digest(naming=1)) in seen:
+            return seen[short], lr
+        seen[short] = lr
+    raise AssertionError("no two of 200,000 share six digits")
+
+
+@pytest.mark.parametrize("verb", ["train", "prune", "finetune"])
+def test_half_done_work_under_other_data_is_not_taken_up(verb, tmp_path, monkeypatch):
+    """Killed under one data set, run again under another of the same name: the result is that of a run that was never killed."""
+    spec = Spec(output_dir=str(tmp_path / "killed"), **DIGITS | {
+        "model": "resnet20:width=0.25", "dataset": "imagefolder:size=8", "num_samples": 8, "method": "magnitude-global",
+        "train": Recipe(epochs=2, batch_size=8), "steps": 2, "step_epochs": 1.0, "finetune": Recipe(epochs=2, batch_size=8)})
+    first, second = pictures(tmp_path / "a", "cat"), pictures(tmp_path / "b", "dog")
+    (tmp_path / "b" / "train" / "dog" / "more.bmp").write_bytes((tmp_path / "b" / "train" / "dog" / "0.bmp").read_bytes())
+    monkeypatch.setattr(T, "SNAPSHOT_SECONDS", 0.0)
+    before = {"train": None, "prune": "train", "finetune": "prune"}[verb]
+    if before:
+        pipeline.VERBS[before](spec.but(data_dir=first))
+    real, steps = T._step, []
+
+    def dies(*arguments):
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(T, "_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.VERBS[verb](spec.but(data_dir=first))
+    monkeypatch.setattr(T, "_step", real)
+    if before:
+        with pytest.raises(UserError, match="another value of the data"):
+            pipeline.VERBS[verb](spec.but(data_dir=second))
+        return
+    assert list(pipeline.dense_folder(spec).glob("train-snapshot*"))
+    found = pipeline.VERBS[verb](spec.but(data_dir=second))
+    straight = pipeline.VERBS[verb](spec.but(data_dir=second, output_dir=str(tmp_path / "straight")))
+    assert found.dense_hash == straight.dense_hash and found.accuracy == straight.accuracy
+
+
+def test_a_record_from_before_identities_is_compared_in_what_it_has(tmp_path, caplog):
+    spec = Spec(output_dir=str(tmp_path), **DIGITS)
+    pipeline.finetune(spec)
+    for path in tmp_path.rglob("*.json"):
+        record = json.loads(path.read_text())
+        record.pop("identity")
+        path.write_text(json.dumps(record))
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")}
+    caplog.set_level("INFO")
+    pipeline.finetune(spec)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json")} == times
+    assert "before records held an identity" in caplog.text
+    path = pipeline.cell_folder(spec) / "finetune.json"
+    record = json.loads(path.read_text())
+    record["provenance"]["data_sha256"] = "0" * 64
+    path.write_text(json.dumps(record))
+    with pytest.raises(UserError, match="another value of the data: 000000000000"):
+        pipeline.finetune(spec)
+
+
+def test_a_record_says_what_it_was_made_of_and_where(tmp_path):
+    spec = Spec(output_dir=str(tmp_path), **DIGITS)
+    pipeline.finetune(spec)
+    records = {stage: Record.read((pipeline.dense_folder(spec) if stage == "train" else pipeline.cell_folder(spec)) / f"{stage}.json")
+               for stage in pipeline.VERBS}
+    for stage, record in records.items():
+        assert record.identity["data_sha256"] == record.provenance["data_sha256"] != ""
+        assert len(record.identity["file_sha256"]) == 64 and record.provenance["machine"] == machine.fingerprint()
+        assert {"mean", "max", "contended"} == record.provenance["load"].keys() and record.timing["core_s"] > 0
+        assert (record.identity["mask_sha256"] != "") == (stage != "train")
+    assert records["prune"].identity["mask_sha256"] == records["finetune"].identity["mask_sha256"]
+    assert records["prune"].identity["options"]["fisher"] == gradual.method_of(spec)[1].fisher
+    assert machine.platform.node() not in json.dumps([dataclasses.asdict(r) for r in records.values()])
+    other = pipeline.prune(spec.but(method="magnitude-global", num_samples=None))
+    assert other.identity["mask_sha256"] != records["prune"].identity["mask_sha256"]
+
+
+def test_only_code_that_is_in_a_commit_is_published(tmp_path):
+    spec = Spec(output_dir=str(tmp_path / "runs"), **DIGITS)
+    pipeline.prune(spec)
+    path = pipeline.cell_folder(spec) / "prune.json"
+    record = Record.read(path)
+    clean = dataclasses.replace(record, provenance=record.provenance | {"git": "0" * 40, "dirty": False})
+    for bad, word in (({"dirty": True}, "dirty"), ({"git": ""}, "dirty")):
+        dataclasses.replace(clean, provenance=clean.provenance | bad).write(path)
+        with pytest.raises(UserError, match=f"{word}=.*in no commit.*--dirty"):
+            publish(path.parent, tmp_path / "results")
+    assert publish(path.parent, tmp_path / "results", dirty=True) == 1
+    for name in ("../../outside", "/tmp/outside", "a/b", "..", ""):
+        dataclasses.replace(clean, id=name).write(path)
+        with pytest.raises(UserError, match="id=.*no file's name"):
+            publish(path.parent, tmp_path / "results")
+    clean.write(path)
+    assert publish(path.parent, tmp_path / "results") == 1
+    assert [p.name for p in (tmp_path / "results").iterdir()] == [f"{record.id}.json"] and not (tmp_path.parent / "outside.json").exists()
+
+
+def test_registered_methods_have_options_that_a_record_can_hold():
+    for name, entry in registry.METHODS.items():
+        amount = {"sparsity": 0.5} if entry.kind == "weights" else {"unit_ratio": 0.5}
+        options = gradual.method_of(Spec(method=name, **amount))[1]
+        json.dumps(dataclasses.asdict(options), allow_nan=False)
