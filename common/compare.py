@@ -96,8 +96,8 @@ def grid(arguments: argparse.Namespace) -> list[Spec]:
     return cells
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the grid; returns the exit status."""
+def parser() -> argparse.ArgumentParser:
+    """The flags of a comparison."""
     p = Parser(description=__doc__)
     p.add_argument("--dataset", default="digits", help="data set (default: digits, which needs no download)")
     p.add_argument("--model", default=None, help="network (default: the usual one for the data set)")
@@ -116,7 +116,12 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--output-dir", default="runs", help="where runs are kept (default: runs)")
     p.add_argument("--dry-run", action="store_true", help="print the folders of the cells and stop")
     p.add_argument("--print-folder", action="store_true", help="print the folder that the records go to and stop")
-    return guarded(lambda: _main(p.parse_args(argv)))
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the grid; returns the exit status."""
+    return guarded(lambda: _main(parser().parse_args(argv)))
 
 
 def _main(arguments: argparse.Namespace) -> None:

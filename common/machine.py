@@ -13,6 +13,7 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -23,6 +24,7 @@ from common import distributed
 from common.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
+STARTED = time.time()  # of this process, nearly
 log = logging.getLogger(__name__)
 _budget = contextvars.ContextVar("memory budget in GB", default=0.0)
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "torch-pruning", "safetensors")
@@ -68,14 +70,34 @@ def precision(where: torch.device) -> dict[str, str | bool]:
 
 
 @functools.cache
-def _git() -> tuple[str, bool]:
-    """(commit, whether the working tree differs from it); ("", False) outside a checkout."""
+def code() -> tuple[str, bool]:
+    """`git_state` of this checkout as it was at the first call, which running.Timer makes: what is committed while a stage runs did
+    not make its result."""
+    return git_state(ROOT)
+
+
+def git_state(root: Path) -> tuple[str, bool]:
+    """(commit, whether the code under `root` differs from it): a tracked file was changed, or a module is in no commit, which would
+    run unnoticed. Results, runs, data and other files that nobody has added decide nothing. ("", False) outside a checkout."""
     def run(*arguments: str) -> str:
-        return subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     try:
-        return run("rev-parse", "HEAD"), bool(run("status", "--porcelain", "--untracked-files=no"))
+        changed = run("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude,glob)*/results/**")
+        return run("rev-parse", "HEAD"), bool(changed or run("ls-files", "--others", "--exclude-standard", "--", "*.py"))
     except (OSError, subprocess.SubprocessError):
         return "", False
+
+
+def edited_since(moment: float, root: Path = ROOT) -> bool:
+    """Whether a module of `root` that this process has loaded changed on disk after `moment` (seconds since the epoch): which of the
+    two versions ran is then anybody's guess."""
+    inside, installed = f"{root}{os.sep}", f"{root}{os.sep}.venv{os.sep}"
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None) or ""
+        with contextlib.suppress(OSError):
+            if file.startswith(inside) and not file.startswith(installed) and os.stat(file).st_mtime > moment:
+                return True
+    return False
 
 
 @functools.cache
@@ -121,10 +143,10 @@ def fingerprint() -> str:
 
 def provenance(where: torch.device, seed: int, data_sha256: str = "") -> dict:
     """The record's provenance: git, dirty, versions, device, machine, threads, seed, command, data_sha256."""
-    commit, dirty = _git()
+    commit, dirty = code()
     words = [Path(word).name if os.path.isabs(word) else word for word in sys.orig_argv[1:]]
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{_processor()}, {os.cpu_count()} cores"
-    return {"git": commit, "dirty": dirty, "versions": dict(_versions()), "device": name, "machine": fingerprint(),
+    return {"git": commit, "dirty": dirty or edited_since(STARTED), "versions": dict(_versions()), "device": name, "machine": fingerprint(),
             "threads": torch.get_num_threads(), "processes": distributed.world(), "precision": precision(where), "seed": seed,
             "command": "python " + shlex.join(words), "data_sha256": data_sha256}
 

@@ -28,7 +28,8 @@ class Record:
     achieved: sparsity, kept_params, kept_macs, dense_params, dense_macs (prunable weights and their multiply-accumulates),
     and model_params, dense_model_params (all parameters, biases and BatchNorm included).
     accuracy: dense, pruned, last, best, best_selected_on. loss: dense, pruned, predicted_increase, measured_increase.
-    layers: [{name, kept, total, and what the method knows of it}]. timing: seconds per phase and peak_rss_mb.
+    layers: [{name, kept, total, and what the method knows of it}]. timing: seconds per phase, core_s of processor time in all, and
+    peak_rss_mb.
     provenance: git, dirty, versions, device, threads, seed, command, data_sha256, machine (a fingerprint), load.
     identity: what decided the result, compared before the stage is used again (common.reuse), and the digests of what came
     out: file_sha256 of the network file, mask_sha256 of what was kept.
@@ -80,6 +81,19 @@ class Record:
 
 
 _TYPES = {"str": str, "dict": dict, "list": list}
+
+
+def wall_seconds(record: Record) -> float:
+    """What the phases of a stage took by the clock."""
+    return sum(v for k, v in record.timing.items() if k.endswith("_s") and k != "core_s" and isinstance(v, int | float))
+
+
+def core_seconds(record: Record) -> float:
+    """Processor time of a stage; where an older record has none, its seconds times its threads."""
+    measured = record.timing.get("core_s")
+    if isinstance(measured, int | float):
+        return float(measured)
+    return wall_seconds(record) * (record.provenance.get("threads") or 1)
 
 
 def record_id(slug: str, seed: int, stage: str) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UserError, choose
-from common.record import Record
+from common.record import Record, wall_seconds
 from common.spec import Spec
 from figures.cells import groups, runs, verb
 from figures.records import number
@@ -142,6 +142,5 @@ def state(item: Item, root: Path = ROOT) -> State:
             ran[spec.scale] += any(needed in stages for stages in found.values())
             records += [record for stages in found.values() for record in stages.values()]
     outputs = tuple(name for name in item.results if any((root / item.paper / "results").glob(name)))
-    timings = [{k: number(v) for k, v in record.timing.items()} for record in records]
-    seconds = sum(v for timing in timings for k, v in timing.items() if k.endswith("_s") and v)
-    return State(ran, asked, outputs, seconds, max((t.get("peak_rss_mb") or 0 for t in timings), default=0), tuple(records))
+    peak = max((number(record.timing.get("peak_rss_mb")) or 0 for record in records), default=0)
+    return State(ran, asked, outputs, sum(map(wall_seconds, records)), peak, tuple(records))

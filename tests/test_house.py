@@ -59,7 +59,7 @@ def test_no_unsafe_or_unfinished_code(path):
     for pattern in (r"weights_only\s*=\s*False", r"\bpickle\b", r"\.cuda\(\)", r"import \*", r"except:\s*$", r"\bTODO\b|\bFIXME\b",
                     r"NotImplementedError"):
         assert not re.search(pattern, text, re.M), pattern
-    if room(path) == "common" and path.name not in ("cli.py", "compare.py", "publish.py", "export.py"):
+    if room(path) == "common" and path.name not in ("cli.py", "compare.py", "publish.py", "export.py", "queue.py", "verify.py"):
         assert not any(isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print" for n in ast.walk(ast.parse(text)))
     assert len(text.splitlines()) <= 320
 

@@ -46,14 +46,14 @@ def test_a_run_outside_a_checkout_or_with_a_package_less_still_says_where_it_ran
 
     monkeypatch.setattr(subprocess, "run", gone)
     monkeypatch.setattr(metadata, "version", missing)
-    for cached in (machine._git, machine._versions):
+    for cached in (machine.code, machine._versions):
         cached.cache_clear()
     try:
         told = machine.provenance(torch.device("cpu"), 3, "feed")
         assert (told["git"], told["dirty"], told["seed"], told["data_sha256"]) == ("", False, 3, "feed")
         assert set(told["versions"]) == {"python"}
     finally:
-        for cached in (machine._git, machine._versions):
+        for cached in (machine.code, machine._versions):
             cached.cache_clear()
 
 
