@@ -15,8 +15,13 @@ from pathlib import Path
 from string import Template
 
 from common.errors import Parser, UserError
-from figures import redraw, tables
+from figures import (
+    claims,  # noqa: F401  the rules register themselves
+    redraw,
+    tables,
+)
 from figures.compare import write_file
+from figures.evidence import HOLDS, SEEN, seen
 from figures.gallery import DRAWING, UNBUILT, WAITING, Item, State, items, state
 from figures.page import page, picture
 from figures.values import NAMES, PAPERS, ROOT
@@ -36,14 +41,14 @@ nav a { margin-right: 1rem }
 """
 SCRIPT = """
 const rows = [...document.querySelectorAll('#contents tbody tr')], text = document.getElementById('text');
-const only = document.getElementById('only'), count = document.getElementById('count');
+const only = document.getElementById('only'), saw = document.getElementById('saw'), count = document.getElementById('count');
 function filter() {
   const wanted = text.value.trim().toLowerCase();
   rows.forEach(row => { row.hidden = !(row.textContent.toLowerCase().includes(wanted)
-    && (!only.value || row.dataset.status === only.value)); });
+    && (!only.value || row.dataset.ran === only.value) && (!saw.value || row.dataset.seen === saw.value)); });
   count.textContent = rows.filter(row => !row.hidden).length + ' of ' + rows.length + ' entries';
 }
-[text, only].forEach(control => control.addEventListener('input', filter));
+[text, only, saw].forEach(control => control.addEventListener('input', filter));
 filter();
 """
 TITLE = "Four papers on second-order pruning: every table and figure"
@@ -54,11 +59,12 @@ MAIN = Template("""<p>The papers' numbers beside ours, from the committed record
 <h2 id="list">Contents</h2>
 <div class="filters">
 <label>Contains<input id="text" type="search" autocomplete="off"></label>
-<label>Status<select id="only"><option value="">all</option>$options</select></label>
+<label>Ran<select id="only"><option value="">all</option>$options</select></label>
+<label>Seen<select id="saw"><option value="">all</option>$verdicts</select></label>
 <output id="count" class="soft" aria-live="polite"></output>
 </div>
 <div class="wide" tabindex="0" role="region" aria-labelledby="list"><table id="contents">
-<thead><tr><th scope="col">Entry</th><th scope="col">What it shows</th><th scope="col">Status</th></tr></thead>
+<thead><tr><th scope="col">Entry</th><th scope="col">What it shows</th><th scope="col">Ran</th><th scope="col">Seen</th></tr></thead>
 <tbody>$contents</tbody></table></div>
 $body
 <h2 id="comparisons">Side by side</h2>
@@ -111,9 +117,14 @@ def html_table(lines: Sequence[tables.Line]) -> str:
 
 def article(item: Item, now: State, lines: Sequence[tables.Line], outcomes: dict[str, redraw.Outcome]) -> str:
     """One entry."""
-    words = now.words(item)
-    parts = [f'<article id="{item.key}"><h3>{PAPERS[item.paper]}, {escape(item.label)}: {escape(item.title)}</h3>'
-             f'<p>{badge(words)} <span class="soft">{escape(now.detail())}</span></p>']
+    word, found = seen(item.paper, item.label)
+    on = now.networks(item)
+    parts = [f'<article id="{item.key}"><h3>{PAPERS[item.paper]}, {escape(item.label)}: {escape(item.title)}'
+             f'{escape(f" ({on})") if on else ""}</h3><p>Ran: {badge(now.words(item))} Seen: {badge(verdict_of(item, word))} '
+             f'<span class="soft">{escape(now.detail())}</span></p>']
+    for statement, (verdict, evidence) in found:
+        shown = "".join(f"<li>{escape(line)}</li>" for line in evidence)
+        parts.append(f'<p>{escape(statement)} <strong>{escape(SEEN[verdict])}</strong></p><ul class="plain">{shown}</ul>')
     commands = [*item.commands, *(f"python -m figures.{name}" for name in item.scripts)]
     if commands:
         parts.append(f"<pre>{escape(chr(10).join(commands))}</pre>")
@@ -140,15 +151,22 @@ def article(item: Item, now: State, lines: Sequence[tables.Line], outcomes: dict
 
 
 def badge(words: str) -> str:
-    """The status, marked where something is reproduced."""
-    return f'<span class="status{" done" if words.startswith("reproduced") else ""}">{escape(words)}</span>'
+    """A word in a frame, marked where a claim holds."""
+    return f'<span class="status{" done" if words == SEEN[HOLDS] else ""}">{escape(words)}</span>'
 
 
-def summary(states: Iterable[str]) -> str:
-    """How many entries have which status, in words."""
-    counts = Counter(states)
-    order = sorted(counts, key=lambda words: (words in (DRAWING, UNBUILT), words == WAITING, words))
-    return f"{sum(counts.values())} entries: " + ", ".join(f"{counts[words]} {words}" for words in order) + "."
+def verdict_of(item: Item, word: str) -> str:
+    """What was seen of an entry; nothing of a drawing."""
+    return "" if item.kind == "drawing" else word
+
+
+def summary(ran: Sequence[str], verdicts: Sequence[str]) -> str:
+    """How many entries ran at which scale, and what was seen of how many, in words."""
+    told = []
+    for words, order in ((ran, (DRAWING, UNBUILT, WAITING)), (list(filter(None, verdicts)), ())):
+        counts = Counter(words)
+        told.append(", ".join(f"{counts[w]} {w}" for w in sorted(counts, key=lambda w: (w in order, w))))
+    return f"{len(ran)} entries. Ran: {told[0]}. Seen of the papers' claims: {told[1]}."
 
 
 def build(folder: Path) -> str:
@@ -157,38 +175,53 @@ def build(folder: Path) -> str:
     by_name = {outcome.name: outcome for outcome in outcomes}
     states = {item.key: state(item) for item in items()}
     words = {item.key: states[item.key].words(item) for item in items()}
+    verdicts = {item.key: verdict_of(item, seen(item.paper, item.label)[0]) for item in items()}
     body, contents = [], []
     for paper, name in PAPERS.items():
         lines = dict(tables.sections_of(paper))
         body.append(f'<h2 id="{paper}">{name}</h2>')
         for item in (item for item in items() if item.paper == paper):
             body.append(article(item, states[item.key], lines.get(item.label, ()), by_name))
-            contents.append(f'<tr data-status="{escape(words[item.key])}"><th scope="row"><a href="#{item.key}">{name}, '
-                            f"{escape(item.label)}</a></th><td>{escape(item.title)}</td><td>{badge(words[item.key])}</td></tr>")
+            ran, word = words[item.key], verdicts[item.key]
+            contents.append(f'<tr data-ran="{escape(ran)}" data-seen="{escape(word)}"><th scope="row"><a href="#{item.key}">{name}, '
+                            f"{escape(item.label)}</a></th><td>{escape(item.title)}</td><td>{badge(ran)}</td>"
+                            f"<td>{badge(word) if word else ''}</td></tr>")
     compared = [outcome for outcome in outcomes if outcome.name.startswith("compare_")]
     pictures = "".join(f"<h3>{escape(one.name.removeprefix('compare_').replace('_', ' '))}</h3>"
                        + "".join(picture(one.name, one.alt, file.read_bytes()) for file in one.files if file.suffix == ".png")
                        + (f'<p class="soft">{escape(one.why)}</p>' if one.why else "") for one in compared)
-    options = "".join(f'<option value="{escape(w)}">{escape(w)}</option>' for w in dict.fromkeys(words.values()))
+    options, chosen = ("".join(f'<option value="{escape(w)}">{escape(w)}</option>' for w in dict.fromkeys(filter(None, found.values())))
+                       for found in (words, verdicts))
     main = MAIN.substitute(
-        summary=escape(summary(words.values())), options=options, contents="".join(contents), body="".join(body), comparisons=pictures,
+        summary=escape(summary(list(words.values()), list(verdicts.values()))), options=options, verdicts=chosen,
+        contents="".join(contents), body="".join(body), comparisons=pictures,
         papers="".join(f'<a href="#{paper}">{name}</a>' for paper, name in PAPERS.items()))
     return page(TITLE, main, SCRIPT, MORE)
 
 
 def index() -> str:
-    """docs/gallery.md: every entry with its status, command and cost."""
-    rows, words = [], []
+    """docs/gallery.md: every entry with what ran, what was seen, its command and cost, and the evidence."""
+    rows, words, verdicts, evidence = [], [], [], []
     for item in items():
-        now = state(item)
+        now, (word, found) = state(item), seen(item.paper, item.label)
         words.append(now.words(item))
+        verdicts.append(verdict_of(item, word))
         command = f"`{item.commands[0]}`" if item.commands else ""
         told = "; ".join(filter(None, (now.detail(), cost(item, now))))
-        rows.append(f"| {PAPERS[item.paper]} | {item.label} | {item.title} | {words[-1]} | {command} | {told} |")
+        rows.append(f"| {PAPERS[item.paper]} | {item.label} | {item.title} | {words[-1]} | {now.networks(item)} | {verdicts[-1]} | "
+                    f"{command} | {told} |")
+        if found:
+            evidence += ["", f"### {PAPERS[item.paper]}, {item.label}: {word}"]
+        for statement, (verdict, lines) in found:
+            evidence += ["", f"{statement} **{SEEN[verdict].capitalize()}.**", "", *(f"- {line}" for line in lines)]
     return "\n".join([
         "# Every table and figure of the four papers", "", "Written by `python -m figures.book --index` from figures/gallery.toml and the "
-        "committed records; `make book` builds the page with the tables and pictures.", "", summary(words), "",
-        "| paper | entry | what it shows | status | command | what ran, and cost |", "|---|---|---|---|---|---|", *rows, ""])
+        "committed records; `make book` builds the page with the tables and pictures.", "",
+        "*Ran* says which of an entry's cells have records, at the paper's scale or at one that two cores finish (cpu), and on what. "
+        "*Seen* says what those records show of the paper's claim, by a rule with the paper's number in it; the claims, verdicts and "
+        "numbers follow the table. An entry that ran without a rule is *not tested*.", "",
+        summary(words, verdicts), "", "| paper | entry | what it shows | ran | on | seen | command | what ran, and cost |",
+        "|---|---|---|---|---|---|---|---|", *rows, "", "## What was seen", *evidence, ""])
 
 
 def main(argv: list[str] | None = None) -> int:

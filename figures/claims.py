@@ -13,7 +13,7 @@ from pathlib import Path
 from common.errors import Parser, UserError
 from figures import eigendamage_claims, lobs_claims, nap_claims, paired, side_panels, woodfisher_claims
 from figures.compare import write_file
-from figures.evidence import CLAIMS, FAILS, HOLDS, JOBS, OPEN, PART, Evidence, Missing, claim, job, verdict
+from figures.evidence import CLAIMS, FAILS, HOLDS, JOBS, OPEN, PART, Evidence, claim, job, judged, verdict
 from figures.style import look
 from figures.values import ROOT
 
@@ -62,10 +62,7 @@ def evidence(name: str) -> Evidence:
     """The verdict and its lines; open where a record is missing."""
     if name not in CLAIMS:
         raise UserError("claim", name, "unknown", f"known: {', '.join(CLAIMS)}")
-    try:
-        return CLAIMS[name]()
-    except Missing as gap:
-        return OPEN, [f"Not committed: {gap}."]
+    return judged(CLAIMS[name])
 
 
 def render(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from figures import paired
-from figures.evidence import Evidence, cell, claim, job, table, verdict
+from figures.evidence import Evidence, cell, claim, job, shows, table, verdict
 from figures.records import Comparison
 from figures.style import look
 
@@ -16,6 +16,7 @@ def _unit_comparisons() -> list[tuple[str, str, Comparison]]:
             *((network, "eigendamage/results", table("eigendamage", name, model)) for network, name, model in own)]
 
 
+@shows("Table 1", "Appendix F")
 @claim
 def eigendamage_equal_ratio() -> Evidence:
     """At the same fraction of units removed EigenDamage is the most accurate of the five criteria."""
@@ -28,6 +29,7 @@ def eigendamage_equal_ratio() -> Evidence:
     return verdict(*each), lines
 
 
+@shows("Table 1")
 @claim
 def eigendamage_equal_cost() -> Evidence:
     """At equal kept weights and at equal kept MACs EigenDamage is the most accurate."""

@@ -1,4 +1,17 @@
-"""Numbers for the essay, each with where it comes from: papers' cells, committed files, comparisons."""
+"""Rules that say what was seen of a paper's claim, and the numbers that they rest on, each with where it comes from.
+
+How to write a rule, in figures/<paper>_claims.py:
+
+    @shows("Table 5", "Figure 6")          # the gallery's entries that it decides (figures/gallery.toml)
+    @claim                                 # leave this out for a rule that has no paragraph of its own in docs/claims.md
+    def gradual_lead() -> Evidence:
+        \"\"\"Pruned gradually to 90% WoodFisher ends .06 points above global magnitude (Table 1).\"\"\"
+        ours, other = (cell("woodfisher", "Figure 6", f"resnet20-{m}-0.9-seed*", "top1_pct") for m in (...))
+        return verdict(ours.mean > other.mean), [f"ResNet-20: {ours} against {other} (paper ...); {ours.source}."]
+
+The docstring is the paper's claim in one sentence, with its number and where it stands. `verdict` is of what the paper says, each
+part a bool. A record that is missing raises Missing, and the verdict is then "not tested": never return one by hand.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +28,7 @@ from figures.records import Comparison, Stat, gather
 from figures.values import ROOT, Value, read, select
 
 HOLDS, PART, FAILS, OPEN = "holds", "in-part", "fails", "open"
+SEEN = {HOLDS: "holds", PART: "in part", FAILS: "not seen here", OPEN: "not tested"}  # of an entry of the gallery
 Evidence = tuple[str, list[str]]  # a verdict and its lines
 JOBS = ("resnet20-cifar10-jpeg", "lenet5-mnist", "lenet300-mnist", "digits_cnn-digits")  # of figures/results
 CLAIMS: dict[str, Callable[[], Evidence]] = {}
@@ -24,6 +38,36 @@ def claim(function: Callable[[], Evidence]) -> Callable[[], Evidence]:
     """Register the rule of a claim under the function's name with dashes."""
     CLAIMS[function.__name__.replace("_", "-")] = function
     return function
+
+
+ENTRIES: dict[tuple[str, str], list[Callable[[], Evidence]]] = {}  # (paper, the gallery's label) -> the rules that decide it
+
+
+def shows(*labels: str) -> Callable[[Callable[[], Evidence]], Callable[[], Evidence]]:
+    """The rule decides what was seen of these entries of its paper, whose name begins the rule's module."""
+    def register(function: Callable[[], Evidence]) -> Callable[[], Evidence]:
+        paper = function.__module__.rpartition(".")[2].partition("_")[0]
+        for label in labels:
+            ENTRIES.setdefault((paper, label), []).append(function)
+        return function
+    return register
+
+
+def judged(rule: Callable[[], Evidence]) -> Evidence:
+    """What a rule says; open where a record that it needs is missing."""
+    try:
+        return rule()
+    except Missing as gap:
+        return OPEN, [f"Not committed: {gap}."]
+
+
+def seen(paper: str, label: str) -> tuple[str, list[tuple[str, Evidence]]]:
+    """(what was seen of an entry, [(the paper's claim, the rule's evidence)]). Several rules: of those that could be tested all
+    hold, none, or a part."""
+    found = [(" ".join((rule.__doc__ or "").split()), judged(rule)) for rule in ENTRIES.get((paper, label), ())]
+    tested = {verdict for _, (verdict, _) in found} - {OPEN}
+    word = SEEN[tested.pop() if len(tested) == 1 else PART if tested else OPEN]
+    return word, found
 
 
 class Missing(LookupError):

@@ -6,6 +6,7 @@ import functools
 import re
 import tomllib
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from figures.values import PAPERS, ROOT
 
 SOURCE = Path(__file__).with_name("gallery.toml")
 KINDS = ("table", "figure", "example", "theorem", "drawing", "ours")
-DRAWING, UNBUILT, WAITING = "a drawing, nothing to measure", "not built", "runnable, not yet run"
+DRAWING, UNBUILT, WAITING = "a drawing, nothing to measure", "not built", "not run"
+DATASETS = {"cifar10-jpeg": "CIFAR-10 (JPEG)", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "mnist": "MNIST", "imagenet": "ImageNet",
+            "tiny-imagenet": "Tiny-ImageNet", "digits": "digits"}
 
 
 @dataclass(frozen=True)
@@ -89,24 +92,44 @@ class State:
     records: tuple[Record, ...]
 
     def words(self, item: Item) -> str:
-        """The status, one of a few; a share where only some cells ran."""
+        """What ran, and no more than that: at which scale, all of its cells or a part. What was seen is evidence.seen's."""
         if item.kind == "drawing":
             return DRAWING
         if item.scale == "paper" and self.outputs or self.asked["paper"] and self.ran["paper"] == self.asked["paper"]:
-            return "reproduced at paper scale"
+            return "paper scale"
         for scale in ("paper", "cpu", "quick"):
             if self.ran[scale] and self.ran[scale] == self.asked[scale] and len(self.outputs) == len(item.results):
-                return f"reproduced at {scale} scale"
+                return f"{scale} scale"
             if self.ran[scale]:
-                return f"in part at {scale} scale"
+                return f"{scale} scale, in part"
         if self.outputs:
-            return f"reproduced at {item.scale} scale" if len(self.outputs) == len(item.results) else f"in part at {item.scale} scale"
+            return f"{item.scale} scale" if len(self.outputs) == len(item.results) else f"{item.scale} scale, in part"
         return WAITING if item.commands else UNBUILT
+
+    def networks(self, item: Item) -> str:
+        """On what it ran and, where the paper's own cells have others, for what that stands: "resnet20, CIFAR-10 (JPEG) for resnet50,
+        ImageNet"; "" where nothing ran."""
+        ours = _networks(record.spec for record in self.records if isinstance(record.spec, dict))
+        theirs = _networks({"model": s.model, "dataset": s.dataset} for s in item.specs if s.scale == "paper")
+        if not ours or not theirs or ours == theirs:
+            return "; ".join(ours)
+        return f"{'; '.join(ours)} for {'; '.join(theirs)}"
 
     def detail(self) -> str:
         """"40 of 62 cells at cpu scale; 0 of 120 at paper scale"."""
         return "; ".join(f"{self.ran[scale]} of {self.asked[scale]} cells at {scale} scale" for scale in ("cpu", "quick", "paper")
                          if self.asked[scale])
+
+
+def _networks(specs: Iterable[Mapping]) -> list[str]:
+    """"resnet20, CIFAR-10 (JPEG)" of each network and data set, once each, without their options."""
+    found = []
+    for spec in specs:
+        model, dataset = (str(spec.get(name, "")).partition(":")[0] for name in ("model", "dataset"))
+        words = f"{model}, {DATASETS.get(dataset, dataset)}"
+        if model and words not in found:
+            found.append(words)
+    return sorted(found)
 
 
 @functools.cache

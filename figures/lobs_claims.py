@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from figures.evidence import Evidence, cell, claim, field, printed, verdict
+from figures.evidence import Evidence, cell, claim, field, printed, shows, verdict
 
 
+@shows("Table 1")
 @claim
 def lobs_little_is_lost() -> Evidence:
     """Right after pruning L-OBS loses little where magnitude and OBD collapse; holds if it is within 2 points of dense and both others
@@ -21,6 +22,7 @@ def lobs_little_is_lost() -> Evidence:
     return verdict(walk.mean - dense.mean < 2, all(n.mean - walk.mean > 5 for n in others.values())), lines
 
 
+@shows("Table 1")
 @claim
 def lobs_light_retraining() -> Evidence:
     """Light retraining brings the dense error back; holds if the walk ends within 0.2 points of dense after the stated iterations."""
@@ -34,6 +36,7 @@ def lobs_light_retraining() -> Evidence:
                    found["lenet300-7.15-l-obs-ours"].mean - dense.mean < 0.2), lines
 
 
+@shows("Table 1")
 @claim
 def lobs_one_and_a_half_percent() -> Evidence:
     """1.5% of LeNet-300-100 is enough: for the printed error, for the dense error within 0.2 points, and ahead of magnitude."""
@@ -45,6 +48,7 @@ def lobs_one_and_a_half_percent() -> Evidence:
              f"Magnitude on the same schedule and images: {magnitude}; {magnitude.source}."])
 
 
+@shows("Theorem 3.2")
 @claim
 def lobs_error_bound() -> Evidence:
     """Theorem 3.2's bound is above the measured error in every layer, and says how large it is; in part if it is over ten times above."""
@@ -56,6 +60,7 @@ def lobs_error_bound() -> Evidence:
     return verdict(all(b >= a for a, b, _ in rows.values()), all(b <= 10 * a for a, b, _ in rows.values())), lines
 
 
+@shows("Table 2")
 @claim
 def lobs_beats_net_trim() -> Evidence:
     """At a like fraction of the middle layer L-OBS errs less than Net-Trim; in part where the lead is less than half the paper's."""

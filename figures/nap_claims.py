@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from figures.evidence import Evidence, cell, claim, printed, verdict
+from figures.evidence import Evidence, cell, claim, printed, shows, verdict
 
 
+@shows("Table 3")
 @claim
 def nap_seventy_seven_times() -> Evidence:
     """LeNet-300-100 compresses 77 times and LeNet-5 200 times for under a tenth of a point; holds within 0.2 points of the paper's

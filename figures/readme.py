@@ -2,7 +2,7 @@
 
 A block starts with `<!-- compare: NAME -->`, where figures/results/NAME holds the records, or with `<!-- bench: NAME -->`, where
 figures/results/NAME.json is what `make bench` wrote, and ends with `<!-- end -->`. `<!-- papers: headline -->` holds the rows that
-gallery.toml calls headlines, `<!-- papers: status -->` how many tables and figures of each paper have which status, and
+gallery.toml calls headlines, `<!-- papers: status -->` how many tables and figures of each paper ran, and what was seen, and
 `<!-- table: eigendamage_table1 -->` what figures/eigendamage_table1.py's table() returns.
 """
 
@@ -18,8 +18,9 @@ from statistics import fmean
 
 from common.errors import Parser, UserError, choose
 from common.record import read_all
-from figures import cells, gallery, tables
+from figures import cells, claims, gallery, tables  # noqa: F401  the rules of the claims register themselves
 from figures.compare import write_file
+from figures.evidence import SEEN, seen
 from figures.records import Comparison, Row, gather
 from figures.values import PAPERS, Value, read
 
@@ -127,11 +128,13 @@ def _ours(entry: dict[str, str], name: str) -> cells.Ours:
 
 
 def status() -> str:
-    """Tables and figures of each paper by status."""
-    counts = {paper: Counter(gallery.state(item).words(item) for item in gallery.items() if item.paper == paper) for paper in PAPERS}
-    words = sorted({w for one in counts.values() for w in one}, key=lambda w: (not w.startswith(("reproduced", "in part")), w))
+    """Tables and figures of each paper: at which scale they ran, and what was seen of their claims."""
+    shown = [item for item in gallery.items() if item.kind != "drawing"]
+    ran = {paper: Counter(f"ran: {gallery.state(item).words(item)}" for item in shown if item.paper == paper) for paper in PAPERS}
+    found = {paper: Counter(f"seen: {seen(item.paper, item.label)[0]}" for item in shown if item.paper == paper) for paper in PAPERS}
+    words = [*sorted({w for one in ran.values() for w in one}), *(f"seen: {w}" for w in SEEN.values())]
     lines = ["| | " + " | ".join(words) + " |", "| --- |" + " ---: |" * len(words)]
-    lines += [f"| {PAPERS[paper]} | " + " | ".join(str(one[w] or "") for w in words) + " |" for paper, one in counts.items()]
+    lines += [f"| {PAPERS[paper]} | " + " | ".join(str((ran[paper] + found[paper])[w] or "") for w in words) + " |" for paper in PAPERS]
     return "\n".join(lines) + "\n"
 
 

@@ -7,9 +7,10 @@ from statistics import fmean
 
 from scipy import stats
 
-from figures.evidence import JOBS, Evidence, Missing, alike, cell, claim, job, percent, printed, stat, verdict
+from figures.evidence import JOBS, Evidence, Missing, alike, cell, claim, job, percent, printed, shows, stat, verdict
 
 
+@shows("Figure 3a")
 @claim
 def woodfisher_one_shot_lead() -> Evidence:
     """One-shot on ResNet-20 WoodFisher leads global magnitude by about 5 and 10 points at 70 and 80%."""
@@ -59,6 +60,7 @@ def woodfisher_lead_after_fine_tuning() -> Evidence:
     return verdict(*each), lines
 
 
+@shows("Table 1", "Table 5", "Figure 6")
 @claim
 def woodfisher_gradual_lead() -> Evidence:
     """Pruned gradually on one schedule WoodFisher leads global magnitude; holds where it does on both networks, and where a t-test
@@ -79,6 +81,7 @@ def woodfisher_gradual_lead() -> Evidence:
     return verdict(*leads), lines
 
 
+@shows("Table 2")
 @claim
 def woodfisher_beats_dpf() -> Evidence:
     """From one dense network WoodFisher ends above DPF."""
@@ -93,6 +96,7 @@ def woodfisher_beats_dpf() -> Evidence:
     return verdict(*each), [*lines, f"The paper, ResNet-50 at 82.7%: {said[0]:.2f} and {said[1]:.2f}."]
 
 
+@shows("Figure 5a")
 @claim
 def woodfisher_beats_l_obs() -> Evidence:
     """One-shot with a like fraction in every layer and the same images, WoodFisher ends above L-OBS at all amounts, and above its joint
@@ -107,6 +111,7 @@ def woodfisher_beats_l_obs() -> Evidence:
     return verdict(*each), lines
 
 
+@shows("Figure 5b")
 @claim
 def woodfisher_beats_kfac() -> Evidence:
     """WoodFisher prunes better than K-FAC: on the paper's MLPNet, and on equal terms elsewhere."""
@@ -129,6 +134,7 @@ def woodfisher_beats_kfac() -> Evidence:
     return verdict(*each), lines
 
 
+@shows("Figure 7")
 @claim
 def woodtaylor_above_dense() -> Evidence:
     """On a network of two epochs WoodTaylor ends about 5 points above the dense network; in part where it does so by less."""

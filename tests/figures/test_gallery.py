@@ -16,7 +16,8 @@ import pytest
 
 from common import cli
 from common.errors import UserError
-from figures import book, cells, gallery, redraw, tables
+from figures import book, cells, evidence, gallery, redraw, tables
+from figures.evidence import FAILS, HOLDS, OPEN, PART, Missing
 from figures.gallery import DRAWING, UNBUILT, WAITING, Item, State, items, state
 from tests.figures.test_report import BROWSER, Page
 
@@ -100,19 +101,46 @@ def counted(ran: dict, asked: dict, outputs: tuple = ()) -> State:
 
 @pytest.mark.parametrize(("now", "results", "words"), [
     (counted({}, {"cpu": 3}), (), WAITING),
-    (counted({"cpu": 2}, {"cpu": 3, "paper": 9}), (), "in part at cpu scale"),
-    (counted({"cpu": 3}, {"cpu": 3, "paper": 9}), (), "reproduced at cpu scale"),
-    (counted({"cpu": 3, "paper": 1}, {"cpu": 3, "paper": 9}), (), "in part at paper scale"),
-    (counted({"cpu": 3, "paper": 9}, {"cpu": 3, "paper": 9}), (), "reproduced at paper scale"),
-    (counted({"cpu": 3}, {"cpu": 3}), ("x.json",), "in part at cpu scale"),
-    (counted({}, {}, ("x.json",)), ("x.json",), "reproduced at cpu scale"),
-    (counted({}, {}, ("x.json",)), ("x.json", "y.json"), "in part at cpu scale")])
+    (counted({"cpu": 2}, {"cpu": 3, "paper": 9}), (), "cpu scale, in part"),
+    (counted({"cpu": 3}, {"cpu": 3, "paper": 9}), (), "cpu scale"),
+    (counted({"cpu": 3, "paper": 1}, {"cpu": 3, "paper": 9}), (), "paper scale, in part"),
+    (counted({"cpu": 3, "paper": 9}, {"cpu": 3, "paper": 9}), (), "paper scale"),
+    (counted({"cpu": 3}, {"cpu": 3}), ("x.json",), "cpu scale, in part"),
+    (counted({}, {}, ("x.json",)), ("x.json",), "cpu scale"),
+    (counted({}, {}, ("x.json",)), ("x.json", "y.json"), "cpu scale, in part")])
 def test_status(now, results, words):
     item = Item("lobs", "Table 1", "table", "t", results=results, run=("python -m lobs.studies dns",))
     assert now.words(item) == words
     assert now.words(Item("lobs", "Figure 1", "drawing", "t")) == DRAWING
     if not now.outputs and not now.ran:
         assert now.words(Item("lobs", "Table 99", "table", "t")) == UNBUILT
+
+
+def test_what_was_seen_is_the_rules_and_not_that_something_ran(monkeypatch):
+    """An entry that ran is not tested without a rule; of several rules a part holds; a rule without its records is not tested."""
+    def rule(verdict):
+        def one():
+            """The paper's claim."""
+            if verdict == OPEN:
+                raise Missing("a record")
+            return verdict, ["a line"]
+        return one
+
+    for verdicts, word in (((), "not tested"), ((OPEN,), "not tested"), ((HOLDS,), "holds"), ((HOLDS, OPEN), "holds"),
+                           ((FAILS, FAILS), "not seen here"), ((HOLDS, FAILS), "in part"), ((PART,), "in part")):
+        monkeypatch.setitem(evidence.ENTRIES, ("lobs", "Table 1"), [rule(verdict) for verdict in verdicts])
+        found, told = evidence.seen("lobs", "Table 1")
+        assert found == word and [verdict for _, (verdict, _) in told] == list(verdicts)
+        assert all(statement == "The paper's claim." for statement, _ in told)
+    shown = {(paper, label) for paper, label in evidence.ENTRIES}
+    assert shown <= {(item.paper, item.label) for item in items()}  # a rule of an entry that does not exist decides nothing
+
+
+def test_an_entry_says_on_which_network_it_ran():
+    item = next(item for item in items() if (item.paper, item.label) == ("woodfisher", "Figure 5a"))
+    assert state(item).networks(item) == "resnet20, CIFAR-10 (JPEG) for resnet50, ImageNet"
+    rows = [line for line in book.index().splitlines() if line.startswith("| WoodFisher | Figure 5a |")]
+    assert len(rows) == 1 and "resnet20, CIFAR-10 (JPEG) for resnet50, ImageNet" in rows[0]
 
 
 def test_a_status_is_read_off_the_records():
