@@ -72,6 +72,8 @@ def run(spec: Spec, model: nn.Module, data: D.Data, function: typing.Callable, o
         before = T.evaluate(result.model, judge.test_loader())
         entry = {"step": step, "epoch": round(prunings[step].epoch, 6), "amount": goals[step], "pruned": before[1],
                  "predicted_increase": result.predicted_increase}
+        if registry.load_training(spec.method) is not None:  # of the dense weights, which go on beside the masked ones
+            entry["latent_norms"] = {name: round(float(weight.norm()), 5) for name, weight in result.latent.items()}
         after = costs(result.model, data.input_shape, result.masks)
         entry |= {"kept_params": after.kept_params, "kept_macs": after.nonzero_macs}
         if spec.speedup is not None:

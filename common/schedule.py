@@ -55,7 +55,7 @@ def learning_rate(recipe: Recipe, step: float, steps_per_epoch: float, total: fl
     """The learning rate of optimiser step `step` (from 0) of `total`."""
     epoch = step / steps_per_epoch
     if recipe.schedule == "multistep":
-        return recipe.lr * recipe.gamma ** sum(epoch >= m for m in recipe.milestones)
+        return recipe.lr * recipe.gamma ** sum(epoch >= m - 1e-9 for m in recipe.milestones)  # fractions of an epoch are not exact
     if recipe.schedule == "cosine":
         return recipe.lr * 0.5 * (1 + math.cos(math.pi * step / (total or 1)))
     if recipe.schedule == "exponential":

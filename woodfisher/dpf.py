@@ -33,6 +33,7 @@ class Options(ScopeOptions):
     """Scope "global" is Lin et al.'s."""
 
     every: int = EVERY
+    equal_norms: bool = False  # ours: gradients as if a convolution's masked weights had the norm of its dense ones
 
     def __post_init__(self):
         if self.every < 1:
@@ -57,6 +58,8 @@ class Feedback:
     @torch.no_grad()
     def __call__(self, state: State) -> None:
         if state.event == "gradient":
+            if self.options.equal_norms:
+                _rescale(state.model, self.latent)
             for name, weight in self.latent.items():
                 state.model.get_parameter(name).copy_(weight)
         elif state.event in ("begin", "step"):
@@ -76,6 +79,16 @@ class Feedback:
 def weights(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, Tensor]:
     """Copies of the prunable weights by parameter name."""
     return {f"{name}.weight": module.weight.detach().clone() for name, module in L.prunable(model, skip).items()}
+
+
+@torch.no_grad()
+def _rescale(model: nn.Module, latent: Mapping[str, Tensor]) -> None:
+    """Multiply each convolution's gradient by ‖masked weights‖ / ‖dense weights‖. Batch normalization makes the output indifferent
+    to the scale of the convolution before it, so its gradient goes with one over the norm of the weights that it is taken at."""
+    for name, dense in latent.items():
+        weight = model.get_parameter(name)
+        if weight.dim() == 4 and weight.grad is not None and dense.any():
+            weight.grad.mul_(weight.norm() / dense.norm())
 
 
 def largest(dense: Mapping[str, Tensor], amount: float | Mapping[str, float], options: Options) -> M.Masks:

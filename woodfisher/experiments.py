@@ -200,9 +200,10 @@ def table6() -> Group:
     return labelled("table", "6", *cpu, imagenet.flops_aware())
 
 
-TABLES: dict[str, Group] = {**imagenet.TABLES, "3": gradual.table3(R20), "6": table6(), "8": table8(), "S2": table_s2(),
-                            "damping": damping(),
-                            "S5": gradual.table_s5(R20)}
+GRADUAL = {"1": gradual.table1(R20), "2": gradual.table2(R20), "3": gradual.table3(R20), "5": gradual.table5(),
+           "S5": gradual.table_s5(R20), "feedback": gradual.feedback(R20)}
+TABLES: dict[str, Group] = {label: imagenet.TABLES.get(label, {}) | group for label, group in (imagenet.TABLES | GRADUAL | {
+    "6": table6(), "8": table8(), "S2": table_s2(), "damping": damping()}).items()}
 FIGURES: dict[str, Group] = {"3a": fig3a(), "3b": fig3b("woodfisher", "3b"), "4": fig4(), "5a": fig5a(), "5b": fig5b(),
                              "6": gradual.fig6(R20), "7": fig7(), "S8": fig3b("woodfisher-layer", "S8"), "S12": fig_s12(),
                              "S14": fig_s14(), **imagenet.FIGURES}

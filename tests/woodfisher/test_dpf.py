@@ -113,3 +113,52 @@ def test_masks_and_latent_weights_stay_together_when_training_diverges():
     assert result.diverged is not None and len(result.history) == 2
     for name, weight in feedback.latent.items():
         assert torch.equal(model.get_parameter(name), weight * feedback.masks[name])
+
+
+def test_equal_norms_takes_the_gradient_at_the_masked_weights_grown_to_the_dense_norm():
+    """With batch normalization behind a convolution its masked weights may be scaled freely: the loss is the same, and the gradient
+    that `equal_norms` steps with is the one at the grown weights."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6, eps=1e-12), nn.Flatten(), nn.Linear(6 * 36, 10)).double()
+    x, y = torch.randn(32, 1, 8, 8, dtype=torch.float64), torch.arange(32) % 10
+    dense = dpf.weights(model)
+    keep = dpf.largest(dense, {"0": 0.7, "3": 0.5}, dpf.Options())
+    norm = dense["0.weight"].norm()
+
+    def gradients(grown):
+        again = copy.deepcopy(model)
+        M.apply(again, keep)
+        with torch.no_grad():
+            again[0].weight.mul_(norm / again[0].weight.norm() if grown else 1.0)
+        loss = mean_loss(again(x), y)
+        loss.backward()
+        return loss.item(), again
+
+    (plain_loss, plain), (grown_loss, grown) = gradients(False), gradients(True)
+    assert plain_loss == pytest.approx(grown_loss, rel=1e-6)
+    assert plain[0].weight.grad.norm() > 1.05 * grown[0].weight.grad.norm()
+    linear = plain[3].weight.grad.clone()
+    dpf._rescale(plain, dense)
+    torch.testing.assert_close(plain[0].weight.grad, grown[0].weight.grad)
+    assert torch.equal(plain[3].weight.grad, linear)
+
+
+def test_a_record_tells_the_norms_of_the_dense_weights_at_each_pruning(tmp_path):
+    spec = gradual(tmp_path, options={"every": 4, "equal_norms": True})
+    record = pipeline.prune(spec)
+    start = dpf.weights(checkpoint.load(pipeline.dense_folder(spec) / "model.safetensors").model)
+    norms = [entry["latent_norms"] for entry in record.trajectory]
+    assert norms[0] == pytest.approx({name: float(weight.norm()) for name, weight in start.items()}, abs=1e-4)
+    end = checkpoint.load(pipeline.cell_folder(spec) / "pruned.safetensors").extra_tensors
+    assert norms[-1] == pytest.approx({name: float(weight.norm()) for name, weight in end.items()}, abs=1e-4)
+    assert norms[0] != norms[1]
+
+
+def test_on_the_course_training_is_plain_until_the_first_pruning(tmp_path):
+    """No weight is masked before it, and the end has as many as were asked for, wherever the masks went meanwhile."""
+    spec = gradual(tmp_path, steps=1, step_schedule="cubic", levels=(0.3, 0.8), clock="course", first_epoch=0.5,
+                   finetune=Recipe(epochs=2, lr=0.1, batch_size=32))
+    record = pipeline.finetune(spec)
+    assert record.achieved["sparsity"] == pytest.approx(0.8, abs=1e-3)
+    plain = pipeline.prune(spec.but(method="magnitude-global", options={}))
+    assert pipeline.prune(spec).trajectory[0]["pruned"] == plain.trajectory[0]["pruned"]
