@@ -27,7 +27,8 @@ SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 @dataclass(frozen=True)
 class Job:
-    """How one pair of data set and network is compared. Sparsities apply to weights methods, unit ratios to the others."""
+    """How one pair of data set and network is compared. Sparsities apply to weights methods, unit ratios to the others. rows: at most
+    so many gradients, each the mean over as many examples as there are a row, make the Fisher of a method that has rows."""
 
     train: Recipe
     finetune: Recipe
@@ -36,6 +37,7 @@ class Job:
     sparsities: tuple[float, ...] = SPARSITIES
     unit_ratios: tuple[float, ...] = (0.2, 0.35, 0.5, 0.65, 0.8)
     num_samples: int = 1_000
+    rows: int = 1_000  # WoodFisher Sec. 5.1 on ResNet-20: 1,000 samples, a row each
     dataset_options: str = ""
 
 
@@ -56,7 +58,9 @@ JOBS: dict[tuple[str, str], Job] = {
         Recipe(epochs=0.1, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
         checkpoint="resnet20_cifar10", sparsities=(0.5, 0.7, 0.8, 0.9, 0.95), dataset_options="norm=imagenet"),
 }
-FALLBACK = Job(_CIFAR_TRAIN, Recipe(epochs=2, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True))
+# of any size, so its rows are few: as many as WoodFisher's Sec. 3.2 at least calls typical
+FALLBACK = Job(_CIFAR_TRAIN, Recipe(epochs=2, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
+               rows=registry.OPEN_ROWS)
 
 USUAL = {"digits": "digits_cnn", "synthetic": "digits_cnn", "mnist": "lenet300", "cifar10": "resnet20", "cifar10-jpeg": "resnet20",
          "cifar100": "resnet20", "imagefolder": "resnet20", "tiny-imagenet": "vgg19:width=0.25", "imagenet": "resnet50"}
@@ -87,12 +91,14 @@ def grid(arguments: argparse.Namespace) -> list[Spec]:
     if any(getattr(arguments, changed) is not None for changed in ("epochs", "train_epochs", "num_samples", "checkpoint")):
         base = base.but(table=f"{name}-{base.digest()}")  # another budget or dense network is another comparison
     cells = []
+    rows = {"fisher_batch_size": max(1, base.num_samples // job.rows)}
     for seed in range(arguments.seeds):
         for method in chosen:
             weights = registry.lookup(method).kind == "weights"
+            own = rows if registry.lookup(method).curvature == "rows" else {}
             for amount in amounts or (job.sparsities if weights else job.unit_ratios):
                 unit = {"sparsity": amount} if weights else {"unit_ratio": amount}
-                cells.append(base.but(method=method, seed=seed, cell=f"{method}-{amount:g}", **unit))
+                cells.append(base.but(method=method, seed=seed, cell=f"{method}-{amount:g}", **unit, **own))
     return cells
 
 
@@ -110,6 +116,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--train-epochs", type=float, help="epochs of dense training (default: by job)")
     p.add_argument("--allow-untrained", action="store_true", help="compare on a network with neither a checkpoint nor an epoch")
     p.add_argument("--num-samples", type=int, help="calibration examples (default: by job)")
+    p.add_argument("--share-curvature", action="store_true",
+                   help="cells that differ in the amount alone share their curvature, whose time only one of them then has")
     p.add_argument("--threads", type=int, help="CPU threads (default: 1 for quick jobs, which gain nothing from more, else all)")
     p.add_argument("--shard", default="1/1", metavar="I/N", help="this process is the I-th of N on one output folder (default: 1/1)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
@@ -151,7 +159,8 @@ def _main(arguments: argparse.Namespace) -> None:
     print(f"dense {dense.spec['model']} on {dense.spec['dataset']}: test accuracy {100 * dense.accuracy['last']:.2f}%, "
           f"{dense.achieved['dense_params']:,} prunable weights, {dense.achieved['dense_macs']:,} MACs", flush=True)
     unfit: dict[str, str] = {}
-    with progress(total=len(cells), desc="compare", unit="cell", leave=True) as bar, quiet():
+    shared = registry.sessions({cell.method for cell in cells} if arguments.share_curvature else ())
+    with shared, progress(total=len(cells), desc="compare", unit="cell", leave=True) as bar, quiet():
         def run(cell: Spec) -> bool:
             bar.set_postfix_str(f"{cell.cell} seed {cell.seed}", refresh=True)
             if cell.method not in unfit:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from common.errors import choose
@@ -16,7 +17,8 @@ class Method:
     on while the network is fine-tuned: (Pruned, options) -> callback of common.train.fit with `masks` and `latent`. `statistics`, also
     "module:name", is for one that watches the fine-tuning between two of its prunings: (Pruned, options, seed) -> callback with
     `latent`, which the next pruning is given. `curvature` says what it keeps of the layers, for forecasts of memory: rows (gradients),
-    kron (two factors a layer), channel (the same over channels), moment (of the inputs), diagonal, or nothing."""
+    kron (two factors a layer), channel (the same over channels), moment (of the inputs), diagonal, or nothing. `session`, "module:name"
+    of a context manager, lets cells inside it that differ in the amount alone share their curvature."""
 
     function: str
     label: str
@@ -26,8 +28,11 @@ class Method:
     training: str = ""
     statistics: str = ""
     curvature: str = ""
+    session: str = ""
 
 
+OPEN_ROWS = 100  # gradient rows of a Fisher where a Spec says neither how many nor of how many examples each
+_ROWS = {"curvature": "rows", "session": "woodfisher.sharing:sharing"}
 METHODS: dict[str, Method] = {
     "random": Method("common.baselines:random", "Random", "weights"),
     "magnitude-layer": Method("common.baselines:magnitude", "Magnitude, per layer", "weights", preset={"scope": "layer"}),
@@ -41,13 +46,12 @@ METHODS: dict[str, Method] = {
                           curvature="moment"),
     "l-obs-ours": Method("lobs.method:prune", "L-OBS, ours (joint, re-scored)", "weights", "lobs",
                          {"update": "joint", "scope": "global", "inputs": "pruned", "damping": 1e-3, "relative": True}, curvature="moment"),
-    "woodfisher": Method("woodfisher.method:prune", "WoodFisher, global", "weights", "woodfisher", {"scope": "global"}, curvature="rows"),
-    "woodfisher-layer": Method("woodfisher.method:prune", "WoodFisher, per layer", "weights", "woodfisher", {"scope": "layer"},
-                               curvature="rows"),
-    "woodfisher-flops": Method("woodfisher.flops_aware:prune", "WoodFisher, FLOPs-aware", "weights", "woodfisher", curvature="rows"),
-    "woodtaylor": Method("woodfisher.woodtaylor:prune", "WoodTaylor", "weights", "woodfisher", {"scope": "global"}, curvature="rows"),
+    "woodfisher": Method("woodfisher.method:prune", "WoodFisher, global", "weights", "woodfisher", {"scope": "global"}, **_ROWS),
+    "woodfisher-layer": Method("woodfisher.method:prune", "WoodFisher, per layer", "weights", "woodfisher", {"scope": "layer"}, **_ROWS),
+    "woodfisher-flops": Method("woodfisher.flops_aware:prune", "WoodFisher, FLOPs-aware", "weights", "woodfisher", **_ROWS),
+    "woodtaylor": Method("woodfisher.woodtaylor:prune", "WoodTaylor", "weights", "woodfisher", {"scope": "global"}, **_ROWS),
     "kfac-prune": Method("woodfisher.kfac:prune", "K-FAC pruning", "weights", "woodfisher", {"scope": "global"}, curvature="kron"),
-    "woodfisher-structured": Method("woodfisher.channels:prune", "WoodFisher, structured", "channels", "woodfisher", curvature="rows"),
+    "woodfisher-structured": Method("woodfisher.channels:prune", "WoodFisher, structured", "channels", "woodfisher", **_ROWS),
     "dpf": Method("woodfisher.dpf:prune", "DPF", "weights", preset={"scope": "global"}, training="woodfisher.dpf:training"),
     "cp": Method("eigendamage.cp:prune", "CP-decomposition", "low-rank", "eigendamage"),
     "nn-slimming": Method("eigendamage.nn_slimming:prune", "NN Slimming", "channels", "eigendamage"),
@@ -80,6 +84,16 @@ def load_training(name: str) -> Callable | None:
 def load_statistics(name: str) -> Callable | None:
     """Import what a method watches the network with between its prunings; None for one that does not."""
     return _imported(lookup(name).statistics) if lookup(name).statistics else None
+
+
+@contextlib.contextmanager
+def sessions(names: Iterable[str]) -> Iterator[None]:
+    """Inside, cells of these methods share their curvature where a method can."""
+    with contextlib.ExitStack() as stack:
+        for place in dict.fromkeys(lookup(name).session for name in names):
+            if place:
+                stack.enter_context(_imported(place)())
+        yield
 
 
 def _imported(place: str) -> Callable:

@@ -13,7 +13,7 @@ from pathlib import Path
 from common.errors import Parser, UserError
 from figures import eigendamage_claims, lobs_claims, nap_claims, paired, side_panels, woodfisher_claims
 from figures.compare import write_file
-from figures.evidence import CLAIMS, FAILS, HOLDS, JOBS, OPEN, PART, Evidence, claim, job, judged, verdict
+from figures.evidence import CLAIMS, FAILS, HOLDS, JOBS, OPEN, PART, Evidence, claim, job, judged, setting, verdict
 from figures.style import look
 from figures.values import ROOT
 
@@ -38,7 +38,8 @@ def one_method_leads() -> Evidence:
         each.append(len(first) == 1)
     for name in JOBS:
         spent = side_panels.costs(job(name))
-        told = ", ".join(f"{look(m).label} {spent[m][0]:.3g}" for m in ("l-obs-ours", "l-obs-joint", "woodfisher", "kfac-prune", "nap"))
+        shown = [setting(name, m) for m in ("l-obs-ours", "l-obs-joint", "woodfisher", "kfac-prune", "nap")]
+        told = ", ".join(f"{look(m).label} {spent[m][0]:.3g}" for m in shown)
         lines.append(f"{name}, seconds of pruning at the dearest amount, median over seeds: {told}; figures/results/{name}.")
     return verdict(*each), lines
 

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from common.record import read_all
 from figures import cells
 from figures.records import Comparison, Stat, gather
+from figures.style import base
 from figures.values import ROOT, Value, read, select
 
 HOLDS, PART, FAILS, OPEN = "holds", "in-part", "fails", "open"
@@ -150,11 +151,18 @@ def table(paper: str, name: str, model: str) -> Comparison:
 
 
 def stat(name: str, method: str, amount: float, quantity: str = "accuracy_finetuned") -> Stat:
-    """Of one cell of a comparison."""
+    """Of one cell of a comparison, of the method's `setting` there."""
+    method = setting(name, method)
     for row in job(name).rows:
         if (row.method, row.amount) == (method, amount) and row.stat(quantity).n:
             return row.stat(quantity)
     raise Missing(f"{name} {method} {amount:g}")
+
+
+def setting(name: str, method: str) -> str:
+    """What a comparison has of a method: the method, or where that has no record, one with rows of its own: "woodfisher (m 100, b 10)"."""
+    there = dict.fromkeys(row.method for row in job(name).rows if row.runs and base(row.method) == method)
+    return method if method in there or not there else next(iter(there))
 
 
 def alike(name: str, one: str, other: str) -> tuple[float, list[float]]:
@@ -163,7 +171,7 @@ def alike(name: str, one: str, other: str) -> tuple[float, list[float]]:
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                if {row["method"], row["other"]} == {one, other}:
+                if {base(row["method"]), base(row["other"])} == {one, other}:
                     return float(row["spearman"]), [float(share) for share in row["overlap"].split()]
     raise Missing(f"{name}/agreement.csv {one} {other}")
 

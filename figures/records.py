@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 
 from common.errors import UserError
 from common.record import Record, log
-from common.registry import METHODS
+from common.registry import METHODS, OPEN_ROWS
 from common.spec import NOT_IDENTITY, Spec
-from figures.style import look, rank
+from figures.style import base, look, rank
 
 UNITS = {"sparsity": "sparsity", "unit_ratio": "unit ratio"}  # key of Record.requested -> how it is written
 GROUPS = {"weights": "Single weights", "units": "Channels and low rank"}
@@ -92,7 +92,7 @@ QUANTITIES: dict[str, Callable[[Run], float | None]] = {
 class Row:
     """One method at one requested amount; `expected` seeds, of which `runs` exist."""
 
-    method: str
+    method: str  # as `method_of` calls it
     unit: str  # a key of UNITS
     amount: float
     expected: int
@@ -105,7 +105,8 @@ class Row:
     @property
     def kind(self) -> str:
         """weights | channels | low-rank; of a method nobody registered, what its requested unit says."""
-        return METHODS[self.method].kind if self.method in METHODS else "weights" if self.unit == "sparsity" else "channels"
+        name = base(self.method)
+        return METHODS[name].kind if name in METHODS else "weights" if self.unit == "sparsity" else "channels"
 
     @property
     def group(self) -> str:
@@ -148,6 +149,18 @@ class Comparison:
         return "accuracy_finetuned" if tuned else "accuracy_pruned"
 
 
+def method_of(record: Record) -> str:
+    """The record's method; where its Fisher is made of gradient rows and the Spec says neither how many nor of how many examples,
+    with what they then are: "woodfisher (m 100, b 10)"."""
+    spec = record.spec
+    known = METHODS.get(record.method)
+    if known is None or known.curvature != "rows" or spec.get("fisher_batch_size") or "num_rows" in (spec.get("options") or {}):
+        return record.method
+    samples = spec.get("num_samples") or 1_000
+    m = min(OPEN_ROWS, samples)
+    return f"{record.method} (m {m}, b {max(1, samples // m)})"
+
+
 def settings(record: Record) -> dict[str, object]:
     """The fields of a record that must agree in one table, nested ones dotted: finetune.lr, provenance.data_sha256."""
     spec = Spec.from_dict(record.spec).to_dict()
@@ -161,7 +174,7 @@ def settings(record: Record) -> dict[str, object]:
         flat["dense_hash"] = record.dense_hash
     flat["provenance.data_sha256"] = record.provenance.get("data_sha256")
     if not dense:
-        flat |= {f"{record.method}: {name}": spec.get(name) for name in OF_METHOD}
+        flat |= {f"{method_of(record)}: {name}": spec.get(name) for name in OF_METHOD}
     flat |= {f"achieved.{name}": record.achieved[name] for name in COUNTERS if record.achieved.get(name) is not None}
     return flat
 
@@ -195,7 +208,7 @@ def _readable(records: Iterable[Record]) -> Iterator[Record]:
 
 def _cell(record: Record) -> tuple[str, str, float]:
     unit = next(unit for unit in UNITS if number(record.requested.get(unit)) is not None)
-    return record.method, unit, round(record.requested[unit], 6)
+    return method_of(record), unit, round(record.requested[unit], 6)
 
 
 def gather(records: Iterable[Record]) -> Comparison:
@@ -252,7 +265,7 @@ def _notes(comparison: Comparison, used: list[Record]) -> list[str]:
                  for row in lacking]
         more = f" and {len(named) - 8} more" if len(named) > 8 else ""
         notes.append(f"{len(named)} of {len(comparison.rows)} cells lack a seed or a stage: {'; '.join(named[:8])}{more}.")
-    absent = [METHODS[m].label for m in METHODS if m not in {row.method for row in comparison.rows}]
+    absent = [METHODS[m].label for m in METHODS if m not in {base(row.method) for row in comparison.rows}]
     if absent:
         notes.append(f"Registered but without a record: {'; '.join(absent)}.")
     dense = {number(r.accuracy.get("dense")) for r in used} - {None}

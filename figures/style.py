@@ -63,6 +63,7 @@ LOOKS: dict[str, Look] = {  # the order is the order of legends and tables
     "cp": Look(WINE, "h", "CP-decomposition", ":"),
     "nap-channel": Look(VERMILION, "p", "NAP, channels", "-."),
 }
+PALE = {BLUE: "#8FBFE0", SKY: "#BFE0F5", INDIGO: "#A9A3D6"}  # of a method's rows with a setting of their own
 _FALLBACK = [(colour, marker) for marker in "phH8" for colour in (WINE, OLIVE, PINK, SKY, GREY, ORANGE, GREEN, BLUE)
              if (colour, marker) not in {(look.colour, look.marker) for look in LOOKS.values()}]
 
@@ -70,6 +71,9 @@ _FALLBACK = [(colour, marker) for marker in "phH8" for colour in (WINE, OLIVE, P
 def look(method: str) -> Look:
     """The look of a method. The registry's label wins; an unknown method gets the same dotted look on every machine."""
     known = LOOKS.get(method)
+    if method != base(method):
+        other = look(base(method))
+        return replace(other, colour=PALE.get(other.colour, GREY), label=other.label + method.removeprefix(base(method)))
     if known is None:
         digest = int.from_bytes(hashlib.sha256(method.encode("utf-8", "replace")).digest()[:4], "big")
         colour, marker = _FALLBACK[digest % len(_FALLBACK)]
@@ -80,7 +84,12 @@ def look(method: str) -> Look:
 def rank(method: str) -> tuple[int, str]:
     """Sort key: methods of `LOOKS` in its order, then the others by name."""
     order = list(LOOKS)
-    return (order.index(method) if method in LOOKS else len(order), method)
+    return (order.index(base(method)) if base(method) in LOOKS else len(order), method)
+
+
+def base(method: str) -> str:
+    """The registered name of "woodfisher (m 100, b 10)", a method with a setting of its own."""
+    return method.partition(" (")[0]
 
 
 def plain(label: str, longest: int = 42) -> str:

@@ -7,7 +7,13 @@ from statistics import fmean
 
 from scipy import stats
 
-from figures.evidence import JOBS, Evidence, Missing, alike, cell, claim, job, percent, printed, shows, stat, verdict
+from figures.evidence import JOBS, Evidence, Missing, alike, cell, claim, job, percent, printed, setting, shows, stat, verdict
+from figures.style import look
+
+
+def _called(name: str) -> str:
+    """WoodFisher as a comparison has it, with its rows where they are not the comparison's own."""
+    return look(setting(name, "woodfisher")).label
 
 
 @shows("Figure 3a")
@@ -53,7 +59,7 @@ def woodfisher_lead_after_fine_tuning() -> Evidence:
         ours, other = (stat(name, m, 0.9) for m in ("woodfisher", "magnitude-global"))
         gap, noise = ours.mean - other.mean, max(ours.std or 0.0, other.std or 0.0) or 0.005
         each.append(gap > noise)
-        lines.append(f"{name}, 90% removed, fine-tuned alike: WoodFisher {percent(ours)}, global magnitude {percent(other)}; "
+        lines.append(f"{name}, 90% removed, fine-tuned alike: {_called(name)} {percent(ours)}, global magnitude {percent(other)}; "
                      f"figures/results/{name}.")
     lines.append("The paper's leads on ResNet-50 and ImageNet after gradual pruning (Table 1), in points: "
                  + ", ".join(f"{lead:.2f} at {float(s):g}%" for s, lead in leads.items()) + ".")
@@ -121,11 +127,11 @@ def woodfisher_beats_kfac() -> Evidence:
         each.append(ours.mean > other.mean)
         lines.append(f"MLPNet, {100 * amount:g}% removed, nothing trained after: WoodFisher {ours}, K-FAC with π {other}; {ours.source}.")
     for name in JOBS:
-        amounts = sorted({row.amount for row in job(name).rows if row.method == "woodfisher"})
+        amounts = sorted({row.amount for row in job(name).rows if row.method == setting(name, "woodfisher") and row.runs})
         ours, other = (fmean(stat(name, m, a, "accuracy_pruned").mean for a in amounts) for m in ("woodfisher", "kfac-prune"))
         each.append(ours > other)
-        lines.append(f"{name}, nothing trained after, mean over {len(amounts)} amounts: WoodFisher {100 * ours:.2f}, K-FAC "
-                     f"{100 * other:.2f}; figures/results/{name}.")
+        lines.append(f"{name}, nothing trained after, mean over {len(amounts)} amounts: {_called(name)} {100 * ours:.2f}, "
+                     f"K-FAC {100 * other:.2f}; figures/results/{name}.")
     ours, other = (cell("woodfisher", "Table damping", f"{m}-damping-*-0.9-seed*", "top1_pruned_pct").values
                    for m in ("woodfisher", "kfac-prune"))
     magnitude = cell("woodfisher", "Table damping", "magnitude-global-0.9-seed*", "top1_pruned_pct")

@@ -15,10 +15,10 @@ from common.fisher.inverse import BlockFisher, Rows
 from common.fisher.rows import gradient_rows
 from common.fisher.spool import spooled, work_bytes
 from common.obs import Curvature
+from common.registry import OPEN_ROWS
 from woodfisher import sharing
 
 NETWORK = "network"
-ROWS = 100  # m where neither m nor b is said: the least that Sec. 3.2 calls typical
 
 
 @dataclass(frozen=True)
@@ -71,10 +71,12 @@ def count(calibration: Iterable) -> int:
 
 
 def rows_of(calibration: Iterable, options: FisherOptions) -> tuple[int, int]:
-    """(m, b): as the options say, else all the data in `ROWS` rows. Raises UserError where the data is too little."""
+    """(m, b): as the options say, else all the data in OPEN_ROWS rows, the least that Sec. 3.2 calls typical.
+
+    Raises UserError where the data is too little."""
     examples, m, b = count(calibration), options.num_rows, options.fisher_batch_size
     if m is None:
-        m = min(ROWS, examples) if b is None else examples // b
+        m = min(OPEN_ROWS, examples) if b is None else examples // b
     b = b or max(1, examples // max(m, 1))
     if m < 1 or m * b > examples:
         raise UserError("num_rows" if options.num_rows else "fisher_batch_size", options.num_rows or b,

@@ -1,5 +1,6 @@
 """The main job's grid: small, killed, extended, on a folder of images, and with bad input."""
 
+import argparse
 import json
 import os
 import signal
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import registry
+from common import compare, registry
 from common.compare import main
 from common.record import Record, read_all
 
@@ -101,3 +102,31 @@ def test_bad_input_is_one_line_and_writes_no_record(flags, message, tmp_path, ca
     captured = capsys.readouterr()
     assert message in captured.err.strip().splitlines()[-1] and "Traceback" not in captured.err
     assert not list((tmp_path / "runs").rglob("prune.json"))
+
+
+def test_the_fishers_rows_are_in_the_spec_of_a_cell():
+    """A thousand rows of one example on the prepared networks, at most a hundred on any other; other methods have no rows."""
+    def cells(*changes):
+        unset = ("model", "epochs", "train_epochs", "methods", "sparsities", "checkpoint", "num_samples")
+        given = dict.fromkeys(unset) | {"dataset": "digits", "data_dir": "", "device": "auto", "output_dir": "runs",
+                                        "allow_untrained": False, "seeds": 1}
+        return compare.grid(argparse.Namespace(**given | dict(changes)))
+    for spec in cells():
+        expected = 1 if registry.lookup(spec.method).curvature == "rows" else None
+        assert (spec.num_samples, spec.fisher_batch_size) == (1000, expected), spec.method
+    (other,) = cells(("dataset", "cifar100"), ("methods", "woodfisher"), ("sparsities", "0.5"))
+    assert (other.num_samples, other.fisher_batch_size) == (1000, 10)
+    (few,) = cells(("methods", "woodfisher"), ("sparsities", "0.5"), ("num_samples", 30))
+    assert few.fisher_batch_size == 1
+
+
+def test_shared_curvature_changes_no_result_and_says_so(tmp_path):
+    argv = ["--model", "digits_cnn:width=0.25", "--methods", "woodfisher,woodfisher-layer", "--sparsities", "0.5,0.9", "--seeds", "1",
+            "--train-epochs", "1", "--epochs", "0", "--num-samples", "64", "--threads", "1"]
+    assert main([*argv, "--output-dir", str(tmp_path / "each")]) == 0
+    assert main([*argv, "--output-dir", str(tmp_path / "shared"), "--share-curvature"]) == 0
+    assert results(tmp_path / "each") == results(tmp_path / "shared")
+
+    def noted(name):
+        return sum(bool(r.notes) for r in read_all(tmp_path / name) if r.stage == "prune")
+    assert (noted("each"), noted("shared")) == (0, 3)

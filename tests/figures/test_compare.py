@@ -209,3 +209,18 @@ def test_a_hostile_label_stays_text_everywhere(tmp_path, capsys, monkeypatch):
     for file in ("table.md", "report.html"):
         assert "<script>alert" not in (tmp_path / "out" / file).read_text()
     assert "&lt;script>alert(1)&lt;/script>\\|$x$" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_a_fisher_whose_rows_are_open_is_called_by_what_they_are():
+    """Old records of one method under two numbers of rows stand side by side; of other methods no setting is in the name."""
+    stated = pair("woodfisher", changes={"num_samples": 1000, "fisher_batch_size": 1})
+    left_open, few = pair("woodfisher", changes={"num_samples": 1000}), pair("woodtaylor", changes={"num_samples": 60})
+    given = pair("woodfisher-layer", changes={"num_samples": 1000, "options": {"num_rows": 50}})
+    comparison = gather([*stated, *left_open, *few, *given, *pair("obd-global", changes={"num_samples": 1000})])
+    names = [row.method for row in comparison.rows]
+    assert names == ["obd-global", "woodfisher", "woodfisher (m 100, b 10)", "woodfisher-layer", "woodtaylor (m 60, b 1)"]
+    row = comparison.rows[2]
+    assert (row.label, row.kind, len(row.runs)) == ("WoodFisher, global (m 100, b 10)", "weights", 1)
+    looks = {(style.look(name).colour, style.look(name).marker) for name in names}
+    assert len(looks) == len(names)
+    assert "WoodFisher, global;" not in comparison.notes[-1]

@@ -104,10 +104,10 @@ def test_layer_profiles_agree_where_methods_cut_the_same_layers():
         for one in out:
             one.layers = [{"name": f"l{i}", "kept": k, "total": 1000} for i, k in enumerate(kept)]
         return out
-    records = cut("obd-global", (900, 500, 100)) + cut("magnitude-global", (800, 600, 100)) + cut("woodfisher", (100, 500, 900))
+    records = cut("obd-global", (900, 500, 100)) + cut("magnitude-global", (800, 600, 100)) + cut("kfac-prune", (100, 500, 900))
     records += cut("magnitude-layer", (500, 500, 501))
     one = paired.profiles(gather(records), "weights")
-    assert one.methods == ("magnitude-global", "obd-global", "woodfisher")  # the same in every layer has nothing to rank
+    assert one.methods == ("magnitude-global", "obd-global", "kfac-prune")  # the same in every layer has nothing to rank
     assert np.allclose(one.values, [[1, 1, -1], [1, 1, -1], [-1, -1, 1]])
     names = [drawing.name for drawing in side_panels.draw(gather(records), [])]
     assert "agreement_layers_weights" in names and "costs" in names
