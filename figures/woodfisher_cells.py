@@ -25,7 +25,8 @@ from figures.values import spread
 
 RESULTS = Path(__file__).resolve().parents[1] / "woodfisher" / "results"
 save = functools.partial(script.save, RESULTS)
-NAMES = {"lenet5": "LeNet-5, MNIST", "resnet20": "ResNet-20, CIFAR-10 as JPEG", "resnet50": "ResNet-50", "mobilenet_v1": "MobileNetV1"}
+NAMES = {"digits_cnn": "Small CNN, digits", "lenet300": "LeNet-300-100, MNIST", "lenet5": "LeNet-5, MNIST",
+         "resnet20": "ResNet-20, CIFAR-10 as JPEG", "resnet50": "ResNet-50", "mobilenet_v1": "MobileNetV1"}
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,14 @@ def series(folder: str, results: Path = RESULTS) -> dict[str, dict[float, list[R
         raise UserError("results", folder, "holds no prune record", f"run python -m woodfisher.prune --{folder.replace('-', ' ')}")
     if len(hashes) > 1:
         raise UserError("results", folder, "its records start from different dense networks", "run the cells again from one")
+    return found
+
+
+def study(name: str, results: Path = RESULTS) -> list[Record]:
+    """The committed records of a study of woodfisher/studies.py, one a network and seed; UserError says how to make them."""
+    found = [record for record in read_all(results) if record.stage == "study" and record.table == name]
+    if not found:
+        raise UserError("results", name, "holds no record of this study", f"run python -m woodfisher.studies {name}")
     return found
 
 

@@ -176,7 +176,7 @@ def gradients(spec: Spec, timer: Timer) -> Iterator[Entry]:
             before = epochs
             rows = gradient_rows(young.eval(), data.calibration(MANY, seed=spec.seed * 1_000), MANY, 1)
             for entry in compared(young, rows, test, FULL_RANK):
-                yield {"rows": f"after {epochs:g} epochs", "dense": _accuracy(young, test)} | entry
+                yield {"rows": f"after {epochs:g} epoch{'s' * (epochs != 1)}", "dense": _accuracy(young, test)} | entry
 
 
 # -- records --------------------------------------------------------------------------------------------------------------
