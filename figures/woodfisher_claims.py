@@ -102,7 +102,6 @@ def woodfisher_beats_dpf() -> Evidence:
     return verdict(*each), [*lines, f"The paper, ResNet-50 at 82.7%: {said[0]:.2f} and {said[1]:.2f}."]
 
 
-@shows("Figure 5a")
 @claim
 def woodfisher_beats_l_obs() -> Evidence:
     """One-shot with a like fraction in every layer and the same images, WoodFisher ends above L-OBS at all amounts, and above its joint
@@ -117,7 +116,6 @@ def woodfisher_beats_l_obs() -> Evidence:
     return verdict(*each), lines
 
 
-@shows("Figure 5b")
 @claim
 def woodfisher_beats_kfac() -> Evidence:
     """WoodFisher prunes better than K-FAC: on the paper's MLPNet, and on equal terms elsewhere."""

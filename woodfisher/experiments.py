@@ -66,9 +66,9 @@ def fig3a() -> Group:
 def fig3b(method: str, label: str) -> Group:
     """Chunk sizes in Fig. 3a's setting beside magnitude, and beyond the paper one block over the whole network."""
     rows = SINGLE | {"options": DENSE_ENDS}
-    chunks = (20, 100, 1000, 5000, None, "network") if method == "woodfisher" else (20, 1000, None)
+    chunks = (20, 100, 1000, 5000, None, "network") if method == "woodfisher" else (20, 100, 1000, None)
     cpu = [sweep(R20, f"chunk-{c or 'layer'}", method, ABLATION, chunk=c, **rows) for c in chunks]
-    cpu.append(sweep(R20, "magnitude-global", "magnitude-global", ABLATION, options=DENSE_ENDS))
+    cpu += [sweep(R20, m, m, ABLATION, options=DENSE_ENDS) for m in ("magnitude-global", "magnitude-layer")]
     rows = SINGLE | {"options": R20_SKIP}
     paper = [sweep(R20_PAPER, f"paper-chunk-{c}", method, R20_AMOUNTS, 4, chunk=c, **rows) for c in CHUNKS]
     paper += [sweep(R20_PAPER, f"paper-{m}", m, R20_AMOUNTS, options=R20_SKIP) for m in ("magnitude-global", "magnitude-layer")]
