@@ -112,7 +112,7 @@ def run(paper: str, verb: str, tables: Cells | None = None, figures: Cells | Non
 
 
 def _run(base: Spec, verb: str, tables: Cells, figures: Cells, arguments: argparse.Namespace) -> None:
-    from common import distributed, forecast, machine, pipeline  # torch: not needed to print --help
+    from common import distributed, forecast, judge, machine, pipeline  # torch: not needed to print --help
 
     shard.parse(arguments.shard)
     cells = list(_chosen(base, tables, figures, arguments))
@@ -128,6 +128,8 @@ def _run(base: Spec, verb: str, tables: Cells, figures: Cells, arguments: argpar
             print(json.dumps({"verb": verb, "folder": str(folder), "memory_gb": memory, "spec": spec.to_dict(),
                               "trace": trace.trace(spec.dense() if verb == "train" else spec)}, indent=1))
         return
+    for spec in specs:
+        judge.flags(spec, verb)
     distributed.start(machine.device(specs[0].device))
     try:
         for i, record in shard.work(specs, pipeline.VERBS[verb], arguments.shard):

@@ -20,7 +20,7 @@ from common import registry, shard
 from common.cli import guarded
 from common.errors import LayerError, Parser, UserError, choose
 from common.progress import progress, quiet
-from common.spec import Recipe, Spec, split_options
+from common.spec import Recipe, Spec
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 
@@ -144,11 +144,10 @@ def _main(arguments: argparse.Namespace) -> None:
         return
     import torch  # not needed above, and slow to import
 
-    from common import models, pipeline
+    from common import judge, pipeline
 
-    choose("model", split_options(cells[0].model, "model")[0], models.MODELS)
     for cell in cells:
-        pipeline.method_of(cell)
+        judge.flags(cell, "finetune", files=not arguments.dry_run)
     if arguments.dry_run:
         for cell in cells:
             print(pipeline.cell_folder(cell))

@@ -104,15 +104,24 @@ def _rebatch(loader: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tup
         yield _joined(held)
 
 
+def named(name: str) -> tuple[str, Callable[..., Data], dict[str, object]]:
+    """(the name before its colon, source, options); UserError for an unknown name, option, kind of value or normalisation, without a
+    look at any file."""
+    base, texts = split_options(name, "dataset")
+    source = SOURCES[choose("dataset", base, SOURCES)]
+    options = read_options("dataset", name, source, texts)
+    if "norm" in options:
+        _norm("cifar10" if base == "cifar10-jpeg" else base, options["norm"])
+    return base, source, options
+
+
 def load(name: str, data_dir: str = "") -> Data:
     """The data set called `name`, options after a colon. Raises UserError, naming the file or folder, for whatever is wrong.
 
     data_dir: where the files are, or MNIST and CIFAR are downloaded to; "" means the environment variable DATA_DIR, else
     `data` in the repository, else `data` beside it.
     """
-    base, texts = split_options(name, "dataset")
-    source = SOURCES[choose("dataset", base, SOURCES)]
-    options = read_options("dataset", name, source, texts)
+    base, source, options = named(name)
     if base == "imagefolder" and not (data_dir or os.environ.get("DATA_DIR")):
         raise UserError("data_dir", data_dir, "missing", "give --data-dir, the folder that holds your images")
     return dataclasses.replace(source(data_root(data_dir), **options), name=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -52,6 +53,19 @@ def whole(least: int = 1) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
         return value
     return number
+
+
+def number(least: float = 0.0) -> Callable[[str], float]:
+    """An argparse type: a finite number of at least `least`."""
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and value >= least):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least {least:g}")
+        return value
+    return read
 
 
 def choose(field: str, value: str, known: Iterable[str]) -> str:

@@ -117,7 +117,7 @@ def prune(spec: Spec) -> Record:
     """The dense network pruned to `spec.amount` by `spec.method`, at once or in `spec.steps` with fine-tuning between."""
     spec.amount  # noqa: B018  a missing amount is reported before anything is computed
     function, options = method_of(spec)
-    _trained(spec)
+    trained(spec)
     spec = pinned(spec)
     folder = cell_folder(spec)
     if (done := _finished(spec, folder, "prune")) is not None:
@@ -191,7 +191,7 @@ VERBS = {"train": train, "prune": prune, "finetune": finetune}
 # -- parts of the verbs ---------------------------------------------------------------------------------------------------
 
 
-def _trained(spec: Spec) -> None:
+def trained(spec: Spec) -> None:
     """Raise UserError for a dense network that is nothing but its initialisation: what is pruned then says little."""
     if not (spec.checkpoint or spec.train.epochs or spec.allow_untrained):
         raise UserError("checkpoint", spec.checkpoint, "and no epochs of training: the dense network would be its initialisation",

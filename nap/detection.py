@@ -163,9 +163,9 @@ def run(file: str, data_dir: str, options: Options, output: Path, seed: int = 0,
     where, timer = machine.device(device), Timer()
     spec = Spec(paper="nap", table="2", cell="voc2007", scale="paper", model="vgg16", checkpoint=Path(file).name, seed=seed,
                 finetune=Recipe(options.epochs, options.lr, options.batch_size))
+    backbone = checkpoint.load(file).model if file else models.build("vgg16", 1000, (3, 224, 224), seed)
     root = D.data_root(data_dir)
     parts = VOC(root, "trainval", flips=True), VOC(root, "test")
-    backbone = checkpoint.load(file).model if file else models.build("vgg16", 1000, (3, 224, 224), seed)
     model = detector(backbone, options).to(where)
     with timer.phase("finetune"):
         losses = fit(model, parts[0], options, seed)

@@ -26,7 +26,7 @@ from common import layers as L
 from common import machine, models
 from common import masks as M
 from common.cli import guarded
-from common.errors import Parser, choose
+from common.errors import Parser, choose, number
 from common.fisher.spool import SpooledRows, work_bytes
 from common.record import write_json
 from common.running import Timer
@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     p = Parser(description=__doc__)
     p.add_argument("network", help="resnet50 or resnet20")
     p.add_argument("--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)")
-    p.add_argument("--memory-budget", type=float, default=0.0, help="GB (default: 60%% of what is free)")
+    p.add_argument("--memory-budget", type=number(), default=0.0, help="GB (default: 60%% of what is free)")
     p.add_argument("--output", type=Path, default=FOLDER / "results", help="folder (default: woodfisher/results)")
     arguments = p.parse_args(argv)
     return guarded(lambda: write(arguments))

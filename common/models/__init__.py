@@ -25,15 +25,20 @@ MODELS: dict[str, Callable[..., nn.Module]] = {builder.__name__: builder for bui
     alexnet, mobilenet_v1, resnet50)}
 
 
+def named(name: str) -> tuple[Callable[..., nn.Module], dict[str, object]]:
+    """(builder, options) of a network's name; UserError for an unknown name, option or kind of value."""
+    base, options = split_options(name, "model")
+    builder = MODELS[choose("model", base, MODELS)]
+    return builder, read_options("model", name, builder, options)
+
+
 def build(name: str, classes: int, input_shape: tuple[int, int, int], generator_seed: int | None = None) -> nn.Module:
     """The network called `name` for `classes` classes and images of `input_shape` (c, h, w), in training mode on the CPU.
 
     Its initialisation is decided by `generator_seed`; None takes the global generator as it stands. Either way the global
     generator is left as it was. Raises UserError for an unknown name or option, and for images the net cannot take.
     """
-    base, options = split_options(name, "model")
-    builder = MODELS[choose("model", base, MODELS)]
-    values = read_options("model", name, builder, options)
+    builder, values = named(name)
     if classes < 2:
         raise UserError("classes", classes, "must be at least 2")
     if len(input_shape) != 3 or min(input_shape) < 1:

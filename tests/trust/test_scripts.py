@@ -8,6 +8,7 @@ import warnings
 
 import pytest
 
+from common import data
 from common.errors import Parser
 from figures import redraw
 from tests.trust.mutants import ROOT
@@ -30,7 +31,9 @@ WRONG = [
     ("nap.detection --batch-size 0", "batch_size"), ("nap.detection --seed -1", "seed"), ("nap.detection --device tpu:0", "device"),
     ("nap.detection --data-dir HERE/no", "data_dir"),
     ("woodfisher.size zz", "choose one of: resnet50"), ("woodfisher.size resnet20 --memory-budget x", "--memory-budget"),
-    ("woodfisher.size resnet20 --memory-budget -1", "memory_budget"), ("woodfisher.size resnet50 --data-dir HERE/no", "data_dir"),
+    ("woodfisher.size resnet20 --memory-budget -1", "--memory-budget: '-1' is not"),
+    ("woodfisher.size resnet20 --memory-budget nan", "--memory-budget: 'nan' is not"),
+    ("woodfisher.size resnet50 --data-dir HERE/no", "data_dir"),
     ("woodfisher.hessian S9", "choose one of: S2, S4"),
     ("eigendamage.studies nonsense", "example1"), ("eigendamage.studies latency --table 99", "table 99"),
     ("eigendamage.studies latency --network zz", "zz"), ("eigendamage.studies latency --runs HERE/no", "eigendamage.prune --table 1"),
@@ -86,12 +89,16 @@ def test_a_script_explains_itself_and_refuses_what_it_does_not_know(module, caps
 
 @pytest.mark.parametrize(("words", "said"), WRONG, ids=lambda v: v)
 def test_a_wrong_value_is_one_line_and_status_two(words, said, capsys, monkeypatch, tmp_path):
+    """And, unless the line is about the data themselves, it is said before anything looks for data."""
     monkeypatch.chdir(tmp_path)
+    looked, load = [], data.load
+    monkeypatch.setattr(data, "load", lambda *names: looked.append(names) or load(*names))
     module, *words = words.replace("HERE", str(tmp_path)).split()
     status, err, _ = ended(capsys, monkeypatch, module, *words)
     assert status == 2 and err[-1].startswith("error: ") and said.replace("HERE", str(tmp_path)) in err[-1]
     assert sum(line.startswith("error: ") for line in err) == 1 and not any("Traceback" in line for line in err)
     assert not [path for path in tmp_path.rglob("*") if path.suffix in (".json", ".safetensors")]
+    assert not looked or "data_dir" in err[-1]
 
 
 MISSING = """
