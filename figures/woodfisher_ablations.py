@@ -73,7 +73,8 @@ def rows(ax: Axes) -> None:
 
 
 PANELS = {"figure-4": (recomputation, "Fig. 4: the Fisher estimated again on the way, m = 100, b = 10"),
-          "table-6": (flops, "Table 6: FLOPs-aware statistic"), "table-8": (labels, "Table 8: labels of the Fisher"),
+          "table-6": (flops, "Table 6: FLOPs-aware statistic, m = 1,000, b = 1"),
+          "table-8": (labels, "Table 8: labels of the Fisher, m = 1,000, b = 1"),
           "table-S2": (rows, "Table S2: rows m of b examples each")}
 
 

@@ -34,7 +34,7 @@ def lines(values: Mapping[str, float]) -> Iterator[tuple[Line, dict[float, float
 
 def figure() -> Figure:
     """One panel an amount."""
-    return against_damping(FOLDER, "LeNet-300-100", lines)
+    return against_damping(FOLDER, "LeNet-300-100, m = 100, b = 10", lines)
 
 
 def table() -> str:

@@ -13,9 +13,11 @@ LINES = {
     "woodfisher-layer": Line("WoodFisher, independent", style.BLUE, "s", "--"),
     "magnitude-global": Line("Global magnitude", style.BLACK),
     "magnitude-layer": Line("Magnitude", style.BLACK, "s", "--"),
-    "diagonal-fisher": Line("Diagonal Fisher, per layer", style.ORANGE, "s", "--"),
+    "diagonal-fisher-16000": Line("Diagonal Fisher, 16,000 images", style.ORANGE, "s", "--"),
+    "diagonal-fisher": Line("Diagonal Fisher, 2,000 images", style.ORANGE, "x", ":"),
 }
 table = functools.partial(woodfisher_cells.table, "figure-3a", LINES)
 
 if __name__ == "__main__":
-    sys.exit(save("fig3a", lambda: panel("figure-3a", "ResNet-20, CIFAR-10 as JPEG: one-shot", LINES), __doc__, table=table))
+    title = "ResNet-20, CIFAR-10 as JPEG: one-shot, m = 1,000, b = 1"
+    sys.exit(save("fig3a", lambda: panel("figure-3a", title, LINES), __doc__, table=table))

@@ -54,7 +54,7 @@ def figure() -> Figure:
         if not panels:
             raise UserError("results", "figure-3b", "no such record", "run python -m woodfisher.prune --figure 3b")
         for ax, (folder, title) in zip(result.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            draw(ax, folder, f"ResNet-20, CIFAR-10 as JPEG, one-shot: {title}")
+            draw(ax, folder, f"ResNet-20, one-shot: {title}; m = 1,000, b = 1")
             ax.legend()
         return result
 

@@ -32,7 +32,7 @@ def draw_printed(ax: Axes) -> None:
         if points:
             line = LINES[name]
             ax.plot(*zip(*points, strict=True), line.style, color=line.colour, marker=line.marker, label=line.label, gid=f"paper-{name}")
-    ax.set(title="Paper: ResNet-50, ImageNet", xlabel="Weights removed [%]", ylabel="Top-5 test accuracy [%]")
+    ax.set(title="Paper: ResNet-50, ImageNet; m = b = 400, c = 2,000", xlabel="Weights removed [%]", ylabel="Top-5 test accuracy [%]")
 
 
 def figure() -> Figure:
@@ -42,7 +42,7 @@ def figure() -> Figure:
         left, right = result.subplots(1, 2)
         draw_printed(left)
         woodfisher_cells.draw(right, woodfisher_cells.series("figure-5a"), LINES)
-        right.set_title("Ours: ResNet-20, CIFAR-10 as JPEG")
+        right.set_title("Ours: ResNet-20, CIFAR-10 as JPEG; m = 1,000, b = 1")
         handles, labels = right.get_legend_handles_labels()
         result.legend(handles, labels, loc="outside lower center", ncols=3)
         return result

@@ -16,5 +16,5 @@ LINES = {
 table = functools.partial(woodfisher_cells.table, "figure-5b", LINES)
 
 if __name__ == "__main__":
-    sys.exit(save("fig5b", lambda: panel("figure-5b", "MLPNet, MNIST: one-shot from 50,000 samples", LINES, log_error=True), __doc__,
-                  table=table))
+    title = "MLPNet, MNIST: one-shot, m = 1,000, b = 50, K-FAC from 50,000 samples"
+    sys.exit(save("fig5b", lambda: panel("figure-5b", title, LINES, log_error=True), __doc__, table=table))

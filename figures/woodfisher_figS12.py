@@ -19,7 +19,7 @@ def lines(values: Mapping[str, float]) -> Iterator[tuple[Line, dict[float, float
 
 def figure() -> Figure:
     """One panel an amount: accuracy against dampening, a line a method."""
-    return against_damping("figure-S12", "Three layers (9,216 weights)", lines)
+    return against_damping("figure-S12", "Three layers (9,216 weights), m = 1,000, b = 1", lines)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,7 @@ class Part:
     layers: dict[str, nn.Module]
     curvature: Curvature
     shared: bool = False  # the curvature was ready (sharing.py)
+    b: int = 1            # examples averaged into each of its rows
 
     def flat(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Tensors by layer name as this part's flat vector [d]."""
@@ -100,9 +101,10 @@ def fisher_parts(model: nn.Module, calibration: Iterable, options: FisherOptions
         curvatures = _estimate(model, layers, calibration, chosen, generator, masks)
         if key:
             sharing.keep(key, curvatures)
+    b = rows_of(calibration, chosen)[1]
     if options.chunk == NETWORK:
-        return [Part(layers, curvatures[0], ready)]
-    return [Part({name: module}, curvature, ready) for (name, module), curvature in zip(layers.items(), curvatures, strict=True)]
+        return [Part(layers, curvatures[0], ready, b)]
+    return [Part({name: module}, curvature, ready, b) for (name, module), curvature in zip(layers.items(), curvatures, strict=True)]
 
 
 def _estimate(model: nn.Module, layers: dict[str, nn.Module], calibration: Iterable, options: FisherOptions,

@@ -64,7 +64,7 @@ def surgery(model: nn.Module, calibration: Iterable, amount: Amount, options: Op
         scores, fraction = rank(rho, level, result.masks)
         result.masks, increase = step(result.model, parts, scores, fraction, options, result.masks)  # δw (Eq. 10), masked
         result.predicted_increase += increase
-        result.notes += notes(parts)
+        result.notes = list(dict.fromkeys([*result.notes, *notes(parts)]))
     return result
 
 
@@ -83,6 +83,8 @@ def _levels(amount: Amount, result: Pruned, options: Options) -> list[float | di
 
 
 def notes(parts: list[Part]) -> list[str]:
-    """What the record should say of an estimate: layers without any gradient, and whether it was shared."""
+    """What the record should say of an estimate: its rows, layers without any gradient, and whether it was shared."""
+    m, b = parts[0].curvature.count, parts[0].b
+    rows = f"the Fisher has m = {m:,} rows, each the mean gradient of b = {b:,} example{'s' * (b > 1)}"
     silent = [name for part in parts if len(part.layers) == 1 and not part.curvature.rows.any() for name in part.layers]
-    return [f"{name}: all gradients are zero; its weights score λw²/2" for name in silent] + [sharing.NOTE] * parts[0].shared
+    return [rows, *(f"{name}: all gradients are zero; its weights score λw²/2" for name in silent), *[sharing.NOTE] * parts[0].shared]
