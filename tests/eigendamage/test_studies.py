@@ -38,12 +38,31 @@ def test_latency_puts_every_pruned_network_beside_its_parent(tmp_path, monkeypat
                 allow_untrained=True, output_dir=str(tmp_path))
     for method in ("eigendamage", "nn-slimming"):
         pipeline.prune(base.but(method=method, unit_ratio=0.5, cell=f"digits-0.5-{method}-seed0"))
+    told = {"dense": 0.020, "digits-0.5-eigendamage-seed0": 0.005, "digits-0.5-nn-slimming-seed0": 0.008}
+    shapes = []
+
+    def medians(networks, x, rounds):
+        """The clock's answers, a tenth for one image; the networks that it is given must be those that the names say."""
+        shapes.append((tuple(x.shape), rounds, torch.get_num_threads()))
+        for name, network in networks.items():
+            cell = base.but(method=name.split("-0.5-")[1].removesuffix("-seed0"), unit_ratio=0.5, cell=name) if name != "dense" else base
+            kept = pipeline.prune(cell).achieved["model_params"] if name != "dense" else pipeline.train(base).achieved["model_params"]
+            assert sum(p.numel() for p in network.parameters()) == kept and not network.training
+        return {name: told[name] / (10 if len(x) == 1 else 1) for name in networks}
+
+    monkeypatch.setattr(studies.latency, "medians", medians)
     monkeypatch.setattr(studies, "ROUNDS", 2)
     threads = torch.get_num_threads()
     assert studies.main(["latency", "--table", "t", "--network", "digits", "--runs", str(tmp_path), "--output-dir", str(tmp_path)]) == 0
     rows = Record.read(tmp_path / "latency-digits.json").trajectory
     assert {(r["method"], r["batch"]) for r in rows} == {(m, b) for m in ("eigendamage", "nn-slimming") for b in (1, 64)}
-    assert all(r["macs_ratio"] > 1 and r["speedup"] == pytest.approx(r["dense_ms"] / r["ms"], rel=0.05) for r in rows)
+    assert {(r["method"], r["batch"]): (r["ms"], r["dense_ms"], r["speedup"]) for r in rows} == {
+        ("eigendamage", 64): (5.0, 20.0, 4.0), ("nn-slimming", 64): (8.0, 20.0, 2.5),
+        ("eigendamage", 1): (0.5, 2.0, 4.0), ("nn-slimming", 1): (0.8, 2.0, 2.5)}
+    for row in rows:
+        counts = pipeline.prune(base.but(method=row["method"], unit_ratio=0.5, cell=row["cell"])).achieved
+        assert row["macs_ratio"] == pytest.approx(counts["dense_macs"] / counts["kept_macs"], abs=1e-3) and row["macs_ratio"] > 1
+    assert shapes == [((1, 1, 8, 8), 2, 1), ((64, 1, 8, 8), 2, 1)]
     assert torch.get_num_threads() == threads
     assert studies.main(["latency", "--table", "t", "--network", "other", "--runs", str(tmp_path)]) == 2
     assert studies.main(["unknown"]) == 2
