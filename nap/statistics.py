@@ -3,7 +3,8 @@
     A_l  ← 0.95 A_l  + 0.05 a aᵀ        DS_l ← 0.95 DS_l + 0.05 (∇_s L)(∇_s L)ᵀ        (the mean over a minibatch)
 
 `Statistics` is a callback of common.train.fit. The gradients follow labels drawn from the model's own distribution (footnote 5), so
-each update is a forward and a backward pass of its own on the step's minibatch, every `every` steps.
+each update is a forward and a backward pass of its own on the step's minibatch. What a step adds weighs 0.95ⁿ when n updates have
+followed it; steps that nothing is left of at the next pruning are passed over, so that a long stretch costs no more than a short one.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor
 from common import layers as L
 from common.errors import UserError, choose
 from common.fisher import FISHERS
-from common.fisher.kron import Kron, KronEstimator
+from common.fisher.kron import Kron
+from common.fisher.moving import MovingKron
 from common.pruned import Pruned
 from common.train import State
 
@@ -28,8 +30,9 @@ class CurvatureOptions:
 
     fisher: str = "sampled"      # footnote 5: the expectation is over the model's distribution
     decay: float = 0.95          # Sec. 3.2, in all experiments
-    every: int = 8               # optimiser steps between two updates of the statistics; not stated. 1 is Algorithm 1 to the letter
-    examples: int = 0            # of the minibatch that an update reads; 0 is all of it
+    every: int = 1               # Algorithm 1, lines 2 to 5: the statistics move at every step
+    examples: int = 0            # of the minibatch that an update reads; 0 is all of it, as in Algorithm 1
+    unheard: float = 1e-3        # weight that all steps passed over have together at the pruning; 0 takes every step
     damping: float = 1e-3        # γ: √γ = 3% of the mean eigenvalue goes to each factor; not stated
     pi: bool = True              # γ shared between A and DS by their sizes (Martens & Grosse 2015, Sec. 6.3)
     relative: bool = True        # γ in units of the product of the mean eigenvalues, so that it means the same in every layer
@@ -45,6 +48,8 @@ class CurvatureOptions:
         for name in ("every", "batch_size"):
             if getattr(self, name) < 1:
                 raise UserError(name, getattr(self, name), "must be at least 1")
+        if not 0 <= self.unheard < 1:
+            raise UserError("unheard", self.unheard, "outside [0, 1)", "ours is 1e-3")
         if self.examples < 0:
             raise UserError("examples", self.examples, "must not be negative", "0 is the whole minibatch")
         if not self.damping >= 0:
@@ -60,19 +65,24 @@ class Statistics:
 
     def __init__(self, result: Pruned, options: CurvatureOptions, seed: int):
         self.options, self.seed, self.latent = options, seed, result.latent
-        self.estimator: KronEstimator | None = None
+        self.estimator: MovingKron | None = None
 
     def __call__(self, state: State) -> None:
         if state.event == "begin":
             start = unpack(self.latent)
             layers = {name: module for name, module in L.prunable(state.model, self.options.skip).items() if name in start}
-            self.estimator = KronEstimator(state.model, layers, self.options.fisher, bias=True, decay=self.options.decay, start=start,
-                                           generator=torch.Generator())
-        elif state.event == "step" and (state.step - 1) % self.options.every == 0:
+            self.estimator = MovingKron(state.model, layers, decay=self.options.decay, start=start, fisher=self.options.fisher, bias=True,
+                                        generator=torch.Generator())
+        elif state.event == "step" and (state.step - 1) % self.options.every == 0 and self._heard(state):
             self.estimator.generator.manual_seed(self.seed * 1_000_003 + state.step)
             self.estimator.update(*(part[:self.options.examples or None] for part in state.batch))
         elif state.event == "end" and self.estimator.seen:
             self.latent = pack(self.estimator.factors(), self.estimator.seen)
+
+    def _heard(self, state: State) -> bool:
+        """Whether the updates up to this one weigh more than `unheard` in the average at the end: decay to the power of those after."""
+        after = (state.total - 1) // self.options.every - (state.step - 1) // self.options.every
+        return self.options.decay ** after > self.options.unheard
 
 
 def pack(factors: Mapping[str, Kron], seen: int = 0) -> dict[str, Tensor]:

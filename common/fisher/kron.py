@@ -9,7 +9,8 @@ position blocks, so that G ⊗ A_channel ⊗ I_k² keeps that scale.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
@@ -44,24 +45,18 @@ class Kron:
 
 
 class KronEstimator:
-    """Running Kronecker factors of `layers` (all prunable ones by default).
-
-    decay=None averages over all examples seen; decay=0.95 is an exponential moving average started at the first batch, or at the
-    factors `start` of layers that have the shapes for it.
-    """
+    """Kronecker factors of `layers` (all prunable ones by default), averaged over all examples seen."""
 
     def __init__(self, model: nn.Module, layers: dict[str, nn.Module] | None = None, fisher: str = "sampled",
-                 loss: str = "cross_entropy", bias: bool = False, channel_only: bool = False, decay: float | None = None,
-                 generator: torch.Generator | None = None, start: Mapping[str, Kron] | None = None):
+                 loss: str = "cross_entropy", bias: bool = False, channel_only: bool = False,
+                 generator: torch.Generator | None = None):
         choose("fisher", fisher, FISHERS)
-        if decay is not None and not 0 <= decay < 1:
-            raise UserError("decay", decay, "outside [0, 1)")
         if bias and channel_only:
             raise UserError("channel_only", True, "has no homogeneous coordinate", "use bias=False with channel-only factors")
         self.model, self.layers = model, L.prunable(model) if layers is None else layers
         self.fisher, self.loss, self.bias, self.channel_only = fisher, loss, bias, channel_only
-        self.decay, self.generator, self.seen = decay, generator, 0
-        self._factors: dict[str, Kron] = dict(start or {})
+        self.generator, self.seen = generator, 0
+        self._factors: dict[str, Kron] = {}
 
     def skip(self, x: Tensor, y: Tensor) -> None:
         """Leave one batch to another process, but draw its labels, so that all processes draw alike."""
@@ -72,31 +67,40 @@ class KronEstimator:
     def update(self, x: Tensor, y: Tensor) -> None:
         """Take one batch in: one forward pass, one backward pass a label draw."""
         batch: dict[str, Kron] = {}
+        with closing(self.passes(x, y)) as passes:
+            for name, draw, tensor in passes:
+                module = self.layers[name]
+                if draw is None:
+                    A = input_moment(module, tensor, self.with_bias(module), self.channel_only)
+                    batch[name] = Kron(A / len(x), A.new_zeros(()), 1)
+                else:
+                    rows = L.gradients(module, tensor)
+                    G = second_moment(rows) / (rows.shape[2] * len(x))
+                    batch[name] = Kron(batch[name].A, batch[name].G + G, rows.shape[2])
+        self.seen += len(x)
+        for name, new in batch.items():
+            require_finite(name, new)
+            if name in self._factors:
+                self._factors[name].A.lerp_(new.A, len(x) / self.seen)
+                self._factors[name].G.lerp_(new.G, len(x) / self.seen)
+            else:
+                self._factors[name] = new
+
+    def passes(self, x: Tensor, y: Tensor) -> Iterator[tuple[str, int | None, Tensor]]:
+        """(layer, None, its input) of every layer, then for each draw (layer, the draw's number, the gradient in its output)."""
         with capture(self.model, self.layers) as tape:
             output = tape.forward(x)
-            A = {name: input_moment(module, tape.input(name), self.bias and module.bias is not None, self.channel_only)
-                 for name, module in self.layers.items()}
+            for name in self.layers:
+                yield name, None, tape.input(name)
             draws = list(losses(output, y, self.fisher, self.loss, self.generator))
             for i, loss in enumerate(draws):
                 tape.backward(loss, retain=i + 1 < len(draws))
-                for name, module in self.layers.items():
-                    rows = L.gradients(module, tape.gradient(name))
-                    positions = rows.shape[2]
-                    G = second_moment(rows) / (positions * len(x))
-                    if i == 0:
-                        batch[name] = Kron(A[name] / len(x), G, positions)
-                    else:
-                        batch[name].G += G
-        self.seen += len(x)
-        rate = len(x) / self.seen if self.decay is None else 1 - self.decay
-        for name, new in batch.items():
-            if not (torch.isfinite(new.A).all() and torch.isfinite(new.G).all()):
-                raise NumericalError(name, "its inputs or gradients are not finite", "check the data and the checkpoint")
-            if name in self._factors and self._factors[name].shapes() == new.shapes():
-                self._factors[name].A.lerp_(new.A, rate)
-                self._factors[name].G.lerp_(new.G, rate)
-            else:
-                self._factors[name] = new
+                for name in self.layers:
+                    yield name, i, tape.gradient(name)
+
+    def with_bias(self, module: nn.Module) -> bool:
+        """Whether a layer's A has the homogeneous coordinate."""
+        return self.bias and module.bias is not None
 
     def factors(self) -> dict[str, Kron]:
         """The current factors by layer name; under torchrun the mean over all processes' examples, which all must ask for."""
@@ -110,6 +114,12 @@ class KronEstimator:
         total = {name: Kron(kron.A * share, kron.G * share, kron.positions) for name, kron in self._factors.items()}
         distributed.add_up(factor for kron in total.values() for factor in (kron.A, kron.G))
         return total
+
+
+def require_finite(name: str, kron: Kron) -> None:
+    """Raise NumericalError for a layer whose factors are not finite."""
+    if not (torch.isfinite(kron.A).all() and torch.isfinite(kron.G).all()):
+        raise NumericalError(name, "its inputs or gradients are not finite", "check the data and the checkpoint")
 
 
 def kron_factors(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], layers: dict[str, nn.Module] | None = None,

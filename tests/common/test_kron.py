@@ -10,7 +10,8 @@ from common import layers as L
 from common.capture import capture
 from common.errors import LayerError, NumericalError, UserError
 from common.fisher import kron
-from common.fisher.kron import Kron, KronEstimator, KronInverse, input_hessian, input_moment, kron_factors, second_moment, split_bias
+from common.fisher.kron import Kron, KronInverse, input_hessian, input_moment, kron_factors, second_moment, split_bias
+from common.fisher.moving import MovingKron
 from tests import reference, toy
 
 
@@ -116,7 +117,7 @@ def test_batches_do_not_matter_to_the_mean_and_moving_average_weighs_the_last():
     model, (x, y) = toy.small_net(), toy.batch(6)
     whole = kron_factors(model, [(x, y)], fisher="exact")
     split = kron_factors(model, [(x[:1], y[:1]), (x[1:4], y[1:4]), (x[4:], y[4:])], fisher="exact")
-    moving = KronEstimator(model, fisher="exact", decay=0.95)
+    moving = MovingKron(model, fisher="exact", decay=0.95)
     moving.update(x[:2], y[:2])
     moving.update(x[2:4], y[2:4])
     first = kron_factors(model, [(x[:2], y[:2])], fisher="exact")
@@ -126,6 +127,32 @@ def test_batches_do_not_matter_to_the_mean_and_moving_average_weighs_the_last():
         equal(split[name].G, whole[name].G)
         equal(moving.factors()[name].G, 0.95 * first[name].G + 0.05 * second[name].G)
         equal(moving.factors()[name].A, 0.95 * first[name].A + 0.05 * second[name].A)
+
+
+def test_a_moving_average_starts_where_it_is_told_and_has_the_shapes():
+    model, (x, y) = toy.small_net(), toy.batch(6)
+    start = kron_factors(model, [(x[:2], y[:2])], fisher="exact", bias=True)
+    name = next(iter(start))
+    wide = start[name].A.shape[-1] + 1
+    start[name] = Kron(torch.eye(wide, dtype=torch.float64)[None], start[name].G, start[name].positions)  # of another network
+    moving = MovingKron(model, decay=0.9, start=start, fisher="exact", bias=True)
+    batches = [kron_factors(model, [(x[i:i + 2], y[i:i + 2])], fisher="exact", bias=True) for i in (2, 4)]
+    for i in (2, 4):
+        moving.update(x[i:i + 2], y[i:i + 2])
+    for layer, found in moving.factors().items():
+        first, second = (batch[layer] for batch in batches)
+        begin = first if layer == name else Kron(0.9 * start[layer].A + 0.1 * first.A, 0.9 * start[layer].G + 0.1 * first.G, 1)
+        equal(found.A, 0.9 * begin.A + 0.1 * second.A)
+        equal(found.G, 0.9 * begin.G + 0.1 * second.G)
+        assert found.positions == first.positions
+
+
+def test_a_moving_average_refuses_what_is_not_finite():
+    model, (x, y) = toy.small_net(), toy.batch(2)
+    moving = MovingKron(model, decay=0.95, fisher="empirical")
+    moving.update(x * float("inf"), y)
+    with pytest.raises(NumericalError, match="not finite"):
+        moving.factors()
 
 
 def test_second_oracle_curvlinops():

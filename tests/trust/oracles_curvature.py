@@ -12,7 +12,8 @@ from torch.func import functional_call, grad, hessian, jacrev, vmap
 from common import layers as L
 from common.fisher import losses, mean_loss
 from common.fisher.diag import diagonal_fisher
-from common.fisher.kron import Kron, KronEstimator, KronInverse, input_hessian, input_moment, kron_factors, split_bias
+from common.fisher.kron import Kron, KronInverse, input_hessian, input_moment, kron_factors, split_bias
+from common.fisher.moving import MovingKron
 from common.fisher.rows import gradient_rows
 from lobs.hessian import layer_statistics
 from tests import reference, toy
@@ -246,7 +247,7 @@ def output_factors(dtype):
 def moving_average(dtype):
     model, twin = pair(toy.small_net(), dtype)
     (x, x2), (y, _) = numbers(dtype, *toy.batch(6))
-    moving = KronEstimator(model, fisher="exact", decay=0.95)
+    moving = MovingKron(model, fisher="exact", decay=0.95)
     truth = None
     for i in (0, 2, 4):
         moving.update(x[i:i + 2], y[i:i + 2])
