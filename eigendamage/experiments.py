@@ -6,6 +6,7 @@ is the paper's own setting, cpu the same methods on networks that two cores fini
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from common.compare import job_of
@@ -72,7 +73,7 @@ PLAIN_VGG = CIFAR.but(model="vgg19:width=0.25", amp=True, train=replace(_SHORT, 
 # Table 1 with a budget at which methods settle: ten epochs in the paper's shape (a tenth at 1/2 and 3/4), dense networks trained
 # until they stop gaining, bfloat16. Costs on an idle core: a ResNet-32 cell at 90% some 15 minutes, VGG19 and PreResNet-29 some 5
 _TUNE10 = Recipe(epochs=10, lr=0.02, batch_size=128, weight_decay=1e-4, schedule="multistep", milestones=(5, 7.5), augment=True)
-TEN_EPOCHS = {
+TEN_EPOCHS = {  # cpu150-, cpu782-: the same dense networks with a smaller budget
     "cpu10-resnet32": CIFAR_NETWORKS["resnet32"].but(amp=True, finetune=_TUNE10),
     "cpu10-preresnet29-L1": CIFAR_NETWORKS["preresnet29-L1"].but(amp=True, finetune=_TUNE10,
                                                                  train=replace(_SHORT, epochs=30, bn_l1=1e-5)),
@@ -103,15 +104,40 @@ def sweep(base: Spec, table: str, name: str, ratios: tuple[float, ...], seeds: i
 def table1() -> Cells:
     """One pass at 60% and 90%, five runs over one dense network each: 2 data sets · (3 networks · 6 methods + ResNet-32 · 5) · 2 · 5
     = 460. NN Slimming is not applicable to ResNet-32 in the paper; at cpu scale coupled channels make it so. The cells named cpu-
-    have 150 steps of tuning and, on residual networks, coupled channels (ours): what a small budget shows. Those named cpu10- have
-    ten epochs, the paper's coupling, the quadratic form of the paper and that of the released code, and a dense control."""
+    have 150 steps of tuning and, on residual networks, coupled channels (ours): what a small budget and another unit show. Those
+    named cpu10- have ten epochs, cpu782- 782 steps and cpu150- 150, all with the paper's coupling, the quadratic form of the paper and
+    that of the released code, and a dense control that is tuned as long."""
     cells: Cells = {}
     for name, base in NETWORKS.items():
         for dataset in ("cifar10", "cifar100"):
             cells |= sweep(base.but(dataset=dataset), "1", f"{name}-{dataset}", (0.6, 0.9), 5, CRITERIA if name == "resnet32" else METHODS)
     for name, base in CIFAR_NETWORKS.items():
         cells |= sweep(base, "1", f"cpu-{name}", (0.9, 0.6), 2, options={"coupling": COUPLED})
-    return cells | ten_epochs()
+    return cells | short_budgets() | ten_epochs()
+
+
+def short_budgets() -> Cells:
+    """Residual networks at 90% with 150 and 782 steps. Both couplings from one dense network and one budget: only the unit
+    differs. Three seeds for who leads, one for the rest. A ResNet-32 cell takes about two minutes, at 782 steps four."""
+    cells: Cells = {}
+    for name in ("resnet32", "preresnet29-L1"):
+        for steps, seeds in ((150, 3), (782, 1)):
+            base = TEN_EPOCHS[f"cpu10-{name}"].but(finetune=replace(_TUNE, epochs=math.ceil(steps / 391), max_steps=steps))
+            called = f"cpu{steps}-{name}"
+            cells |= sweep(base, "1", called, (0.9,), seeds, ("eigendamage", "kron-obd", "kron-obs"))
+            cells |= sweep(base, "1", called, (0.9,), 1, ("c-obd", "c-obs"))
+            for method in ("kron-obd", "kron-obs"):
+                cells |= cell(base, "1", called, 0.9, method, 0, f"{method}-released", options={"form": "released"})
+                for seed in range(seeds):
+                    cells |= cell(base, "1", called, 0.9, method, seed, f"{method}-coupled", options={"coupling": COUPLED})
+            cells |= dense_tuned(base, called)
+    return cells
+
+
+def dense_tuned(base: Spec, name: str) -> Cells:
+    """The dense network with the tuning that the pruned ones get."""
+    called = f"{name}-dense-tuned-seed0"
+    return {called: base.but(table="1", cell=called, method="magnitude-global", sparsity=0.0, num_samples=None)}
 
 
 def ten_epochs() -> Cells:
@@ -124,8 +150,7 @@ def ten_epochs() -> Cells:
             for seed in range(seeds):
                 for method in ("kron-obd", "kron-obs"):
                     cells |= cell(base, "1", name, ratio, method, seed, f"{method}-released", options={"form": "released"})
-        called = f"{name}-dense-tuned-seed0"
-        cells[called] = base.but(table="1", cell=called, method="magnitude-global", sparsity=0.0, num_samples=None)
+        cells |= dense_tuned(base, name)
     return cells
 
 
