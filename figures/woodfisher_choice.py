@@ -11,7 +11,7 @@ from figures import style
 from figures.woodfisher_cells import NAMES, Line, save, study
 
 STUDY = "choice"
-COLOURS = {(100, 10): style.GREY, (400, 10): style.ORANGE, (1000, 1): style.BLUE}
+COLOURS = {100: style.GREY, 400: style.ORANGE, 1000: style.BLUE}
 MARKS = {"layer": ("o", "-"), 2000: ("s", "--"), 100: ("^", ":")}
 NETWORKS = ("digits_cnn", "lenet300", "lenet5", "resnet20")
 
@@ -29,7 +29,7 @@ def called(chunk: object) -> str:
 
 def line(m: int, b: int, chunk: object) -> Line:
     """Colour by rows, marker and dashes by chunk."""
-    return Line(f"m {m:,}, b {b}, {called(chunk)}", COLOURS[m, b], *MARKS[chunk])
+    return Line(f"m {m:,}, b {b}, {called(chunk)}", COLOURS[m], *MARKS[chunk])
 
 
 def draw(ax: Axes, entries: list[dict]) -> None:

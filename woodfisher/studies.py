@@ -92,11 +92,13 @@ def _accuracy(model: nn.Module, test: Batches) -> float:
 
 def choices(model: nn.Module, data: D.Data, amounts: Iterable[float], judged: Iterable[float], seed: int = 0,
             rows: Iterable[tuple[int, int]] = ROWS, chunks: Iterable[int | None] = CHUNKS) -> Iterator[Entry]:
-    """For each m, b and c and each amount: overlap with global magnitude, and at `judged` amounts both accuracies."""
+    """For each m, b and c and each amount: overlap with global magnitude, and at `judged` amounts both accuracies. Where the data
+    has fewer than m · b images, b is what it has for m rows."""
     test, judged = list(data.test_loader()), set(judged)
     rivals = {amount: magnitude(model, amount) for amount in amounts}
     level = {amount: _accuracy(rivals[amount][0], test) for amount in rivals if amount in judged}
     for m, b in rows:
+        b = max(1, min(b, len(data.train) // m))
         G = gradient_rows(model, data.calibration(m * b, seed=seed * 1_000), m, b)
         for chunk in chunks:
             curvatures = {name: BlockFisher(part, DAMPING, chunk, name) for name, part in G.items()}

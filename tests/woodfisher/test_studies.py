@@ -52,6 +52,8 @@ def test_choices_have_every_setting_and_magnitude_beside_them(digits):
     assert [(e["m"], e["b"], e["chunk"], e["amount"]) for e in entries] == [
         (m, b, c, a) for m, b in ((5, 4), (20, 1)) for c in ("layer", 50) for a in (0.5, 0.9)]
     assert all(("accuracy" in e) == (e["amount"] == 0.9) and 0 < e["overlap"] < 1 for e in entries)
+    (few,) = studies.choices(model, data, (0.5,), (), rows=((1000, 10),), chunks=(50,))
+    assert (few["m"], few["b"]) == (1000, 1)  # digits has 1,438 training images
     alone, kept = studies.magnitude(model, 0.9)
     assert M.sparsity(kept) == pytest.approx(0.9, abs=1e-3)
     assert len({e["magnitude"] for e in entries if "magnitude" in e}) == 1
