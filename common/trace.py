@@ -20,6 +20,7 @@ from common.spec import Recipe, Spec
 
 EXAMPLES = {"digits": 1_438, "mnist": 60_000, "cifar10": 50_000, "cifar10-jpeg": 50_000, "cifar100": 50_000,
             "tiny-imagenet": 100_000, "imagenet": 1_281_167}  # training images, where a name says how many
+RATES = 12  # of more than so many rates in a stretch the first and the last are printed
 LINES = 60  # of a longer trace the beginning and the end are printed
 
 
@@ -187,12 +188,16 @@ def _line(spec: Spec, event: Event) -> str:
         norm = f"; BatchNorm re-estimated over {spec.recalibrate_bn} batches" if spec.recalibrate_bn else ""
         return f"epoch {event.epoch:.6g}: prune to {part} removed by {spec.method}{layers}{norm}"
     rates = event.rates()
-    if event.recipe.schedule == "cosine":
-        told = f"{rates[0][1]:.6g} to {rates[-1][1]:.6g} (cosine)"
-    else:
-        told = ", ".join([f"{rates[0][1]:.6g}"] + [f"{rate:.6g} from {event.epoch + at:.6g}" for at, rate in rates[1:]])
+    cosine = f"{rates[0][1]:.6g} to {rates[-1][1]:.6g} (cosine)"
+    told = cosine if event.recipe.schedule == "cosine" else _told(rates, event.epoch)
     end = event.epoch + event.epochs
     return f"epoch {event.epoch:.6g} to {end:.6g}{_cap(event.recipe)}: train ({event.stage}) at {told}; {_settings(event.recipe)}"
+
+
+def _told(rates: list[tuple[float, float]], begin: float) -> str:
+    """Rates that step down; of many the first and the last."""
+    words = [f"{rates[0][1]:.6g}"] + [f"{rate:.6g} from {begin + at:.6g}" for at, rate in rates[1:]]
+    return ", ".join(words if len(words) <= RATES else [*words[:3], f"{len(words) - 4} rates more", words[-1]])
 
 
 def _length(epochs: float, recipe: Recipe) -> str:
@@ -207,10 +212,7 @@ def _recipe(recipe: Recipe) -> str:
     """A dense recipe's rates and settings."""
     stretch = Train(0.0, recipe.epochs, recipe, "dense", 0.0, recipe.epochs)
     rates = stretch.rates()
-    if recipe.schedule == "cosine":
-        told = f"{rates[0][1]:.6g} to 0 (cosine)"
-    else:
-        told = ", ".join([f"{rates[0][1]:.6g}"] + [f"{rate:.6g} from {at:.6g}" for at, rate in rates[1:]])
+    told = f"{rates[0][1]:.6g} to 0 (cosine)" if recipe.schedule == "cosine" else _told(rates, 0.0)
     return f"at {told}; {_settings(recipe)}"
 
 

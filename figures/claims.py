@@ -11,7 +11,17 @@ import sys
 from pathlib import Path
 
 from common.errors import Parser, UserError
-from figures import eigendamage_claims, lobs_claims, nap_claims, paired, side_panels, woodfisher_claims, woodfisher_oneshot_claims
+from figures import (
+    eigendamage_claims,
+    lobs_claims,
+    nap_claims,
+    paired,
+    side_panels,
+    woodfisher_claims,
+    woodfisher_gradual_claims,
+    woodfisher_oneshot_claims,
+    woodfisher_profile_claims,
+)
 from figures.compare import write_file
 from figures.evidence import CLAIMS, FAILS, HOLDS, JOBS, OPEN, PART, Evidence, claim, job, judged, setting, verdict
 from figures.style import look
@@ -21,7 +31,8 @@ ESSAY = ROOT / "docs" / "claims.md"
 BLOCK = re.compile(r"(<!-- claim: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.S)
 WORDS = {HOLDS: "Holds.", PART: "Holds in part.", FAILS: "Does not hold here.", OPEN: "Open: too few records."}
 # imported, they have put theirs into CLAIMS
-RULES = (eigendamage_claims, lobs_claims, nap_claims, woodfisher_claims, woodfisher_oneshot_claims)
+RULES = (eigendamage_claims, lobs_claims, nap_claims, woodfisher_claims, woodfisher_oneshot_claims, woodfisher_gradual_claims,
+         woodfisher_profile_claims)
 
 
 @claim

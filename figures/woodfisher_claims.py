@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from statistics import fmean
 
-from scipy import stats
-
-from figures.evidence import JOBS, Evidence, Missing, alike, cell, claim, job, percent, printed, setting, shows, stat, verdict
+from figures.evidence import JOBS, Evidence, alike, cell, claim, job, percent, printed, setting, shows, stat, verdict
 from figures.style import look
 
 
@@ -64,42 +61,6 @@ def woodfisher_lead_after_fine_tuning() -> Evidence:
     lines.append("The paper's leads on ResNet-50 and ImageNet after gradual pruning (Table 1), in points: "
                  + ", ".join(f"{lead:.2f} at {float(s):g}%" for s, lead in leads.items()) + ".")
     return verdict(*each), lines
-
-
-@shows("Table 1", "Table 5", "Figure 6")
-@claim
-def woodfisher_gradual_lead() -> Evidence:
-    """Pruned gradually on one schedule WoodFisher leads global magnitude; holds where it does on both networks, and where a t-test
-    over the seeds says so (5%) on the one that has them."""
-    found = {m: cell("woodfisher", "Figure 6", f"lenet5-{m}-0.98-seed*", "top1_pruned_pct") for m in ("woodfisher", "magnitude-global")}
-    ours, other = found.values()
-    p = float(stats.ttest_ind(ours.values, other.values).pvalue) if min(len(n.values) for n in found.values()) > 1 else 1.0
-    leads = [ours.mean > other.mean, p < 0.05]
-    lines = [f"LeNet-5, MNIST, to 98% in five prunings: WoodFisher {ours}, global magnitude {other}; two-sided t-test p = {p:.2g}; "
-             f"{ours.source}, {other.source}."]
-    for amount in (0.8, 0.9, 0.95, 0.98):
-        with contextlib.suppress(Missing):
-            ours, other = (cell("woodfisher", "Figure 6", f"resnet20-{m}-{amount:g}-seed*", "top1_pruned_pct")
-                           for m in ("woodfisher", "magnitude-global"))
-            leads.append(ours.mean > other.mean)
-            lines.append(f"ResNet-20, CIFAR-10 as JPEG, to {100 * amount:g}% in four prunings and half an epoch: WoodFisher {ours}, global "
-                         f"magnitude {other}; {ours.source}, {other.source}.")
-    return verdict(*leads), lines
-
-
-@shows("Table 2")
-@claim
-def woodfisher_beats_dpf() -> Evidence:
-    """From one dense network WoodFisher ends above DPF."""
-    said = [printed("woodfisher", "Table 2", m, "top1_pruned_pct") for m in ("WoodFisher", "DPF")]
-    lines, each = [], []
-    cells = [("lenet5", "LeNet-5, MNIST", 0.98), *(("resnet20", "ResNet-20, CIFAR-10 as JPEG", a) for a in (0.8, 0.9, 0.95, 0.98))]
-    for network, words, amount in cells:
-        ours, other = (cell("woodfisher", "Figure 6", f"{network}-{method}-{amount:g}-seed*", "top1_pruned_pct")
-                       for method in ("woodfisher", "dpf"))
-        each.append(ours.mean > other.mean)
-        lines.append(f"{words}, to {100 * amount:g}%, as many epochs: WoodFisher {ours}, DPF {other}; {ours.source}, {other.source}.")
-    return verdict(*each), [*lines, f"The paper, ResNet-50 at 82.7%: {said[0]:.2f} and {said[1]:.2f}."]
 
 
 @claim

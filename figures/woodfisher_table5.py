@@ -1,5 +1,5 @@
 """WoodFisher Table 5: is WoodFisher's lead over global magnitude significant? Two-sided Student's t-test, from the paper's means
-and deviations of five runs, and from our gradual runs (results/figure-6) where they exist."""
+and deviations of five runs, and from our gradual runs of several seeds: on the paper's schedule, and on a shorter one."""
 
 import csv
 import statistics
@@ -11,10 +11,10 @@ import matplotlib
 from matplotlib.figure import Figure
 from scipy.stats import ttest_ind_from_stats
 
-from common.record import read_all
 from figures import style
 from figures.style import look
 from figures.woodfisher_cells import NAMES, RESULTS, save
+from figures.woodfisher_fig6 import runs, schedule
 
 RUNS = 5  # of the paper
 Sample = tuple[float, float, int]  # mean, standard deviation, runs
@@ -40,14 +40,14 @@ def published() -> Iterator[tuple[str, Sample, Sample, float]]:
 def ours() -> Iterator[tuple[str, Sample, Sample]]:
     """The same from the last accuracies of our gradual runs with two seeds or more of both methods."""
     found: dict[tuple, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for record in read_all(RESULTS / "figure-6"):
-        if record.stage == "finetune":
-            found[record.spec["model"], record.requested["sparsity"]][record.method].append(100 * record.accuracy["last"])
-    for (model, sparsity), methods in sorted(found.items()):
+    for key, methods in runs().items():
+        for method, pairs in methods.items():
+            found[key][method] = [100 * tuned.accuracy["last"] for _, tuned in pairs]
+    for key, methods in found.items():
         pair = [methods["magnitude-global"], methods["woodfisher"]]
         if min(map(len, pair)) > 1:
             one, two = ((statistics.fmean(v), statistics.stdev(v), len(v)) for v in pair)
-            yield f"ours, {NAMES.get(model, model)}, to {100 * sparsity:g}%", one, two
+            yield f"ours, {NAMES.get(key[1], key[1])}, to {100 * key[3]:g}%, schedule {schedule(key)}", one, two
 
 
 def rows() -> list[tuple[str, Sample, Sample, float | None]]:

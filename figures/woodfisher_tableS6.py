@@ -8,12 +8,12 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from common.errors import UserError
-from common.record import read_all
 from figures import style
 from figures.paired import spearman
 from figures.style import look
 from figures.values import read
-from figures.woodfisher_cells import RESULTS, save
+from figures.woodfisher_cells import save
+from figures.woodfisher_fig6 import Pair, runs, schedule
 
 METHODS = {"WoodFisher": "woodfisher", "Global Magnitude": "magnitude-global"}
 Profile = dict[str, float]  # layer -> percent removed, in the network's order
@@ -30,29 +30,37 @@ def printed() -> Profiles:
     return found
 
 
-def ours() -> Profiles:
-    """Of ResNet-20, means over the seeds of Fig. 6's runs."""
-    values: dict = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
-    for record in read_all(RESULTS / "figure-6"):
-        if record.stage == "prune" and record.spec["model"] == "resnet20" and record.method in METHODS.values():
-            for layer in record.layers:
-                gone = 100 * (1 - layer["kept"] / layer["total"])
-                values[100 * record.requested["sparsity"]][record.method][layer["name"]].append(gone)
-    if not values:
-        raise UserError("results", "figure-6", "holds no gradual run of ResNet-20",
-                        "run python -m woodfisher.finetune --figure 6 --scale cpu")
-    return {amount: {method: {name: statistics.fmean(gone) for name, gone in layers.items()} for method, layers in methods.items()}
-            for amount, methods in sorted(values.items())}
+def ours() -> dict[str, Profiles]:
+    """Of ResNet-20, means over the seeds, by schedule; where both methods have run."""
+    found: dict[str, Profiles] = defaultdict(dict)
+    for key, methods in runs().items():
+        if key[1] == "resnet20" and key[0] != "table-2" and set(METHODS.values()) <= set(methods):
+            found[f"Ours: ResNet-20, {schedule(key)}"][100 * key[3]] = {method: _profile(methods[method]) for method in METHODS.values()}
+    if not found:
+        raise UserError("results", "table-1", "holds no gradual run of ResNet-20",
+                        "run python -m woodfisher.finetune --table 1 --scale cpu")
+    return {name: dict(sorted(profiles.items())) for name, profiles in found.items()}
 
 
-NETWORKS = {"Paper: ResNet-50": printed, "Ours: ResNet-20": ours}
+def _profile(pairs: list[Pair]) -> Profile:
+    """Layer -> percent removed, mean over seeds."""
+    gone: dict[str, list[float]] = defaultdict(list)
+    for prune, _ in pairs:
+        for layer in prune.layers:
+            gone[layer["name"]].append(100 * (1 - layer["kept"] / layer["total"]))
+    return {name: statistics.fmean(values) for name, values in gone.items()}
+
+
+def networks() -> dict[str, Profiles]:
+    """The paper's network, then ours."""
+    return {"Paper: ResNet-50": printed()} | ours()
 
 
 def table() -> str:
     """Markdown: the ends of the network, the extremes, and how alike the two methods order the layers."""
     text = ["| network | removed | method | first layer, % | last layer, % | least, % | most, % | Spearman of the two |", "|---" * 8 + "|"]
-    for network, profiles in NETWORKS.items():
-        for amount, methods in profiles().items():
+    for network, profiles in networks().items():
+        for amount, methods in profiles.items():
             alike = spearman(*(list(methods[method].values()) for method in METHODS.values()))
             for method in METHODS.values():
                 gone = list(methods[method].values())
@@ -64,17 +72,20 @@ def table() -> str:
 def figure() -> Figure:
     """A row a network, a panel an amount."""
     with matplotlib.rc_context(style.RC):
-        found = {network: profiles() for network, profiles in NETWORKS.items()}
+        found = networks()
         columns = max(map(len, found.values()))
-        result = Figure(figsize=(3.1 * columns, 5.8), layout="constrained")
-        for row, (network, profiles) in zip(result.subplots(len(found), columns, sharey="row"), found.items(), strict=True):
-            for ax, (amount, methods) in zip(row, profiles.items(), strict=True):
+        result = Figure(figsize=(3.1 * columns, 0.4 + 2.7 * len(found)), layout="constrained")
+        for row, (network, profiles) in zip(result.subplots(len(found), columns, sharey="row", squeeze=False), found.items(), strict=True):
+            for ax in row[len(profiles):]:
+                ax.remove()
+            for ax, (amount, methods) in zip(row, profiles.items(), strict=False):
                 for method, marker, line, size in (("magnitude-global", "s", "-", 5), ("woodfisher", "o", ":", 2.5)):  # nearly alike
                     drawn, gone = look(method), list(methods[method].values())
                     ax.plot(range(1, len(gone) + 1), gone, line, color=drawn.colour, marker=marker, markersize=size, label=drawn.label,
                             markerfacecolor="none" if marker == "s" else drawn.colour, gid=method)
                 ax.axhline(amount, color="#444444", linewidth=1, linestyle=(0, (1, 2)), label="Of all weights")
-                ax.set(title=f"{network}, {amount:g}%", xlabel="Layer, from the input")
+                title = network.replace(", ", ",\n", 1)
+                ax.set(title=f"{title}, {amount:g}%", xlabel="Layer, from the input")
             row[0].set_ylabel("Weights removed [%]")
         result.legend(*result.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
         return result

@@ -206,4 +206,5 @@ TABLES: dict[str, Group] = {label: imagenet.TABLES.get(label, {}) | group for la
     "6": table6(), "8": table8(), "S2": table_s2(), "damping": damping()}).items()}
 FIGURES: dict[str, Group] = {"3a": fig3a(), "3b": fig3b("woodfisher", "3b"), "4": fig4(), "5a": fig5a(), "5b": fig5b(),
                              "6": gradual.fig6(R20), "7": fig7(), "S8": fig3b("woodfisher-layer", "S8"), "S12": fig_s12(),
-                             "S14": fig_s14(), **imagenet.FIGURES}
+                             "S14": fig_s14(), **imagenet.FIGURES,
+                             "S11": imagenet.FIGURES["S11"] | gradual.fig_s11(R20)}

@@ -139,6 +139,9 @@ SMALL = {  # the cpu cells' declared scale-down: epochs in all, rate at the star
     ("Table 1", "resnet20-ten-epochs"): ("resnet50", 10, 0.01, 128, (4000, 10, 2000)),
     ("Table 2", "resnet20-one-epoch"): ("resnet50", 1, 0.01, 128, (4000, 10, 2000)),
     ("Table 2", "resnet20-ten-epochs"): ("resnet50", 10, 0.01, 128, (4000, 10, 2000)),
+    ("Table 3", "resnet20-ten-epochs"): ("resnet50", 10, 0.01, 128, (4000, 10, 2000)),
+    ("Table S5", "resnet20-ten-epochs"): ("resnet50", 10, 0.01, 128, (4000, 10, 2000)),
+    ("Figure S11", "resnet20-one-epoch"): ("mobilenet_v1", 1, 0.01, 128, (4000, 10, 2000)),
     ("Table 5", "lenet5"): ("mobilenet_v1", 3, 0.01, 128, (4000, 10, 10_000))}
 
 
@@ -161,7 +164,9 @@ def test_cpu_cells_are_the_papers_course_shrunk(label, prefix):
         assert sum(event.epochs for event in events if isinstance(event, Train)) == pytest.approx(epochs)
         if spec.method.startswith("woodfisher"):
             assert (spec.num_samples, spec.fisher_batch_size, spec.chunk) == (samples, b, c)
-        assert dict(spec.options).get("skip", ()) == (("linear",) if label == "Table 2" else ())
+        ends = {"Table 2": {"skip": ("linear",)}} | dict.fromkeys(
+            ("Table 3", "Table S5"), {"skip": ("conv1",), "layer_sparsity": {"*": 0.9, "linear": 0.8}})
+        assert dict(spec.options) == ends.get(label, {})
 
 
 def test_the_trace_of_resnet50_in_words():
@@ -170,3 +175,6 @@ def test_the_trace_of_resnet50_in_words():
     assert lines[2] == "epoch 1: prune to 5% of the weights removed by woodfisher"
     assert lines[-2] == "epoch 36: prune to 89.908% of the weights removed by woodfisher"
     assert lines[-1].startswith("epoch 36 to 100: train (final) at 0.005, 0.003 from 40, 0.0018 from 46")
+    mobile = trace(TABLES["4"]["mobilenet-woodfisher-0.89-seed0"])[-1]
+    assert mobile == ("epoch 24 to 100: train (final) at 0.005, 0.0046 from 30, 0.004232 from 31, 67 rates more, 1.45921e-05 from 99; "
+                      "sgd, momentum 0.9, decay 0.0001, batch 180, augmented images")
