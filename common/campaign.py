@@ -90,13 +90,14 @@ class Job:
                    for path, kept in zip(self.records, self.committed, strict=True))
 
     def seconds(self) -> float | None:
-        """Core-seconds that the records tell of, those of a dirty tree included; None unless all cells have them."""
+        """Core-seconds that the records tell of, those of a dirty tree included; None unless all cells have them
+        in whole."""
         total = 0.0
         for folder, kept in zip(self.folders, self.committed, strict=True):
             for stage in STAGES[self.verb]:
                 path = folder / f"{stage}.json"
                 record = Record.read(path) if path.exists() else kept.get(stage)
-                if record is None:
+                if record is None or record.timing.get("resumed"):
                     return None
                 total += core_seconds(record)
         return total

@@ -98,9 +98,10 @@ def train(spec: Spec) -> Record:
         if (done := _finished(spec, folder, "train")) is not None:  # meanwhile, by another process
             return done
         timer, wanted = Timer(), _identity(spec, "train")
+        mark = _resuming(timer, folder, "train", wanted)
         with timer.phase("train"):
             fit = T.fit(model, data, spec.train, seed=spec.dense_seed, amp=spec.amp,
-                        snapshot=snapshot(folder, "train", mark=reuse.mark(wanted)),
+                        snapshot=snapshot(folder, "train", mark=mark),
                         desc=f"train {spec.model}")
         with timer.phase("evaluate"):
             loss, _ = T.evaluate(model, _loss_loader(data))
@@ -130,9 +131,9 @@ def prune(spec: Spec) -> Record:
         if (done := _finished(spec, folder, "prune")) is not None:
             return done
         timer, wanted = Timer(), _identity(spec, "prune")
+        mark = _resuming(timer, folder, "prune", wanted | {"dense_hash": dense.dense_hash})
         with machine.memory_budget(spec.memory_budget):
-            result, trajectory = gradual.run(spec, start, data, function, options, timer, folder, dense.accuracy["last"], before.macs,
-                                             reuse.mark(wanted | {"dense_hash": dense.dense_hash}))
+            result, trajectory = gradual.run(spec, start, data, function, options, timer, folder, dense.accuracy["last"], before.macs, mark)
         with timer.phase("evaluate"):
             loss, _ = T.evaluate(result.model, _loss_loader(data))
             test_loss, accuracy = T.evaluate(result.model, data.test_loader())
@@ -164,11 +165,12 @@ def finetune(spec: Spec) -> Record:
         if (done := _finished(spec, folder, "finetune")) is not None:
             return done
         timer, wanted = Timer(), _identity(spec, "finetune")
+        mark = _resuming(timer, folder, "finetune", wanted | {"dense_hash": pruning.dense_hash})
         result = Pruned(model, loaded.masks, loaded.edits, **gradual.recalled(loaded.extra_tensors))
         with timer.phase("finetune"):
             recipe, clock = gradual.final(spec, len(data.train))
             fit = gradual.tune(spec, result, data, recipe, clock=clock, seed=spec.seed,
-                               snapshot=snapshot(folder, "finetune", mark=reuse.mark(wanted | {"dense_hash": pruning.dense_hash})),
+                               snapshot=snapshot(folder, "finetune", mark=mark),
                                before=(pruning.loss["pruned_test"], pruning.accuracy["pruned"]),
                                desc=f"fine-tune {spec.method} {spec.amount:g}")
         record = dataclasses.replace(pruning, id=record_id(spec.slug(), spec.seed, "finetune"), stage="finetune", timing=timer.report(),
@@ -196,6 +198,13 @@ def trained(spec: Spec) -> None:
     if not (spec.checkpoint or spec.train.epochs or spec.allow_untrained):
         raise UserError("checkpoint", spec.checkpoint, "and no epochs of training: the dense network would be its initialisation",
                         "give --checkpoint, train it, or say --allow-untrained")
+
+
+def _resuming(timer: Timer, folder: Path, stage: str, made_of: dict) -> str:
+    """The mark of the stage's half-done work; the timer is told where there is some, as it cannot know what that took."""
+    mark = reuse.mark(made_of)
+    timer.resumed = any(folder.glob(f"{stage}-snapshot*-{mark}.safetensors"))
+    return mark
 
 
 def _identity(spec: Spec, stage: str) -> dict:

@@ -28,8 +28,8 @@ class Record:
     achieved: sparsity, kept_params, kept_macs, dense_params, dense_macs (prunable weights and their multiply-accumulates),
     and model_params, dense_model_params (all parameters, biases and BatchNorm included).
     accuracy: dense, pruned, last, best, best_selected_on. loss: dense, pruned, predicted_increase, measured_increase.
-    layers: [{name, kept, total, and what the method knows of it}]. timing: seconds per phase, core_s of processor time in all, and
-    peak_rss_mb.
+    layers: [{name, kept, total, and what the method knows of it}]. timing: seconds per phase, core_s of processor time in all,
+    peak_rss_mb, and resumed where the stage went on from half-done work and the seconds are those since.
     provenance: git, dirty, versions, device, threads, seed, command, data_sha256, machine (a fingerprint), load.
     identity: what decided the result, compared before the stage is used again (common.reuse), and the digests of what came
     out: file_sha256 of the network file, mask_sha256 of what was kept.

@@ -22,6 +22,7 @@ class Timer:
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
+        self.resumed = False
         self._cpu, self._loads = _cpu_seconds(), [machine.load()]
         machine.code()
         machine.reset_peak_memory()
@@ -36,10 +37,12 @@ class Timer:
             self.seconds[f"{name}_s"] = self.seconds.get(f"{name}_s", 0.0) + time.perf_counter() - start
             self._loads.append(machine.load())
 
-    def report(self) -> dict[str, float]:
-        """For Record.timing. core_s: processor seconds of all threads, which a busy machine stretches less than wall time."""
+    def report(self) -> dict[str, float | bool]:
+        """For Record.timing. core_s: processor seconds of all threads, which a busy machine stretches less than wall time. resumed:
+        the stage went on from half-done work, and all these seconds are those since."""
         return {name: round(s, 4) for name, s in self.seconds.items()} | {
-            "core_s": round(_cpu_seconds() - self._cpu, 4), "peak_rss_mb": round(machine.peak_memory_mb(), 1)}
+            "core_s": round(_cpu_seconds() - self._cpu, 4), "peak_rss_mb": round(machine.peak_memory_mb(), 1)} | (
+            {"resumed": True} if self.resumed else {})
 
     def load(self) -> dict[str, float | bool]:
         """For Record.provenance: runnable processes a core (the mean of the last minute) at the start and after each phase.

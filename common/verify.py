@@ -71,9 +71,12 @@ def _cell(stages: dict[str, Record]) -> Cell | None:
     if spec is None:
         return None
     train = committed.stages(spec).get("train")
-    dense = core_seconds(train) if train else UNKNOWN if spec.train.epochs else 0.0
-    seconds = sum(map(core_seconds, stages.values())) if "prune" in stages else UNKNOWN
-    return Cell(last, spec, seconds, dense)
+    dense = _seconds(train) if train else UNKNOWN if spec.train.epochs else 0.0
+    return Cell(last, spec, sum(map(_seconds, stages.values())) if "prune" in stages else UNKNOWN, dense)
+
+
+def _seconds(record: Record) -> float:
+    return UNKNOWN if record.timing.get("resumed") else core_seconds(record)
 
 
 def chosen(cells: Sequence[Cell], count: int, seed: int, most: float) -> list[Cell]:

@@ -8,9 +8,10 @@ import types
 
 import pytest
 
-from common import machine
+from common import machine, pipeline
 from common.record import Record, core_seconds, wall_seconds
 from common.running import Timer
+from common.spec import Recipe, Spec
 
 
 @pytest.fixture
@@ -119,3 +120,19 @@ def test_seconds_count_each_second_once():
     assert wall_seconds(record) == 3.0 and core_seconds(record) == 5.5
     del record.timing["core_s"]
     assert core_seconds(record) == 6.0  # an older record: by the clock, for each thread
+
+
+def test_the_seconds_of_a_stage_that_was_taken_up_again_say_so(tmp_path, monkeypatch, one_thread):
+    """Killed within fine-tuning, as by a machine that goes down: the record that follows does not pass its half for the whole."""
+    spec = Spec(model="digits_cnn:width=0.25", train=Recipe(epochs=1, lr=0.05), method="magnitude-global", sparsity=0.5,
+                finetune=Recipe(epochs=3, lr=0.02), output_dir=str(tmp_path))
+    whole = pipeline.prune(spec)
+    monkeypatch.setattr(pipeline.T, "SNAPSHOT_SECONDS", -1.0)
+    with monkeypatch.context() as context:
+        context.setattr(pipeline, "_publish", lambda *parts: pytest.fail("killed"))
+        with pytest.raises(pytest.fail.Exception):
+            pipeline.finetune(spec)
+    assert list(pipeline.cell_folder(spec).glob("finetune-snapshot*"))
+    tuned = pipeline.finetune(spec)
+    assert tuned.timing["resumed"] is True and "resumed" not in whole.timing
+    assert not list(pipeline.cell_folder(spec).glob("*snapshot*"))
