@@ -27,7 +27,8 @@ class Record:
 
     achieved: sparsity, kept_params, kept_macs, dense_params, dense_macs (prunable weights and their multiply-accumulates),
     and model_params, dense_model_params (all parameters, biases and BatchNorm included).
-    accuracy: dense, pruned, last, best, best_selected_on. loss: dense, pruned, predicted_increase, measured_increase.
+    accuracy: dense, pruned, last, best, best_selected_on; of more than ten classes also
+    top5_dense, top5_pruned, top5_last. loss: dense, pruned, predicted_increase, measured_increase.
     layers: [{name, kept, total, and what the method knows of it}]. timing: seconds per phase, core_s of processor time in all,
     peak_rss_mb, and resumed where the stage went on from half-done work and the seconds are those since.
     provenance: git, dirty, versions, device, threads, seed, command, data_sha256, machine (a fingerprint), load.

@@ -272,6 +272,23 @@ def evaluate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> tuple
     return loss / count, correct / count
 
 
+@torch.no_grad()
+def top_accuracy(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], k: int = 5) -> float:
+    """The fraction of examples whose label is among the `k` largest outputs, in evaluation mode. Raises UserError for as many
+    classes as `k` or fewer, where every example would count."""
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    found, count = 0, 0
+    for x, y in loader:
+        output = model(_channels_last(x.to(device)))
+        if output.shape[1] <= k:
+            raise UserError("classes", output.shape[1], f"top-{k} of so few says nothing", f"it needs more than {k} classes")
+        found += int((output.topk(k, 1).indices == y.to(device)[:, None]).sum())
+        count += len(y)
+    model.train(training)
+    return found / count
+
+
 def _channels_last(x: Tensor) -> Tensor:
     """Images as convolutions take them fastest on a CPU, a third here; the numbers are the same to rounding."""
     return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from common.errors import UserError
 from common.record import Record
 from figures import style
-from figures.nap_records import added, by_cell, mean, paper, records, save, study
+from figures.nap_records import added, against_control, by_cell, mean, paper, records, save, study
 
 NETWORKS = {"vgg16": "VGG-16, a quarter of its width", "resnet20": "ResNet-20"}
 COLOURS = (style.VERMILION, style.BLUE, style.GREEN, style.ORANGE, style.PINK, style.SKY)
@@ -21,12 +21,14 @@ MARKERS = "*oDs^v"
 
 def table() -> str:
     """Markdown: cells, then latency."""
-    lines = ["| cell | fewer MACs | weights left % | dense error % | error % | error more, points | seeds |", "|---" * 7 + "|"]
-    for cell, seeds in by_cell([r for r in records(stage="finetune") if r.table in ("1", "5")]).items():
+    lines = ["| cell | fewer MACs | weights left % | dense error % | error % | error more, points | dense, tuned alike: error % | error more "
+             "than that, points | seeds |", "|---" * 9 + "|"]
+    found = [r for r in records(stage="finetune") if r.table in ("1", "5")]
+    for cell, seeds in by_cell(found).items():
         a = seeds[0].achieved
         lines.append(f"| {cell} | {speedup(seeds[0]):.2f} | {100 * a['kept_params'] / a['dense_params']:.1f} | "
                      f"{100 * (1 - seeds[0].accuracy['dense']):.2f} | {mean([100 * (1 - r.accuracy['last']) for r in seeds])} | "
-                     f"{mean([added(r) for r in seeds])} | {len(seeds)} |")
+                     f"{mean([added(r) for r in seeds])} | {' | '.join(against_control(cell, seeds, found))} | {len(seeds)} |")
     try:
         measured = study("latency")
     except UserError:

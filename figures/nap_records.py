@@ -57,6 +57,29 @@ def added(record: Record, which: str = "last") -> float:
     return 100 * (record.accuracy["dense"] - record.accuracy[which])
 
 
+CONTROLS = {  # cell -> the dense network given as much training on the same images (nap/experiments.py: dense_tuned)
+    "lenet300-77x-nap": "lenet300-dense-tuned", "lenet300-77x-magnitude": "lenet300-dense-tuned",
+    "lenet300-77x-nap-sgd-shift": "lenet300-dense-tuned-sgd-shift", "lenet300-77x-magnitude-sgd-shift": "lenet300-dense-tuned-sgd-shift",
+    "lenet300-90x-nap-sgd-shift": "lenet300-dense-tuned-sgd-shift", "lenet300-100x-nap-sgd-shift": "lenet300-dense-tuned-sgd-shift",
+    "lenet300-77x-nap-shift": "lenet300-dense-tuned-shift", "lenet300-77x-magnitude-shift": "lenet300-dense-tuned-shift",
+    "lenet5-200x-nap": "lenet5-dense-tuned", "lenet5-200x-magnitude": "lenet5-dense-tuned",
+    "lenet5-200x-nap-slow": "lenet5-dense-tuned-slow", "cifarnet-15.6x-nap": "cifarnet-dense-tuned",
+    "cifarnet-15.6x-magnitude": "cifarnet-dense-tuned", "vgg16-5.4x-nap": "vgg16-dense-tuned", "vgg16-4x-nap": "vgg16-dense-tuned",
+    "vgg16-2x-nap": "vgg16-dense-tuned", "vgg16-5.4x-nap-long": "vgg16-dense-tuned-long", "resnet20-2x-nap-long": "resnet20-dense-tuned-long",
+    **{f"vgg16-p{p}-T{t}": "vgg16-dense-tuned" for p, t in (("0.5", "0.1"), ("1", "0.2"), ("2", "0.4"), ("5", "1"), ("10", "2"))}}
+
+
+def against_control(cell: str, seeds: list[Record], found: list[Record]) -> tuple[str, str]:
+    """(test error in percent of the dense network that got the same extra training, points of error above it) of a cell's seeds; ("not
+    run", "") where that network is missing, ("", "") for the dense networks themselves and for cells without one."""
+    if cell not in CONTROLS:
+        return "", ""
+    dense = [100 * (1 - r.accuracy["last"]) for r in by_cell(found).get(CONTROLS[cell], [])]
+    if not dense:
+        return "not run", ""
+    return mean(dense), mean([100 * (1 - r.accuracy["last"]) - statistics.fmean(dense) for r in seeds])
+
+
 def mean(numbers: list[float], digits: int = 2) -> str:
     """Mean, with the range over several."""
     text = f"{statistics.fmean(numbers):.{digits}f}"

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from common.errors import UserError
 from common.record import Record
 from figures import style
-from figures.nap_records import RESULTS, added, by_cell, compression, mean, paper, records, save
+from figures.nap_records import RESULTS, added, against_control, by_cell, compression, mean, paper, records, save
 
 NETWORKS = {"lenet300": "LeNet-300-100", "lenet5": "LeNet-5", "cifarnet": "CIFAR-Net"}
 PROFILED = ("lenet300-77x-nap", "lenet5-200x-nap", "cifarnet-15.6x-nap")  # how the cells begin whose layers stand beside Table 6
@@ -20,17 +20,18 @@ SIBLINGS = {"lobs": ("L-OBS, ours (its records)", style.GREEN, "^"), "woodfisher
 
 def table() -> str:
     """Markdown: ours, then the paper's rows, and the kept fraction of every layer."""
-    lines = ["| network | method | compression | dense error % | error % | error more, points | seeds |", "|---|---|---|---|---|---|---|"]
+    lines = ["| network | method | compression | dense error % | error % | error more, points | dense, tuned alike: error % | error more than "
+             "that, points | seeds |", "|---" * 9 + "|"]
     found = [r for r in records(stage="finetune") if r.table in ("3", "curve", "nap-time")]
     places = list(NETWORKS)
     for cell, seeds in sorted(by_cell(found).items(), key=lambda item: (places.index(item[0].split("-")[0]), compression(item[1][0]))):
         what = cell.split("-", 1)[1] + {"curve": ", short run", "nap-time": ", stopped by error"}.get(seeds[0].table, "")
         lines.append(f"| {NETWORKS[cell.split('-')[0]]} | ours: {what} | {compression(seeds[0]):.1f} | "
                      f"{100 * (1 - seeds[0].accuracy['dense']):.2f} | {mean([100 * (1 - r.accuracy['last']) for r in seeds])} | "
-                     f"{mean([added(r) for r in seeds])} | {len(seeds)} |")
+                     f"{mean([added(r) for r in seeds])} | {' | '.join(against_control(cell, seeds, found))} | {len(seeds)} |")
     for row in paper("Table 3", quantity="delta_err_pct"):
         times = next(v.value for v in paper("Table 3", quantity="compression_ratio_x") if v.row == row.row)
-        lines.append(f"| {row.model} | paper: {row.method} | {times} | | | {row.value} | |")
+        lines.append(f"| {row.model} | paper: {row.method} | {times} | | | {row.value} | | | |")
     lines += ["", "| network | layer | paper LWC % | paper DNS % | paper NAP % | ours % | seeds |", "|---|---|---|---|---|---|---|"]
     for network, name in NETWORKS.items():
         ours = [r for r in found if r.table == "3" and r.cell.startswith(network) and r.cell.startswith(PROFILED)]

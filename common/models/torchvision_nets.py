@@ -5,6 +5,7 @@ from __future__ import annotations
 import torchvision
 from torch import nn
 
+from common.errors import UserError
 from common.models.parts import require_colour, require_side
 
 
@@ -16,14 +17,27 @@ def out_of_place(model: nn.Module) -> nn.Module:
     return model
 
 
-def alexnet(classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
-    """torchvision's AlexNet (Krizhevsky 2014, one column). NAP prunes Caffe's grouped AlexNet of 60,954,656 weights instead.
+def alexnet(classes: int, input_shape: tuple[int, int, int], *, columns: int = 1) -> nn.Module:
+    """torchvision's AlexNet (Krizhevsky 2014, one column) or, with columns=2, Caffe's: grouped convolutions 2, 4 and 5, and local
+    response normalisation (Krizhevsky et al. 2012). Caffe crops 227 pixels and pads none where 224 and two of padding are taken here.
 
-    ImageNet: 61,100,840 parameters, 61,090,496 weights, 714,188,480 MACs.
+    ImageNet: one column 61,100,840 parameters, 61,090,496 weights, 714,188,480 MACs; two columns 60,965,224 and 60,954,656.
     """
     require_colour("alexnet", input_shape)
     require_side("alexnet", input_shape, 63)
-    return out_of_place(torchvision.models.alexnet(weights=None, num_classes=classes))
+    if columns not in (1, 2):
+        raise UserError("model", f"alexnet:columns={columns}", "has one column or two")
+    model = torchvision.models.alexnet(weights=None, num_classes=classes)
+    if columns == 2:
+        def convolution(cin: int, cout: int, size: int, **how: int) -> list[nn.Module]:
+            return [nn.Conv2d(cin, cout, size, **how), nn.ReLU()]
+        def norm() -> list[nn.Module]:
+            return [nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2)]
+        model.features = nn.Sequential(
+            *convolution(3, 96, 11, stride=4, padding=2), *norm(), *convolution(96, 256, 5, padding=2, groups=2), *norm(),
+            *convolution(256, 384, 3, padding=1), *convolution(384, 384, 3, padding=1, groups=2),
+            *convolution(384, 256, 3, padding=1, groups=2), nn.MaxPool2d(3, 2))
+    return out_of_place(model)
 
 
 def vgg16_imagenet(classes: int, input_shape: tuple[int, int, int]) -> nn.Module:

@@ -11,6 +11,7 @@ from common import data as D
 from common import models
 from common import train as T
 from common.checkpoint import state_hash
+from common.errors import UserError
 from common.spec import Recipe
 from tests import toy
 
@@ -174,3 +175,20 @@ def test_the_l1_pull_is_the_gradient_of_the_penalty_on_batchnorm_scales_alone():
     (nn.functional.cross_entropy(twin(x), y) + 0.3 * sum(scale.abs().sum() for scale in scales)).backward()
     for (name, mine), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs - 0.1 * theirs.grad, rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_top_five_counts_labels_among_the_five_largest_and_refuses_fewer_classes():
+    class Fixed(torch.nn.Module):
+        def __init__(self, classes):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.arange(classes, dtype=torch.float32))
+
+        def forward(self, x):
+            return x[:, :1] * self.weight  # the larger the class, the larger its output
+
+    x = torch.ones(8, 1)
+    y = torch.tensor([11, 10, 7, 6, 0, 8, 9, 3])  # of twelve classes 7 to 11 are the five largest
+    assert T.top_accuracy(Fixed(12), [(x, y)]) == 5 / 8
+    assert T.top_accuracy(Fixed(12), [(x[:3], y[:3]), (x[3:], y[3:])], k=1) == 1 / 8
+    with pytest.raises(UserError, match="classes=5: top-5 of so few"):
+        T.top_accuracy(Fixed(5), [(x, y % 5)])
