@@ -21,8 +21,8 @@ MARKERS = "*oDs^v"
 
 def table() -> str:
     """Markdown: cells, then latency."""
-    lines = ["| cell | fewer MACs | weights left % | dense error % | error % | error more, points | dense, tuned alike: error % | error more "
-             "than that, points | seeds |", "|---" * 9 + "|"]
+    lines = ["| cell | fewer MACs | weights left % | dense error % | error % | error more, points | dense, tuned alike: error % | "
+             "error more than that, points | seeds |", "|---" * 9 + "|"]
     found = [r for r in records(stage="finetune") if r.table in ("1", "5")]
     for cell, seeds in by_cell(found).items():
         a = seeds[0].achieved

@@ -65,7 +65,8 @@ CONTROLS = {  # cell -> the dense network given as much training on the same ima
     "lenet5-200x-nap": "lenet5-dense-tuned", "lenet5-200x-magnitude": "lenet5-dense-tuned",
     "lenet5-200x-nap-slow": "lenet5-dense-tuned-slow", "cifarnet-15.6x-nap": "cifarnet-dense-tuned",
     "cifarnet-15.6x-magnitude": "cifarnet-dense-tuned", "vgg16-5.4x-nap": "vgg16-dense-tuned", "vgg16-4x-nap": "vgg16-dense-tuned",
-    "vgg16-2x-nap": "vgg16-dense-tuned", "vgg16-5.4x-nap-long": "vgg16-dense-tuned-long", "resnet20-2x-nap-long": "resnet20-dense-tuned-long",
+    "vgg16-2x-nap": "vgg16-dense-tuned", "vgg16-5.4x-nap-long": "vgg16-dense-tuned-long",
+    "resnet20-2x-nap-long": "resnet20-dense-tuned-long",
     **{f"vgg16-p{p}-T{t}": "vgg16-dense-tuned" for p, t in (("0.5", "0.1"), ("1", "0.2"), ("2", "0.4"), ("5", "1"), ("10", "2"))}}
 
 

@@ -20,8 +20,8 @@ SIBLINGS = {"lobs": ("L-OBS, ours (its records)", style.GREEN, "^"), "woodfisher
 
 def table() -> str:
     """Markdown: ours, then the paper's rows, and the kept fraction of every layer."""
-    lines = ["| network | method | compression | dense error % | error % | error more, points | dense, tuned alike: error % | error more than "
-             "that, points | seeds |", "|---" * 9 + "|"]
+    lines = ["| network | method | compression | dense error % | error % | error more, points | dense, tuned alike: error % | "
+             "error more than that, points | seeds |", "|---" * 9 + "|"]
     found = [r for r in records(stage="finetune") if r.table in ("3", "curve", "nap-time")]
     places = list(NETWORKS)
     for cell, seeds in sorted(by_cell(found).items(), key=lambda item: (places.index(item[0].split("-")[0]), compression(item[1][0]))):
