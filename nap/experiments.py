@@ -52,9 +52,10 @@ def seeded(name: str, spec: Spec) -> dict[str, Spec]:
 
 
 def every_step(cells: dict[str, Spec]) -> dict[str, Spec]:
-    """The same cells with the statistics updated at every step, as in Algorithm 1, from 8 images of each minibatch: all of them would
-    take three times a training step. The cells without it update every 16 or 10 steps: where T is 10 steps they see one update."""
-    return {f"{name}-every-step": spec.but(options=dict(spec.options) | {"every": 1, "examples": 8}) for name, spec in cells.items()}
+    """The same cells with the statistics updated at every step from all of its images, as in Algorithm 1 (the methods' default). The
+    cells without it update every 16 or 10 steps from 32 images: where T is 10 steps they see one update."""
+    return {f"{name}-every-step": spec.but(options={k: v for k, v in spec.options if k not in ("every", "examples")})
+            for name, spec in cells.items()}
 
 
 def dense_tuned(base: Spec, epochs: float, **changes: float | bool) -> Spec:

@@ -112,4 +112,4 @@ def test_the_cells_that_stand_for_stale_statistics_are_named():
         for name, spec in cells.items():
             if spec.scale == "cpu" and not name.endswith("-every-step"):
                 assert dict(spec.options)["every"] > 1, (label, name)
-                assert dict(cells[f"{name}-every-step"].options)["every"] == 1, (label, name)
+                assert not {"every", "examples"} & dict(cells[f"{name}-every-step"].options).keys(), (label, name)
