@@ -84,6 +84,10 @@ def overrides(arguments: argparse.Namespace, verb: str, base: Spec) -> dict:
         given[field] = dataclasses.replace(getattr(base, field), **recipe)
     if verb == "train" and "seed" in given:
         given["dense_seed"] = given.pop("seed")
+    for name in ("sparsity", "unit_ratio"):
+        if name in given and base.levels:
+            raise UserError(name, given[name], f"cell {base.cell} says itself how much each pruning removes",
+                            "choose the cell of that amount")
     if "sparsity" in given or "unit_ratio" in given:
         given = {"sparsity": None, "unit_ratio": None} | given
     if isinstance(given.get("chunk"), str) and given["chunk"].lstrip("-").isdigit():

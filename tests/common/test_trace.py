@@ -150,6 +150,13 @@ def test_the_dry_run_prints_the_protocol(capsys):
         "epoch 5 to 8: train (final) at 0.01, 0.005 from 6, 0.0025 from 7; sgd, momentum 0.9, decay 0, batch 128, plain images"]
 
 
+def test_another_amount_is_not_taken_where_the_cell_has_levels(capsys):
+    """It would be recorded as asked for, and not be pruned to."""
+    table = {"1": {"one": COURSE.but(table="1", cell="one")}}
+    assert run("common", "finetune", table, argv=["--table", "1", "--sparsity", "0.95", "--dry-run"]) == 2
+    assert "sparsity=0.95: cell one says itself how much each pruning removes" in capsys.readouterr().err
+
+
 def test_a_picture_gets_the_same_numbers():
     drawn = trace.points(COURSE)
     assert [epoch for epoch, _ in drawn["removed"]] == [1, 3, 5]
