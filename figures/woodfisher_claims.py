@@ -7,6 +7,8 @@ from statistics import fmean
 from figures.evidence import JOBS, Evidence, alike, cell, claim, job, percent, printed, setting, shows, stat, verdict
 from figures.style import look
 
+R20 = "ResNet-20, CIFAR-10 as JPEG"
+
 
 def _called(name: str) -> str:
     """WoodFisher as a comparison has it, with its rows where they are not the comparison's own."""
@@ -22,7 +24,7 @@ def woodfisher_one_shot_lead() -> Evidence:
         ours, other = (cell("woodfisher", "Figure 3a", f"{m}-{amount:g}-seed*", "top1_pruned_pct")
                        for m in ("woodfisher", "magnitude-global"))
         leads.append(ours.mean - other.mean > said / 2)
-        lines.append(f"ResNet-20, CIFAR-10 as JPEG, {100 * amount:g}% removed, nothing trained after: WoodFisher {ours}, global magnitude "
+        lines.append(f"{R20}, {100 * amount:g}% removed, nothing trained after: WoodFisher (m = 1,000, b = 1) {ours}, global magnitude "
                      f"{other}, a lead of {ours.mean - other.mean:.1f} points (paper: about {said}); {ours.source}, {other.source}.")
     return verdict(*leads), lines
 
@@ -72,7 +74,7 @@ def woodfisher_beats_l_obs() -> Evidence:
         ours, walk, joint = (cell("woodfisher", "Figure 5a", f"{m}-{amount:g}-seed*", "top1_pruned_pct")
                              for m in ("woodfisher-layer", "l-obs", "l-obs-joint"))
         each += [ours.mean > walk.mean, ours.mean > joint.mean]
-        lines.append(f"ResNet-20, CIFAR-10 as JPEG, {100 * amount:g}% of every layer removed, nothing trained after: WoodFisher {ours}, "
+        lines.append(f"{R20}, {100 * amount:g}% of every layer removed, nothing trained after: WoodFisher (m = 1,000, b = 1) {ours}, "
                      f"L-OBS {walk}, L-OBS at the joint optimum (ours) {joint}; {ours.source}, {walk.source}, {joint.source}.")
     return verdict(*each), lines
 
@@ -84,7 +86,8 @@ def woodfisher_beats_kfac() -> Evidence:
     for amount in (0.8, 0.9, 0.95, 0.98):
         ours, other = (cell("woodfisher", "Figure 5b", f"{m}-{amount:g}-seed*", "top1_pruned_pct") for m in ("woodfisher", "kfac-pi"))
         each.append(ours.mean > other.mean)
-        lines.append(f"MLPNet, {100 * amount:g}% removed, nothing trained after: WoodFisher {ours}, K-FAC with π {other}; {ours.source}.")
+        lines.append(f"MLPNet, {100 * amount:g}% removed, nothing trained after: WoodFisher (m = 1,000, b = 50) {ours}, K-FAC with π "
+                     f"{other}; {ours.source}.")
     for name in JOBS:
         amounts = sorted({row.amount for row in job(name).rows if row.method == setting(name, "woodfisher") and row.runs})
         ours, other = (fmean(stat(name, m, a, "accuracy_pruned").mean for a in amounts) for m in ("woodfisher", "kfac-prune"))
@@ -95,7 +98,8 @@ def woodfisher_beats_kfac() -> Evidence:
                    for m in ("woodfisher", "kfac-prune"))
     magnitude = cell("woodfisher", "Table damping", "magnitude-global-0.9-seed*", "top1_pruned_pct")
     lines.append(f"LeNet-300-100, 90% removed, nothing trained after, over {len(ours)} dampenings from 1e-9 to 0.1: WoodFisher "
-                 f"{min(ours):.2f} to {max(ours):.2f}, K-FAC {min(other):.2f} to {max(other):.2f}, global magnitude {magnitude}.")
+                 f"(m = 100, b = 10) {min(ours):.2f} to {max(ours):.2f}, K-FAC {min(other):.2f} to {max(other):.2f}, global magnitude "
+                 f"{magnitude}.")
     return verdict(*each), lines
 
 
@@ -107,5 +111,5 @@ def woodtaylor_above_dense() -> Evidence:
     dense = cell("woodfisher", "Figure 7", "woodtaylor-network-0.5-seed*", "top1_dense_pct")
     layer = cell("woodfisher", "Figure 7", "woodtaylor-0.5-seed*", "top1_pruned_pct")
     return (verdict(one.mean > dense.mean, one.mean - dense.mean > 4, layer.mean > dense.mean),
-            [f"MLPNet after two epochs, 50% removed, dense {dense.mean:.2f}: one block over the network {one}, a block a layer {layer}; "
-             f"{one.source}."])
+            [f"MLPNet after two epochs, 50% removed, m = 1,000, b = 8, dense {dense.mean:.2f}: one block over the network {one}, "
+             f"a block a layer {layer}; {one.source}."])
