@@ -1,10 +1,12 @@
-"""Edits of a network's architecture, as data: slice a layer's channels, put two or three plain layers in the place of one, or
-give one a channel map before or after it.
+"""Edits of a network's architecture, as data: slice or widen a layer's channels, put two or three plain layers in the place of one,
+give one a channel map before or after it or take that away.
 
 Every edit is a JSON-able dict; replaying a model's edits on a freshly built one gives its architecture:
     {"op": "slice", "module": name, "axis": "out" | "in", "keep": [channel, ...]}
     {"op": "factorize", "module": name, "shapes": [weight shape of first, of core, of last]}      without a core: of first, of last
     {"op": "map", "module": name, "side": "before" | "after", "index": [input channel of each output channel, -1 for zeros]}
+    {"op": "unmap", "module": name}                                  the layer alone again, its outermost map dropped
+    {"op": "widen", "module": name, "axis": "out" | "in", "index": [old channel of each new channel, -1 for zeros]}
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ BATCHNORM = (nn.BatchNorm1d, nn.BatchNorm2d)
 SLICEABLE = (nn.Conv2d, nn.Linear, *BATCHNORM, PadShortcut)
 FACTORS = ("first", "core", "last")
 SIDES = ("before", "after")
+OPERATIONS = ("slice", "factorize", "map", "unmap", "widen")
 
 
 class ChannelMap(nn.Module):
@@ -42,14 +45,20 @@ def apply_edits(model: nn.Module, edits: Iterable[Mapping]) -> None:
     """Replay `edits` on `model`, in place and in order. Raises UserError (field "edits") for one that does not fit; those
     before it have then been made."""
     for edit in edits:
-        if not isinstance(edit, Mapping) or edit.get("op") not in ("slice", "factorize", "map"):
-            raise UserError("edits", edit, "unknown operation", "known: slice, factorize, map")
+        if not isinstance(edit, Mapping) or edit.get("op") not in OPERATIONS:
+            raise UserError("edits", edit, "unknown operation", f"known: {', '.join(OPERATIONS)}")
         name = edit.get("module")
         module = submodule(model, name)
         if edit["op"] == "slice":
             _slice(module, name, edit.get("axis"), edit.get("keep"))
         elif edit["op"] == "map":
             replace_module(model, name, _mapped(module, name, edit.get("side"), edit.get("index")))
+        elif edit["op"] == "unmap":
+            if map_side(module) is None:
+                raise UserError("edits", name, "has no channel map")
+            replace_module(model, name, module.layer)
+        elif edit["op"] == "widen":
+            _widen(module, name, edit.get("axis"), edit.get("index"))
         else:
             replace_module(model, name, _factors(module, name, edit.get("shapes")))
 
@@ -161,6 +170,34 @@ def _mapped(module: nn.Module, name: str, side: object, index: object) -> nn.Seq
     for part in ("map", "layer") if side == "before" else ("layer", "map"):
         new.add_module(part, parts[part])
     return new.train(module.training)
+
+
+def map_side(module: nn.Module) -> str | None:
+    """On which side of its layer a mapped layer has its (outermost) map; None for any other module."""
+    names = list(dict(module.named_children())) if isinstance(module, nn.Sequential) else []
+    return {("map", "layer"): "before", ("layer", "map"): "after"}.get(tuple(names))
+
+
+@torch.no_grad()
+def _widen(module: nn.Module, name: str, axis: object, index: object) -> None:
+    """Give one module the channels `index` of its own, zeros where that is -1: a new channel of a BatchNorm gives zero."""
+    if not isinstance(module, (nn.Conv2d, nn.Linear, *BATCHNORM)) or conv_groups(module) > 1:
+        raise UserError("edits", name, f"cannot widen a {type(module).__name__}, or it has convolution groups")
+    if axis not in (("out",) if isinstance(module, BATCHNORM) else ("out", "in")):
+        raise UserError("edits", axis, f"no axis of {name!r}")
+    if not (isinstance(index, Sequence) and index and all(type(i) is int and -1 <= i < channel_count(module, axis) for i in index)):
+        raise UserError("edits", name, "its new channels are no list of its old ones, -1 for zeros")
+    new, dim = torch.tensor(index), int(axis == "in")
+    for tensor in ("weight",) if axis == "in" else ("weight", "bias", "running_mean", "running_var"):
+        old = getattr(module, tensor, None)
+        if old is not None:
+            wide = old.detach().index_select(dim, new.clamp(min=0).to(old.device))
+            wide.movedim(dim, 0)[(new < 0).to(old.device)] = float(tensor == "running_var")
+            setattr(module, tensor, nn.Parameter(wide, old.requires_grad) if isinstance(old, nn.Parameter) else wide)
+    if isinstance(module, BATCHNORM):
+        module.num_features = len(index)
+    else:
+        setattr(module, f"{axis}_{'channels' if isinstance(module, nn.Conv2d) else 'features'}", len(index))
 
 
 @torch.no_grad()

@@ -35,7 +35,8 @@ NETWORKS = {
     "resnet32": PAPER.but(model="resnet32:width=4,shortcut=B", finetune=RESNET_TUNE),
     "preresnet29-L1": PAPER.but(model="preresnet29:width=4", train=replace(LIU, bn_l1=1e-5), finetune=RESNET_TUNE),
 }
-TINY = replace(DENSE, epochs=300, milestones=(150, 225))  # Sec. 5.1
+TINY_VGG = NETWORKS["vgg19"].but(dataset="tiny-imagenet", train=replace(DENSE, epochs=300, milestones=(150, 225)),
+                                 num_samples=100_000)  # Sec. 5.1
 
 # -- cpu scale ------------------------------------------------------------------------------------------------------------
 
@@ -83,12 +84,12 @@ TEN_EPOCHS = {  # cpu150-, cpu782-: the same dense networks with a smaller budge
 
 def cell(base: Spec, table: str, name: str, ratio: float, method: str, seed: int = 0, label: str = "", **changes) -> Cells:
     """The one cell `<name>-<ratio>-<label or method>-seed<k>`. At cpu scale a criterion's labels are exact. Residual branches lose
-    channels one by one, as in the paper, unless the cell names another coupling or is pruned again (a union is not)."""
+    channels one by one, as in the paper, unless the cell names another coupling."""
     called = f"{name}-{ratio:g}-{label or method}-seed{seed}"
     if base.scale == "cpu" and method in CRITERIA:
         changes["fisher"] = "exact"
     options = changes.get("options", {})
-    if "resnet" in base.model and method in BASES and "steps" not in changes and "coupling" not in options:
+    if "resnet" in base.model and method in BASES and "coupling" not in options:
         changes["options"] = {"coupling": "union"} | options
     if options.get("coupling") == COUPLED:  # the option's default
         changes["options"] = {key: value for key, value in options.items() if key != "coupling"}
@@ -101,18 +102,41 @@ def sweep(base: Spec, table: str, name: str, ratios: tuple[float, ...], seeds: i
             for key, spec in cell(base, table, name, ratio, method, seed, **changes).items()}
 
 
-def table1() -> Cells:
-    """One pass at 60% and 90%, five runs over one dense network each: 2 data sets · (3 networks · 6 methods + ResNet-32 · 5) · 2 · 5
-    = 460. NN Slimming is not applicable to ResNet-32 in the paper; at cpu scale coupled channels make it so. The cells named cpu-
-    have 150 steps of tuning and, on residual networks, coupled channels (ours): what a small budget and another unit show. Those
-    named cpu10- have ten epochs, cpu782- 782 steps and cpu150- 150, all with the paper's coupling, the quadratic form of the paper and
-    that of the released code, and a dense control that is tuned as long."""
+def released(base: Spec, table: str, name: str, ratios: tuple[float, ...], seeds: int) -> Cells:
+    """Kron-OBD and Kron-OBS with the quadratic form of the released code, which probably made the paper's rows."""
+    return {key: spec for seed in range(seeds) for ratio in ratios for method in ("kron-obd", "kron-obs")
+            for key, spec in cell(base, table, name, ratio, method, seed, f"{method}-released", options={"form": "released"}).items()}
+
+
+def dense_tuned(base: Spec, table: str, name: str) -> Cells:
+    """The dense network with the tuning that the pruned ones get: what of their accuracy is the pruning's."""
+    called = f"{name}-dense-tuned-seed0"
+    return {called: base.but(table=table, cell=called, method="magnitude-global", sparsity=0.0, num_samples=None)}
+
+
+def one_pass(table: str, ratios: tuple[float, ...]) -> Cells:
+    """The paper's networks on CIFAR-10 and CIFAR-100, five runs over one dense network each (Sec. 5.2)."""
     cells: Cells = {}
     for name, base in NETWORKS.items():
         for dataset in ("cifar10", "cifar100"):
-            cells |= sweep(base.but(dataset=dataset), "1", f"{name}-{dataset}", (0.6, 0.9), 5, CRITERIA if name == "resnet32" else METHODS)
+            on, called = base.but(dataset=dataset), f"{name}-{dataset}"
+            cells |= sweep(on, table, called, ratios, 5, CRITERIA if name == "resnet32" else METHODS)
+            cells |= released(on, table, called, ratios, 5)
+    return cells
+
+
+def table1() -> Cells:
+    """One pass at 60% and 90%: 2 data sets · (3 networks · 6 methods + ResNet-32 · 5) · 2 · 5 = 460, the released form of Kron-OBD and
+    Kron-OBS, and the dense controls. NN Slimming is not applicable to ResNet-32 in the paper; at cpu scale coupled channels make
+    it so. The cells named cpu- have 150 steps of tuning and, on residual networks, coupled channels (ours). Those named cpu10- have
+    ten epochs, cpu782- 782 steps and cpu150- 150, all with the paper's coupling."""
+    cells = one_pass("1", (0.6, 0.9))
+    for name, base in NETWORKS.items():
+        for dataset in ("cifar10", "cifar100"):
+            cells |= dense_tuned(base.but(dataset=dataset), "1", f"{name}-{dataset}")
     for name, base in CIFAR_NETWORKS.items():
         cells |= sweep(base, "1", f"cpu-{name}", (0.9, 0.6), 2, options={"coupling": COUPLED})
+        cells |= dense_tuned(base, "1", f"cpu-{name}")
     return cells | short_budgets() | ten_epochs()
 
 
@@ -126,18 +150,12 @@ def short_budgets() -> Cells:
             called = f"cpu{steps}-{name}"
             cells |= sweep(base, "1", called, (0.9,), seeds, ("eigendamage", "kron-obd", "kron-obs"))
             cells |= sweep(base, "1", called, (0.9,), 1, ("c-obd", "c-obs"))
+            cells |= released(base, "1", called, (0.9,), 1)
             for method in ("kron-obd", "kron-obs"):
-                cells |= cell(base, "1", called, 0.9, method, 0, f"{method}-released", options={"form": "released"})
                 for seed in range(seeds):
                     cells |= cell(base, "1", called, 0.9, method, seed, f"{method}-coupled", options={"coupling": COUPLED})
-            cells |= dense_tuned(base, called)
+            cells |= dense_tuned(base, "1", called)
     return cells
-
-
-def dense_tuned(base: Spec, name: str) -> Cells:
-    """The dense network with the tuning that the pruned ones get."""
-    called = f"{name}-dense-tuned-seed0"
-    return {called: base.but(table="1", cell=called, method="magnitude-global", sparsity=0.0, num_samples=None)}
 
 
 def ten_epochs() -> Cells:
@@ -146,24 +164,35 @@ def ten_epochs() -> Cells:
     for name, base in TEN_EPOCHS.items():
         methods = METHODS if base.train.bn_l1 else CRITERIA
         for ratio, seeds in ((0.9, 2), (0.6, 1)):
-            cells |= sweep(base, "1", name, (ratio,), seeds, methods)
-            for seed in range(seeds):
-                for method in ("kron-obd", "kron-obs"):
-                    cells |= cell(base, "1", name, ratio, method, seed, f"{method}-released", options={"form": "released"})
-        cells |= dense_tuned(base, name)
+            cells |= sweep(base, "1", name, (ratio,), seeds, methods) | released(base, "1", name, (ratio,), seeds)
+        cells |= dense_tuned(base, "1", name)
     return cells
 
 
-def table2() -> Cells:
-    """Tiny-ImageNet at 50%, five runs: 5 criteria on VGG19, NN Slimming on VGG19+L1."""
-    base = NETWORKS["vgg19"].but(dataset="tiny-imagenet", train=TINY, num_samples=100_000)
+def tiny(table: str, ratios: tuple[float, ...]) -> Cells:
+    """Tiny-ImageNet, five runs: 5 criteria on VGG19, NN Slimming on VGG19+L1."""
+    base = TINY_VGG
     slim = base.but(train=replace(LIU, epochs=300, milestones=(150, 225), bn_l1=1e-4))
-    return sweep(base, "2", "vgg19-tiny", (0.5,), 5, CRITERIA) | sweep(slim, "2", "vgg19-L1-tiny", (0.5,), 5, ("nn-slimming",))
+    return sweep(base, table, "vgg19-tiny", ratios, 5, CRITERIA) | released(base, table, "vgg19-tiny", ratios, 5) | \
+        sweep(slim, table, "vgg19-L1-tiny", ratios, 5, ("nn-slimming",))
+
+
+def table2() -> Cells:
+    """Tiny-ImageNet at 50%."""
+    return tiny("2", (0.5,)) | dense_tuned(TINY_VGG, "2", "vgg19-tiny")
+
+
+def appendix() -> Cells:
+    """Appendix F: the ratios that Tables 1 and 2 leave out."""
+    return one_pass("F", (0.5, 0.7, 0.8)) | tiny("F", (0.6, 0.7, 0.8, 0.9))
 
 
 def mnist() -> Cells:
-    """The criteria on two LeNets at every ratio, three seeds; NN Slimming and EigenDamage on the same with BatchNorm."""
+    """The criteria on two LeNets at every ratio, three seeds; NN Slimming and EigenDamage on the same with BatchNorm; the dense
+    networks tuned as long."""
     cells: Cells = {}
+    for name, base in (MNIST_NETWORKS | MNIST_BN).items():
+        cells |= dense_tuned(base, "mnist", name)
     for name, base in MNIST_NETWORKS.items():
         cells |= sweep(base, "mnist", name, RATIOS, 3, CRITERIA)
     for name, base in MNIST_BN.items():
@@ -181,24 +210,16 @@ def fold() -> Cells:
     return cells
 
 
-def union() -> Cells:
-    """The paper's independent pruning of residual branches at cpu scale, beside Table 1's coupled channels."""
-    cells: Cells = {}
-    for name in ("resnet32", "preresnet29-L1"):
-        cells |= sweep(CIFAR_NETWORKS[name], "union", f"cpu-{name}", (0.9, 0.6), 1, BASES, options={"coupling": "union"})
-    return cells
-
-
 def figure5() -> Cells:
     """VGG19 beside low-rank approximations. Paper: CIFAR-100 and Tiny-ImageNet, ratios 0.4 to 0.9, CP ranks 0.1 to 2 times the
     original or 4 to 512; the depthwise step is tuned from a tenth of the rate (released code). cpu: CIFAR-10 at a quarter of the
-    width, one seed; EigenDamage at 60% and 90% is Table 1's."""
+    width, one seed, plain as in the paper, and with the pull on BatchNorm's scales (there EigenDamage at 60% and 90% is Table 1's)."""
     cells: Cells = {}
-    tiny = NETWORKS["vgg19"].but(dataset="tiny-imagenet", train=TINY, num_samples=100_000)
-    paper = {"cifar100": NETWORKS["vgg19"].but(dataset="cifar100"), "tiny": tiny}
+    paper = {"cifar100": NETWORKS["vgg19"].but(dataset="cifar100"), "tiny": TINY_VGG}
     for name, base, ratios, depthwise, times, ranks in (
             *((f"vgg19-{key}", base, (0.4, *RATIOS), (0.4, *RATIOS), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0),
                (4, 8, 16, 32, 64, 128, 256, 512)) for key, base in paper.items()),
+            ("cpu-vgg19", PLAIN_VGG, RATIOS, (0.6, 0.8, 0.9), (0.25, 0.5, 1.0, 2.0), (8, 32)),
             ("cpu-vgg19-L1", VGG, (0.4, 0.5, 0.7, 0.8), (0.4, 0.6, 0.8, 0.9), (0.25, 0.5, 1.0, 2.0), (4, 8, 32))):
         slow = replace(base.finetune, lr=base.finetune.lr / 10)
         cells |= sweep(base, "figure 5", name, ratios, 1, ("eigendamage",))
@@ -212,7 +233,8 @@ def figure5() -> Cells:
 
 
 def figure6() -> Cells:
-    """Loss right after pruning, at the ratios that Table 1 leaves out; Fig. 4's picture on CIFAR-10 at 50% is read off the same."""
+    """Loss right after pruning, at the ratios that Table 1 leaves out; Fig. 4's picture on CIFAR-10 at 50% is read off the same.
+    cpu: a plain VGG19 as in the paper, at every ratio, and the one with the pull on BatchNorm's scales."""
     cells: Cells = {}
     for name in ("vgg19", "resnet32"):
         for dataset in ("cifar10", "cifar100"):
@@ -223,17 +245,20 @@ def figure6() -> Cells:
 
 
 def figure8() -> Cells:
-    """Six times half of what is left, at most half of a layer each time, with fine-tuning between (Sec. 5.3). Statistics and
-    accuracy of every step are in the record's trajectory. Not on LeNets: with half of the rows and columns of a fully connected layer gone
-    its bottleneck is still the larger, so it would stay dense for ever."""
+    """Six times half of what is left, at most half of a layer each time, with fine-tuning between (Sec. 5.3): a VGG19 and a
+    residual network, as in the paper, and the VGG19 with the pull on its scales. Accuracy of every step is in the record's
+    trajectory. Not on LeNets: with half of the rows and columns of a fully connected layer gone its bottleneck is still the
+    larger, so it would stay dense for ever."""
     cells: Cells = {}
     iterative = {"steps": 6, "step_schedule": "constant", "options": {"cap": 0.5}}
     for name in ("vgg19", "resnet32"):
         for dataset in ("cifar10", "cifar100"):
             cells |= sweep(NETWORKS[name].but(dataset=dataset), "figure 8", f"{name}-{dataset}", (0.5,), 1, CRITERIA, step_epochs=150,
                            **iterative)
-    return cells | sweep(VGG, "figure 8", "cpu-vgg19-L1", (0.5,), 1, CRITERIA, step_epochs=0.2, **iterative)
+    for name, base in (("vgg19", PLAIN_VGG), ("resnet32", TEN_EPOCHS["cpu10-resnet32"].but(finetune=_TUNE)), ("vgg19-L1", VGG)):
+        cells |= sweep(base, "figure 8", f"cpu-{name}", (0.5,), 1, CRITERIA, step_epochs=0.2, **iterative)
+    return cells
 
 
-TABLES: dict[str, Cells] = {"1": table1(), "2": table2(), "mnist": mnist(), "fold": fold(), "union": union()}
+TABLES: dict[str, Cells] = {"1": table1(), "2": table2(), "F": appendix(), "mnist": mnist(), "fold": fold()}
 FIGURES: dict[str, Cells] = {"5": figure5(), "6": figure6(), "8": figure8()}

@@ -2,7 +2,7 @@
 
 A unit is an output channel with all that must go with it: the filters of every layer that produces it (several where residual
 branches meet), its BatchNorm entries, and the input columns of its readers. It scores the sum of its filters' scores. With
-coupling="union" every filter is a unit of its own, and eigendamage.union does the cutting.
+coupling="union" every filter is a unit of its own, and eigendamage.union does the cutting, one time after the other.
 """
 
 from __future__ import annotations
@@ -63,9 +63,13 @@ class Filters:
         if example is None:
             raise UserError("calibration", 0, "no batch was seen", "give at least one example")
         self.example, self.coupling = example[0], coupling
-        self.groups = channel_groups(model, example[0], skip)
+        whole = model
+        if coupling == "union":  # filters that went before are not there; their places in the streams are
+            whole = copy.deepcopy(model)
+            union.widen(whole, example[0])
+        self.groups = channel_groups(whole, example[0], skip)
         producers = {member.module for group in self.groups for member in group.members if member.axis == "out"}
-        self.layers = {name: module for name, module in L.prunable(model).items() if name in producers}
+        self.layers = {name: model.get_submodule(union.inner(model, name)) for name in L.prunable(whole) if name in producers}
         if not self.groups:
             raise UserError("model", type(model).__name__, "has no channels that can go", "leave less in skip, or choose another method")
         for name, module in self.layers.items():
@@ -92,8 +96,8 @@ class Filters:
             elif gone.any():
                 delta, increase = update(name, gone)
                 result.predicted_increase += increase
-                module = self.layers[name]
-                L.write_joined(result.model.get_submodule(name), L.joined(module, module.bias is not None) + delta)
+                module, moved = self.layers[name], result.model.get_submodule(union.inner(result.model, name))
+                L.write_joined(moved, L.joined(module, module.bias is not None) + delta)
         if self.coupling == "union":
             result.edits = union.cut(result.model, self.groups, filters, self.example)
             return result

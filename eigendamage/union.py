@@ -2,7 +2,8 @@
 
 A layer that adds into a stream gives only its kept channels; a channel map then puts them in their places, zeros beside them. A
 layer that reads the stream is mapped to the channels that anything has written so far. What no layer writes is cut away for all.
-The result computes what the whole network does with the removed filters at zero. It is not pruned again: its maps are no layers.
+The result computes what the whole network does with the removed filters at zero. Pruned again, its layers first get back the rows and
+columns that its maps left out, as zeros, so that every channel has the number it has in the stream (`widen`); what went stays gone.
 """
 
 from __future__ import annotations
@@ -15,20 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from common import layers as L
-from common.edits import BATCHNORM, apply_edits, channel_count
+from common.edits import BATCHNORM, apply_edits, channel_count, map_side
 from common.errors import LayerError
 from common.surgery import ChannelGroup, narrow
 
 
 def cut(model: nn.Module, groups: Sequence[ChannelGroup], gone: Mapping[str, Tensor], example: Tensor) -> list[dict]:
-    """Remove, in place, the filters that are True in `gone` [filters] by layer; returns the edits.
+    """Remove, in place, the filters that are True in `gone` [filters that are left] by layer; returns the edits.
 
-    groups: of `common.surgery.channel_groups`. example: [batch, ...], only its shape matters. Raises LayerError for a grouped
-    convolution among the layers.
+    groups: of `common.surgery.channel_groups`, of the widened network where filters went before. example: [batch, ...], only its
+    shape matters. Raises LayerError for a grouped convolution among the layers.
     """
     for name in gone:
-        if L.groups(model.get_submodule(name)) > 1:
+        if L.groups(model.get_submodule(inner(model, name))) > 1:
             raise LayerError(name, "a grouped convolution's filters do not go one by one; name it in skip, or choose coupled units")
+    before, dead = widen(model, example)
+    gone = {name: _with_the_dead(rows, dead[name]) if name in dead else rows for name, rows in gone.items()}
     written, norms = _written(model, gone, example)
     edits = narrow(model, groups, {group.name: _alive(group, gone, written) for group in groups})
     kept = {(edit["module"], edit["axis"]): edit["keep"] for edit in edits}
@@ -51,7 +54,91 @@ def cut(model: nn.Module, groups: Sequence[ChannelGroup], gone: Mapping[str, Ten
                      {"op": "map", "module": name, "side": "before", "index": seen}]
     more.sort(key=lambda edit: edit["op"] == "map")  # a mapped layer has another name
     apply_edits(model, more)
-    return edits + more
+    return before + edits + more
+
+
+def inner(model: nn.Module, name: str) -> str:
+    """The path of the layer that the maps at `name` are around."""
+    while map_side(model.get_submodule(name)):
+        name += ".layer"
+    return name
+
+
+def widen(model: nn.Module, example: Tensor) -> tuple[list[dict], dict[str, Tensor]]:
+    """Take every channel map away, in place, with zeros for what it left out; the function stays the same. Returns the edits and,
+    by layer, which of its filters are such zeros [filters]."""
+    edits, dead, followed = [], {}, _followed(model, example)
+    streams = _streams(model, example)
+    mapped = [name for name, module in model.named_modules() if map_side(module)]
+    for name in (name for name in mapped if not name.endswith(".layer")):
+        module, widened = model.get_submodule(name), []
+        while side := map_side(module):
+            edits.append({"op": "unmap", "module": name})
+            index = list(module.map.index)
+            if side == "after":
+                dead |= {} if isinstance(model.get_submodule(inner(model, name)), BATCHNORM) else {name: torch.tensor(index) < 0}
+                widened.append({"op": "widen", "module": name, "axis": "out", "index": index})
+            else:
+                place = {channel: i for i, channel in enumerate(index)}
+                widened.append({"op": "widen", "module": name, "axis": "in", "index": [place.get(i, -1) for i in range(streams[name])]})
+            module = module.layer
+        edits += widened
+    for name, index in followed.items():  # the map is after its BatchNorm, and the layer has fewer filters too
+        edits.append({"op": "widen", "module": name, "axis": "out", "index": index})
+        dead[name] = torch.tensor(index) < 0
+    apply_edits(model, edits)
+    return edits, dead
+
+
+def _with_the_dead(rows: Tensor, dead: Tensor) -> Tensor:
+    """Which filters are gone, of all: those that were, and `rows` of those that were not."""
+    result = dead.clone()
+    result[~dead] = rows.cpu()
+    return result
+
+
+def _followed(model: nn.Module, example: Tensor) -> dict[str, list[int]]:
+    """{layer: index of the map after the BatchNorm that reads it}."""
+    found, outputs = {}, {}
+
+    def reads(module: nn.Module, inputs: tuple, index: list[int]) -> None:
+        if id(inputs[0]) in outputs:
+            found[outputs[id(inputs[0])][0]] = index
+
+    handles = [module.register_forward_hook(lambda _, __, output, name=name: outputs.update({id(output): (name, output)}))
+               for name, module in _layers(model).items()]
+    handles += [module.layer.register_forward_pre_hook(lambda m, x, index=list(module.map.index): reads(m, x, index))
+                for module in model.modules() if map_side(module) == "after" and isinstance(module.layer, BATCHNORM)]
+    _run(model, example, handles)
+    return found
+
+
+def _streams(model: nn.Module, example: Tensor) -> dict[str, int]:
+    """{name of a mapped layer: channels that come in}."""
+    found = {}
+    handles = [module.register_forward_pre_hook(lambda _, inputs, name=name: found.update({name: inputs[0].shape[1]}))
+               for name, module in model.named_modules() if map_side(module)]
+    _run(model, example, handles)
+    return found
+
+
+def _layers(model: nn.Module) -> dict[str, nn.Module]:
+    """What gives a layer's output, by the layer's name: the layer, without a map after it."""
+    return {name: model.get_submodule(inner(model, name)) for name, module in model.named_modules()
+            if (isinstance(module, L.PRUNABLE) or map_side(module)) and not name.endswith(".layer")
+            and isinstance(model.get_submodule(inner(model, name)), L.PRUNABLE)}
+
+
+@torch.no_grad()
+def _run(model: nn.Module, example: Tensor, handles: list) -> None:
+    """One image of zeros through the network, in evaluation mode, with these hooks, which then go."""
+    training = model.training
+    try:
+        model.eval()(torch.zeros_like(example[:1]).to(next(model.parameters())))
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
 
 
 def _alive(group: ChannelGroup, gone: Mapping[str, Tensor], written: Mapping[str, Tensor]) -> list[int]:

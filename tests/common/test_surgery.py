@@ -259,7 +259,10 @@ CUT = {"op": "slice", "module": "0", "axis": "out", "keep": [0]}
     {"op": "map", "module": "0", "side": "left", "index": [0]}, {"op": "map", "module": "0", "side": "after", "index": [4]},
     {"op": "map", "module": "0", "side": "before", "index": [0]}, {"op": "map", "module": "0", "side": "after", "index": []},
     {"op": "map", "module": "0", "side": "after", "index": [-2]}, {"op": "map", "module": "0", "side": "after", "index": [True]},
-    {"op": "map", "module": "2", "side": "after", "index": [0]},
+    {"op": "map", "module": "2", "side": "after", "index": [0]}, {"op": "unmap", "module": "0"},
+    {"op": "widen", "module": "2", "axis": "out", "index": [0]}, {"op": "widen", "module": "0", "axis": "in", "index": [2]},
+    {"op": "widen", "module": "0", "axis": "up", "index": [0]}, {"op": "widen", "module": "0", "axis": "out", "index": []},
+    {"op": "widen", "module": "0", "axis": "out", "index": [-2]}, {"op": "widen", "module": "0", "axis": "out", "index": None},
 ], ids=str)
 def test_edits_that_do_not_fit_are_refused(edit):
     with pytest.raises(UserError, match="edits"):
@@ -352,6 +355,37 @@ def test_a_channel_map_copies_drops_and_fills_with_zeros():
     between = torch.stack([old[0](x)[:, 1], torch.zeros(4).double()], 1)
     same(model(x), old[1](between))
     assert sorted(model.state_dict()) == ["0.layer.bias", "0.layer.weight", "1.layer.bias", "1.layer.weight"]
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv"])
+def test_widening_undoes_maps_around_a_layer_and_its_norm(kind):
+    """Channels 1 and 3 of four outputs and 0 and 2 of three inputs are left; widened, the removed ones give and read zeros."""
+    torch.manual_seed(0)
+    if kind == "linear":
+        layer, norm, x = nn.Linear(3, 4), nn.BatchNorm1d(4), torch.randn(5, 3).double()
+    else:
+        layer, norm, x = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), torch.randn(5, 3, 6, 6).double()
+    model = nn.Sequential(layer, norm).double()
+    model(x)
+    model.eval()
+    with torch.no_grad():
+        layer.weight[:, 1], norm.weight[::2], norm.bias[::2] = 0, 0, 0
+    before, old = model(x), copy.deepcopy(model)
+    apply_edits(model, [{"op": "slice", "module": "0", "axis": "in", "keep": [0, 2]},
+                        {"op": "slice", "module": "0", "axis": "out", "keep": [1, 3]},
+                        {"op": "slice", "module": "1", "axis": "out", "keep": [1, 3]},
+                        {"op": "map", "module": "0", "side": "before", "index": [0, 2]},
+                        {"op": "map", "module": "1", "side": "after", "index": [-1, 0, -1, 1]}])
+    same(model(x), before)
+    apply_edits(model, [{"op": "unmap", "module": "0"}, {"op": "unmap", "module": "1"},
+                        {"op": "widen", "module": "0", "axis": "in", "index": [0, -1, 1]},
+                        {"op": "widen", "module": "0", "axis": "out", "index": [-1, 0, -1, 1]},
+                        {"op": "widen", "module": "1", "axis": "out", "index": [-1, 0, -1, 1]}])
+    same(model(x), before)
+    assert [type(module) for module in model] == [type(layer), type(norm)] and model[1].num_features == 4
+    assert model[0].weight.shape == old[0].weight.shape and not model[0].weight[::2].any() and not model[0].weight[:, 1].any()
+    assert model[1].running_var.tolist()[::2] == [1, 1] and not model[1].running_mean[::2].any()
+    assert model.train()(x).isfinite().all()
 
 
 def test_a_factor_can_be_factorized_again():

@@ -114,3 +114,49 @@ def test_a_grouped_convolution_is_refused_by_name():
     groups, gone = removal(model, x)
     with pytest.raises(LayerError, match="grouped"):
         union.cut(model, groups, gone, x)
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet20:shortcut=B", "preresnet29"])
+def test_what_is_cut_again_is_what_would_be_cut_at_once(name):
+    """Three rounds, each of them of what is left: the same network, output for output, as one cut of all that went; replayable."""
+    model = network(name, (3, 16, 16))
+    x, _ = toy.batch(3, (3, 16, 16))
+    groups, total = removal(model, x, share=0.75)
+    g, narrowed, edits = toy.generator(1), copy.deepcopy(model), []
+    rounds = {layer: torch.randint(3, rows.shape, generator=g) for layer, rows in total.items()}
+    for number in range(3):
+        wide = copy.deepcopy(narrowed)
+        union.widen(wide, x)
+        torch.testing.assert_close(wide(x), narrowed(x), rtol=1e-9, atol=1e-10)
+        assert not any(isinstance(m, ChannelMap) for m in wide.modules())
+        left = {layer: ~(rows & (rounds[layer] < number)) for layer, rows in total.items()}
+        now = {layer: (rows & (rounds[layer] == number))[left[layer]] for layer, rows in total.items()}
+        edits += union.cut(narrowed, channel_groups(wide, x), now, x)
+    once = copy.deepcopy(model)
+    union.cut(once, groups, total, x)
+    torch.testing.assert_close(narrowed(x), once(x), rtol=1e-9, atol=1e-10)
+    assert sum(p.numel() for p in narrowed.parameters()) == sum(p.numel() for p in once.parameters())
+    again = copy.deepcopy(model)
+    apply_edits(again, json.loads(json.dumps(edits)))
+    again.load_state_dict(narrowed.state_dict())
+    assert torch.equal(again(x), narrowed(x))
+
+
+@pytest.mark.parametrize("prune", [c_obd.prune, kron_obs.prune])
+def test_a_criterion_prunes_again_at_most_half_of_each_layer(prune):
+    """Twice half of what is left: filters are counted among those that are left, and the result is what its maps say."""
+    model, data = network("resnet20"), [toy.batch(16, (3, 8, 8))]
+    options = (FilterOptions if prune is c_obd.prune else kron_obs.Options)(coupling="union", cap=0.5)
+    first = prune(model, data, 0.5, options, toy.generator())
+    second = prune(first.model, data, 0.5, options, toy.generator())
+
+    def filters(net):
+        return {name: len(net.get_submodule(union.inner(net, name)).weight) for name in L.prunable(model) if name != "linear"}
+
+    zero, one, two = filters(model), filters(first.model), filters(second.model)
+    assert all(two[name] >= one[name] - one[name] // 2 >= zero[name] // 4 for name in zero)
+    assert sum(two.values()) <= 0.7 * sum(one.values())  # half, but for the cap
+    again = network("resnet20")
+    apply_edits(again, first.edits + second.edits)
+    again.load_state_dict(second.model.state_dict())
+    assert torch.equal(again(data[0][0]), second.model(data[0][0])) and second.predicted_increase > 0
