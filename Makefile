@@ -11,7 +11,7 @@ ifneq ($(DATA_DIR),)
 export DATA_DIR
 endif
 
-.PHONY: help setup compare figures tables book test coverage lint bench oracles mutants crash verify campaign clean
+.PHONY: help setup compare figures tables book test coverage lint bench oracles mutants crash evidence verify campaign clean
 help:               ## this list
 	@grep -hE '^[a-z]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## */\1\t/' | expand -t 12
 	@echo
@@ -63,6 +63,9 @@ mutants: setup      ## plant faults in a copy, one at a time, and see that the t
 
 crash: setup        ## kill train, prune, fine-tune and compare at fifty moments and run them again (minutes)
 	@$(PY) -m tests.trust.crash $(ARGS)
+
+evidence: setup     ## the long checks, kept in docs/evidence with date and commit (ARGS="crash mutants coverage")
+	@$(PY) -m tests.trust.evidence $(ARGS)
 
 verify: setup       ## run committed cells again, picked by a seed, and compare (ARGS="--cells 40 --seed 1"); writes docs/evidence/verify.json
 	@$(PY) -m common.verify $(ARGS)

@@ -14,7 +14,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 STARTED = time.time()  # of this process, nearly
 log = logging.getLogger(__name__)
 _budget = contextvars.ContextVar("memory budget in GB", default=0.0)
+OUTCOMES = ("*/results", "docs/evidence")  # folders of what came out, which no code depends on
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "torch-pruning", "safetensors")
 
 
@@ -78,11 +79,11 @@ def code() -> tuple[str, bool]:
 
 def git_state(root: Path) -> tuple[str, bool]:
     """(commit, whether the code under `root` differs from it): a tracked file was changed, or a module is in no commit, which would
-    run unnoticed. Results, runs, data and other files that nobody has added decide nothing. ("", False) outside a checkout."""
+    run unnoticed. What came out, runs, data and other files that nobody has added decide nothing. ("", False) outside a checkout."""
     def run(*arguments: str) -> str:
         return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
     try:
-        changed = run("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude,glob)*/results/**")
+        changed = run("status", "--porcelain", "--untracked-files=no", "--", ".", *(f":(exclude,glob){part}/**" for part in OUTCOMES))
         return run("rev-parse", "HEAD"), bool(changed or run("ls-files", "--others", "--exclude-standard", "--", "*.py"))
     except (OSError, subprocess.SubprocessError):
         return "", False
@@ -132,6 +133,15 @@ def load() -> float | None:
         return None
 
 
+def contention(loads: Iterable[float | None]) -> dict[str, float | bool]:
+    """For Record.provenance, of `load` at moments of a stage: mean and max, and whether others wanted more than the cores that the
+    stage left over, so that its wall times mislead. {} where the system does not say."""
+    known = [value for value in loads if value is not None]
+    if not known:
+        return {}
+    return {"mean": round(sum(known) / len(known), 2), "max": round(max(known), 2), "contended": max(known) > 1.1}
+
+
 @functools.cache
 def fingerprint() -> str:
     """Twelve hexadecimal digits that tell machines apart without naming them: a salted hash of what stays while one runs."""
@@ -142,11 +152,12 @@ def fingerprint() -> str:
 
 
 def provenance(where: torch.device, seed: int, data_sha256: str = "") -> dict:
-    """The record's provenance: git, dirty, versions, device, machine, threads, seed, command, data_sha256."""
+    """The record's provenance: git, dirty, versions, device, machine, load (of now), threads, seed, command, data_sha256."""
     commit, dirty = code()
     words = [Path(word).name if os.path.isabs(word) else word for word in sys.orig_argv[1:]]
     name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{_processor()}, {os.cpu_count()} cores"
     return {"git": commit, "dirty": dirty or edited_since(STARTED), "versions": dict(_versions()), "device": name, "machine": fingerprint(),
+            "load": contention([load()]),
             "threads": torch.get_num_threads(), "processes": distributed.world(), "precision": precision(where), "seed": seed,
             "command": "python " + shlex.join(words), "data_sha256": data_sha256}
 

@@ -45,12 +45,8 @@ class Timer:
             {"resumed": True} if self.resumed else {})
 
     def load(self) -> dict[str, float | bool]:
-        """For Record.provenance: runnable processes a core (the mean of the last minute) at the start and after each phase.
-        contended: others wanted more than the cores that this process left over, so its wall times mislead."""
-        known = [value for value in self._loads if value is not None]
-        if not known:
-            return {}
-        return {"mean": round(sum(known) / len(known), 2), "max": round(max(known), 2), "contended": max(known) > 1.1}
+        """For Record.provenance: the machine's load at the start and after each phase."""
+        return machine.contention(self._loads)
 
 
 def _cpu_seconds() -> float:

@@ -8,10 +8,11 @@ import types
 
 import pytest
 
-from common import machine, pipeline
-from common.record import Record, core_seconds, wall_seconds
+from common import committed, machine, pipeline
+from common.record import Record, core_seconds, read_all, wall_seconds
 from common.running import Timer
 from common.spec import Recipe, Spec
+from tests.trust import evidence
 
 
 @pytest.fixture
@@ -19,8 +20,10 @@ def checkout(tmp_path):
     """A repository with a module, a record and an ignored folder, all committed."""
     def git(*words):
         subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
-    (tmp_path / "paper" / "results").mkdir(parents=True)
-    for name, text in ((".gitignore", "runs/\n"), ("paper/method.py", "one = 1\n"), ("paper/results/a.json", "{}"), ("notes.md", "a")):
+    for folder in ("paper/results", "docs/evidence"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name, text in ((".gitignore", "runs/\n"), ("paper/method.py", "one = 1\n"), ("paper/results/a.json", "{}"),
+                       ("docs/evidence/verify.json", "{}"), ("notes.md", "a")):
         (tmp_path / name).write_text(text)
     git("init", "-q"), git("add", "-A"), git("commit", "-qm", "a")
     return tmp_path
@@ -34,8 +37,9 @@ def test_a_clean_tree_names_its_commit_and_what_is_no_code_leaves_it_clean(check
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).write_text("new")
         assert machine.git_state(checkout) == (head, False), name
-    (checkout / "paper/results/a.json").write_text('{"again": 1}')  # a record that was published over an older one
-    assert machine.git_state(checkout) == (head, False)
+    for name in ("paper/results/a.json", "docs/evidence/verify.json"):  # published or found again
+        (checkout / name).write_text('{"again": 1}')
+        assert machine.git_state(checkout) == (head, False), name
 
 
 @pytest.mark.parametrize("name", ["paper/method.py", "paper/added.py", "notes.md"])
@@ -136,3 +140,23 @@ def test_the_seconds_of_a_stage_that_was_taken_up_again_say_so(tmp_path, monkeyp
     tuned = pipeline.finetune(spec)
     assert tuned.timing["resumed"] is True and "resumed" not in whole.timing
     assert not list(pipeline.cell_folder(spec).glob("*snapshot*"))
+
+
+def test_new_records_were_made_by_the_code_that_their_commit_holds():
+    """Records from before there was a machine's fingerprint may be of a dirty tree (the README says how many); none since."""
+    known = subprocess.run(["git", "-C", str(machine.ROOT), "rev-list", "HEAD"], capture_output=True, text=True).stdout.split()
+    shallow = subprocess.run(["git", "-C", str(machine.ROOT), "rev-parse", "--is-shallow-repository"], capture_output=True, text=True)
+    whole = set(known) if shallow.stdout.strip() == "false" else None
+    seen = 0
+    for paper in (*evidence.PAPERS, "compare"):
+        for record in read_all(committed.results(paper)):
+            made = record.provenance
+            if "machine" not in made:
+                continue
+            seen += 1
+            assert made["dirty"] is False and made["git"] and (whole is None or made["git"] in whole), record.id
+            if record.identity:  # a stage of a cell, and no study
+                assert made["load"] and made["data_sha256"] == record.identity["data_sha256"], record.id
+                assert record.identity["file_sha256"] and (record.stage == "train" or record.identity["mask_sha256"]), record.id
+                assert record.dense_hash and record.timing["core_s"] > 0, record.id
+    assert seen

@@ -17,7 +17,8 @@ ROOMS = ("common", "eigendamage", "lobs", "nap", "woodfisher", "figures", "tests
 MARK = 'if __name__ == "__main__"'
 SCRIPTS = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for room in ROOMS for path in (ROOT / room).rglob("*.py")
                  if f"\n{MARK}" in path.read_text() and path.parts[-2:] != ("common", "verb_job.py"))  # what a test runs
-OTHERS = {"tests.lobs.bench", "tests.nap.bench", "tests.bench.__main__", "tests.trust.crash", "tests.trust.mutants", "tests.trust.oracles"}
+OTHERS = {"tests.lobs.bench", "tests.nap.bench", "tests.bench.__main__", "tests.trust.crash", "tests.trust.evidence",
+          "tests.trust.mutants", "tests.trust.oracles"}
 # words after the script's name -> what the line must say
 WRONG = [
     ("lobs.studies nonsense", "choose one of: theorem"), ("lobs.studies", "required: study"),
@@ -52,7 +53,10 @@ WRONG = [
     ("figures.woodfisher_fig3a --formats bmp", "invalid choice: 'bmp'"), ("figures.nap_fig4 --output", "expected one argument"),
     ("tests.bench --only zz", "choose one of: ratios"), ("tests.trust.crash --jobs zz", "choose one of: train"),
     ("tests.trust.crash --kills x", "--kills"), ("tests.trust.mutants --part 9/2", "i/n"), ("tests.trust.mutants zz", "common/layers.py"),
-    ("tests.trust.oracles zz", "no formula"),
+    ("tests.trust.oracles zz", "no formula"), ("tests.trust.evidence zz", "choose one of: oracles"),
+    ("common.verify --cells 0", "--cells"), ("common.verify --seed -1", "--seed"), ("common.verify --paper zz", "choose one of"),
+    ("common.verify --paper lobs --table zz", "none of 0 cells"), ("common.queue HERE/no.toml", "cannot be read"),
+    ("common.queue HERE/no.toml --lanes 0", "--lanes"), ("common.queue HERE/no.toml --lane 3/2", "'3/2'"),
 ]
 
 

@@ -1,0 +1,35 @@
+"""What is kept of a long check: what it said, and of what code, where and how it ended."""
+
+import re
+
+import pytest
+
+from common import machine
+from tests.trust import evidence
+
+
+@pytest.mark.parametrize(("code", "status"), [("print('a' * 3); print('all well')", 0), ("print('one fault'); raise SystemExit(3)", 3)])
+def test_a_check_is_kept_with_its_head(code, status, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(machine, "code", lambda: ("c0ffee", True))
+    assert evidence.keep("try", ("-c", code), tmp_path) == status
+    head, said = (tmp_path / "try.txt").read_text().split("\n\n")
+    assert re.fullmatch(rf"check:   python -c .*\ndate:    \d{{4}}-\d\d-\d\d\ncommit:  c0ffee with changes\nmachine: "
+                        rf"{machine.fingerprint()}, \d+ cores\nended:   with status {status} after 0.\d minutes", head)
+    assert said == ("aaa\nall well\n" if status == 0 else "one fault\n") == capsys.readouterr().out
+
+
+def test_a_long_check_keeps_its_end_and_no_path_of_the_machine(tmp_path):
+    code = f"[print(i, {str(evidence.ROOT)!r}) for i in range({evidence.KEPT + 50})]"
+    assert evidence.keep("long", ("-c", code), tmp_path) == 0
+    text = (tmp_path / "long.txt").read_text()
+    said = text.split("\n\n")[1].splitlines()
+    assert said[0] == "50 ." and len(said) == evidence.KEPT and str(evidence.ROOT) not in "\n".join(said)
+
+
+def test_a_failed_check_fails_the_command(monkeypatch, tmp_path):
+    monkeypatch.setattr(evidence, "CHECKS", {"good": ("-c", ""), "bad": ("-c", "raise SystemExit(1)")})
+    monkeypatch.setattr(evidence, "FOLDER", tmp_path)
+    monkeypatch.setattr(evidence.keep, "__defaults__", (tmp_path,))
+    assert evidence.main(["good"]) == 0 and evidence.main(["bad", "good"]) == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"good.txt", "bad.txt"}
+    assert evidence.main(["unknown"]) == 2
