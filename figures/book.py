@@ -97,18 +97,20 @@ def _fields(line: tables.Line, quantities: Sequence[str]) -> Iterable[str]:
 
 def html_table(lines: Sequence[tables.Line]) -> str:
     """The printed rows, a column of the paper's and one of ours for each quantity."""
-    first = [next(iter(line.values.values())) for line in lines]
+    shares = tables.kept_of(lines)
     quantities = tables.quantities_of(lines)
     settings, fixed = tables.settings_of(lines)
     top = "".join(f'<th scope="col" rowspan="2">{escape(h)}</th>' for h in ("method", "ours is", "network, data set", *(
         NAMES.get(name, name.replace("_", " ")) for name in settings)))
     top += "".join(f'<th scope="colgroup" colspan="2">{escape(NAMES.get(q, q.replace("_", " ")))}</th>' for q in quantities)
+    top += f'<th scope="col" rowspan="2">{tables.KEPT}</th>' if any(shares) else ""
     under = '<th scope="col">paper</th><th scope="col">ours</th>' * len(quantities)
     body = []
-    for value, line in zip(first, lines, strict=True):
-        cells = [line.what, f"{value.model}, {value.dataset}", *(dict(value.setting).get(name, "") for name in settings)]
-        body.append(f'<tr><th scope="row">{escape(value.method)}</th>' + "".join(f"<td>{escape(c)}</td>" for c in cells)
-                    + "".join(f'<td class="n">{field}</td>' for field in _fields(line, quantities)) + "</tr>")
+    for line, share in zip(lines, shares, strict=True):
+        cells = [line.what, ", ".join(filter(None, line.network)), *(line.setting.get(name, "") for name in settings)]
+        body.append(f'<tr><th scope="row">{escape(line.value.method)}</th>' + "".join(f"<td>{escape(c)}</td>" for c in cells)
+                    + "".join(f'<td class="n">{field}</td>' for field in _fields(line, quantities))
+                    + (f"<td>{escape(share)}</td>" if any(shares) else "") + "</tr>")
     table = (f'<div class="wide" tabindex="0" role="region" aria-label="table"><table><thead><tr>{top}</tr><tr>{under}</tr></thead>'
              f"<tbody>{''.join(body)}</tbody></table></div>")
     table = (f'<p class="soft">Everywhere {escape("; ".join(fixed))}.</p>' if fixed else "") + table

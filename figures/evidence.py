@@ -126,7 +126,7 @@ def printed(paper: str, table: str, method: str, quantity: str, **where: str) ->
 
 def field(paper: str, pattern: str) -> float:
     """A number of a committed file, by the pattern of figures/values.py."""
-    value, _ = select(ROOT / paper / "results", pattern)
+    value = select(ROOT / paper / "results", pattern).number
     if value is None:
         raise Missing(pattern)
     return value

@@ -10,6 +10,7 @@ import csv
 import io
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +19,10 @@ from common.errors import Parser, UserError
 from figures.cells import DEVIATIONS, Ours, beside
 from figures.compare import write_file
 from figures.gallery import Item, items
-from figures.values import NAMES, PAPERS, ROOT, Value, read, tables
+from figures.values import MODELS, NAMES, PAPERS, ROOT, Value, read, tables
 
 NOT_RUN, NO_CELL = "runnable, not run", "no cell"
+OF_DENSE = ("top1_dense_pct", "orig_err_top1_pct", "orig_err_top5_pct", "dense_params")  # quantities of a network not pruned
 SCALES = ("paper", "cpu", "quick", "")
 
 
@@ -31,6 +33,42 @@ class Line:
     values: dict[str, Value]       # by quantity
     ours: dict[str, Ours]
     known: Ours | None             # any of `ours`, for scale, network, data set and command
+    apart: bool = False            # ours is of another network or data set: a line of its own, below the printed one
+
+    @property
+    def value(self) -> Value:
+        """Any of the printed numbers, for what they share."""
+        return next(iter(self.values.values()))
+
+    @property
+    def network(self) -> tuple[str, str]:
+        """(network, data set) of the numbers in this line: the paper's, or ours where those are others."""
+        return (self.known.model, self.known.dataset) if self.apart else (self.value.model, self.value.dataset)
+
+    @property
+    def setting(self) -> dict[str, str]:
+        return dict(self.value.setting)
+
+    @property
+    def kept(self) -> str:
+        """Percent of the weights that ours kept, mean over seeds, and what the row asks for where that is another; "" where unknown or
+        where the line is of one layer."""
+        shares = next((one.kept for name, one in self.ours.items() if one.kept and name not in OF_DENSE), [])
+        if not shares or self.setting.get("layer"):
+            return ""
+        share, asked = statistics.fmean(shares), self.asked
+        if share > 100 - 1e-9:
+            return "100: removed nothing"
+        odd = asked is not None and abs(share - asked) > max(0.05 * asked, 0.05)
+        return f"{share:.3g}" + (f" (not {asked:g})" if odd else "")
+
+    @property
+    def asked(self) -> float | None:
+        """Percent of the weights that the printed row keeps; None where its setting does not say."""
+        for name, share in (("kept_pct", lambda x: x), ("sparsity_pct", lambda x: 100 - x)):
+            if name in self.setting and "unit" not in self.setting:
+                return share(float(self.setting[name]))
+        return None
 
     @property
     def status(self) -> str:
@@ -45,11 +83,17 @@ class Line:
         """Which cell ours is, of which network and data set, and at which scale; or the status."""
         if self.known is None or self.status == NOT_RUN:
             return self.status
-        return f"{self.known.name}: {', '.join(filter(None, (self.known.model, self.known.dataset, self.status)))}"
+        variant = self.known.model if self.known.model and not self.apart and self.known.model not in (
+            self.value.model, MODELS.get(self.value.model, ("",))[0]) else ""
+        options = self.known.dataset.partition(":")[2] and not self.apart and self.known.dataset
+        return f"{self.known.name}: {', '.join(filter(None, (variant, options, self.status)))}"
 
     def printed(self, quantity: str) -> str:
-        """The paper's number, with its deviation where it has one; empty where the paper prints none."""
+        """The paper's number, with its deviation where it has one; empty where the paper prints none, "–" where it is of another
+        network or data set than this line."""
         value = self.values.get(quantity)
+        if self.apart:
+            return "–" if quantity in self.ours and self.ours[quantity].values else ""
         spread = next((v.value for name, v in self.values.items() if DEVIATIONS.get(name) == quantity and v.value), "")
         return "" if value is None else (value.value or "–") + (f" ± {spread}" if spread else "")
 
@@ -62,13 +106,13 @@ def quantities_of(lines: Sequence[Line]) -> list[str]:
 
 def settings_of(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
     """(columns of the setting that vary, "name: value" of those that do not)."""
-    first = [dict(next(iter(line.values.values())).setting) for line in lines]
+    first = [line.setting for line in lines]
     names = list(dict.fromkeys(name for one in first for name in one))
     varying = [name for name in names if len({one.get(name) for one in first}) > 1]
     return varying, [f"{name.replace('_', ' ')}: {first[0][name]}" for name in names if name not in varying]
 
 
-COUNTS = ("retrain_iterations", "dense_params")
+COUNTS = ("retrain_iterations", "total_retrain_iterations", "dense_params")
 
 
 def number(value: float, quantity: str = "") -> str:
@@ -92,7 +136,8 @@ def spread(ours: Ours, quantity: str) -> str:
 
 
 def lines_of(values: Iterable[Value], commands: dict[tuple[str, str], str]) -> list[Line]:
-    """The printed rows in order, each once for every cell of ours that ran; once where none did."""
+    """The printed rows in order, each once for every cell of ours that ran on its network and data set; once where none did. What ran
+    on others follows in lines of its own: the two are never one field."""
     rows: dict[tuple, dict[str, Value]] = {}
     for value in values:
         row, twin = (*value.row,), 0
@@ -104,9 +149,14 @@ def lines_of(values: Iterable[Value], commands: dict[tuple[str, str], str]) -> l
         ours = {quantity: {(o.scale, o.model, o.dataset, o.name): o for o in beside(value, commands)} for quantity, value in row.items()}
         variants = sorted(dict.fromkeys(key for one in ours.values() for key in one), key=lambda key: SCALES.index(key[0]))
         ran = [key for key in variants if any(one[key].values for one in ours.values() if key in one)]
-        for key in ran or variants[-1:] or [None]:
+        alike = {key for key in variants if next(iter(row.values())).like(*key[1:3])}
+        waiting = [key for key in variants if key not in ran]
+        own = [key for key in ran if key in alike] or [key for key in waiting if key in alike][-1:] or (
+            [] if ran else waiting[-1:]) or [None]
+        for key in [*own, *(key for key in ran if key not in alike)]:
             mine = {quantity: one[key] for quantity, one in ours.items() if key in one}
-            out.append(Line(row, mine, next((o for o in mine.values() if o.values), next(iter(mine.values()), None))))
+            out.append(Line(row, mine, next((o for o in mine.values() if o.values), next(iter(mine.values()), None)),
+                            key in ran and key not in alike))
     return out
 
 
@@ -118,22 +168,34 @@ def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(map(_cell, cells)) + " |"
 
 
+KEPT = "ours kept, %"
+_OF_KEPT = {"remaining_pct", "sparsity_pct", "weights_reduction_pct", "compression_ratio_x", "remaining_params_m"}
+
+
+def kept_of(lines: Sequence[Line]) -> list[str]:
+    """What ours kept, line by line; empty where a quantity of the table says it already."""
+    if _OF_KEPT & set(quantities_of(lines)):
+        return [one.kept if one.kept.endswith("nothing") else "" for one in lines]
+    return [line.kept for line in lines]
+
+
 def markdown(paper: str, label: str, lines: Sequence[Line], item: Item | None) -> str:
-    """One table: setting columns, then each quantity as "paper / ours", then what ours is and the number of its command."""
-    first = [next(iter(line.values.values())) for line in lines]
+    """One table: setting columns, then each quantity as "paper / ours", what ours kept, and the number of its command."""
     varying, fixed = settings_of(lines)
     quantities = quantities_of(lines)
     commands = list(dict.fromkeys(line.known.command for line in lines if line.known and line.known.command))
-    body = []
-    for value, line in zip(first, lines, strict=True):
-        cells = [value.method, line.what, value.model, value.dataset, *(dict(value.setting).get(name, "") for name in varying)]
+    body, shares = [], kept_of(lines)
+    for line, share in zip(lines, shares, strict=True):
+        cells = [line.value.method, line.what, *line.network, *(line.setting.get(name, "") for name in varying)]
         for quantity in quantities:
             printed, ours = line.printed(quantity), line.ours.get(quantity)
             cells.append(f"{printed} / {spread(ours, quantity) if ours else '–'}" if printed else "")
+        cells += [share] if any(shares) else []
         cells.append(f"[{commands.index(line.known.command) + 1}]" if line.known and line.known.command else "")
         body.append(_row(cells))
     heads = ["method", "ours is", "network", "data set", *(NAMES.get(name, name.replace("_", " ")) for name in varying),
-             *(NAMES.get(quantity, quantity.replace("_", " ").replace(":", " ")) for quantity in quantities), "command"]
+             *(NAMES.get(quantity, quantity.replace("_", " ").replace(":", " ")) for quantity in quantities),
+             *([KEPT] if any(shares) else []), "command"]
     title = f"## {label}" + (f": {item.title}" if item and item.title else "")
     text = [title, "", *([f"Everywhere {'; '.join(fixed)}.", ""] if fixed else []),
             _row(heads), "|" + "---|" * len(heads), *body, ""]
@@ -143,7 +205,7 @@ def markdown(paper: str, label: str, lines: Sequence[Line], item: Item | None) -
 
 
 HEADING = ("paper", "table", "model", "dataset", "method", "setting", "quantity", "paper_value", "ours_mean", "ours_std", "seeds", "asked",
-           "status", "ours_cell", "ours_model", "ours_dataset", "command", "records", "note")
+           "status", "joined", "kept_pct", "ours_cell", "ours_model", "ours_dataset", "command", "records", "note")
 
 
 def comma_separated(paper: str, sections: Iterable[tuple[str, Sequence[Line]]]) -> str:
@@ -158,11 +220,14 @@ def comma_separated(paper: str, sections: Iterable[tuple[str, Sequence[Line]]]) 
                 setting = "; ".join(f"{name}={text}" for name, text in value.setting)
                 numbers = ours.values if ours else []
                 which = (ours.name, ours.model, ours.dataset, ours.command) if ours else ("",) * 4
+                share = f"{statistics.fmean(ours.kept):.6g}" if ours and ours.kept else ""
+                ids = " ".join(dict.fromkeys(ours.ids)) if ours else ""
                 status = line.status if ours is None or numbers or line.status in (NOT_RUN, NO_CELL) else "not recorded"
                 writer.writerow([
                     paper, label, value.model, value.dataset, value.method, setting, quantity, value.value,
                     f"{statistics.fmean(numbers):.6g}" if numbers else "", f"{statistics.stdev(numbers):.3g}" if len(numbers) > 1 else "",
-                    len(numbers), ours.asked if ours else 0, status, *which, " ".join(dict.fromkeys(ours.ids)) if ours else "", value.note])
+                    len(numbers), ours.asked if ours else 0, status, "" if not numbers else "no" if line.apart else "yes", share, *which,
+                    ids, value.note])
     return out.getvalue()
 
 
@@ -184,19 +249,21 @@ def render() -> dict[str, str]:
             continue
         head = (f"# {name}: the paper's numbers beside ours\n\nWritten by `python -m figures.tables` from `{paper}/paper_values.csv` and "
                 f"`{paper}/results`. A field reads *paper / ours*; ours is the mean ± sample standard deviation (seeds) where there is "
-                f"more than one, and may be of another network and data set: the column \"ours is\" says which, and at which scale. "
-                f"\"{NO_CELL}\" is a number that the paper quotes, or that has no counterpart here.\n")
+                f"more than one. What ran on another network or data set than the paper's has a line of its own, with that network and "
+                f"data set and *– / ours*; the column \"ours is\" names the cell and its scale. "
+                f"\"{NO_CELL}\" is a number that the paper quotes, or that has no counterpart here on its own "
+                "network and data set.\n")
         parts = [markdown(paper, label, lines, known.get((paper, label))) for label, lines in sections]
         files[f"{paper}.md"] = "\n".join([head, *parts]).rstrip() + "\n"
         files[f"{paper}.csv"] = comma_separated(paper, sections)
         rows = [line for _, lines in sections for line in lines]
-        ran = sum(line.status not in (NOT_RUN, NO_CELL) for line in rows)
-        waiting = sum(line.status == NOT_RUN for line in rows)
-        index.append(f"| [{name}]({paper}.md) | {len(sections)} | {len(rows)} | {ran} | {waiting} | {len(rows) - ran - waiting} | "
-                     f"[{paper}.csv]({paper}.csv) |")
+        kinds = Counter("apart" if line.apart else line.status if line.status in (NOT_RUN, NO_CELL) else "beside" for line in rows)
+        counts = " | ".join(str(kinds[kind]) for kind in ("beside", "apart", NOT_RUN, NO_CELL))
+        index.append(f"| [{name}]({paper}.md) | {len(sections)} | {len(rows)} | {counts} | [{paper}.csv]({paper}.csv) |")
     files["README.md"] = "\n".join([
         "# Tables of the four papers", "", "Written by `python -m figures.tables`. Rows count each scale of ours once.", "",
-        "| paper | tables | rows | ours beside the paper's | runnable, not run | no cell | all numbers |", "|---|---|---|---|---|---|---|",
+        "| paper | tables | rows | ours beside the paper's | ours on another network or data set | runnable, not run | no cell | "
+        "all numbers |", "|---|---|---|---|---|---|---|---|",
         *index, ""])
     return files
 

@@ -12,7 +12,8 @@
 
 `cells` holds patterns apart by `|`. A pattern names cells of <paper>/experiments.py, shell wildcards allowed, in the row's own
 table (lenet300-8.4-l-obs) or in another (Figure 3a/woodfisher-0.7-seed*). A pattern with `.json` reads a number of a committed file
-instead: `lenet300-net-trim.json?method=l-obs&kept=0.074#error*100` is the field `error`, times 100, of the entry so described.
+instead: `lenet300-net-trim.json?method=l-obs&kept=0.074#error*100` is the field `error`, times 100, of the one entry so described;
+a description that fits several is an error. `A~B` is the lead of the cells A over the cells B of the same table, seed by seed.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import math
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from common.errors import UserError
 
@@ -46,6 +48,18 @@ NAMES = {  # of quantities, as a heading; those not here are called by their own
 }
 
 
+MODELS = {  # the papers' networks -> ours that are the same, options of training such as dropout among them
+    "LeNet-300-100": ("lenet300",), "LeNet-300-100 (second layer only)": ("lenet300",), "LeNet-5": ("lenet5",),
+    "CIFAR-Net": ("cifarnet", "cifarnet:dropout=0.1"), "MLPNet": ("mlpnet",), "ResNet-20": ("resnet20",), "ResNet-50": ("resnet50",),
+    "MobileNetV1": ("mobilenet_v1",), "AlexNet": ("alexnet",), "VGG-16": ("vgg16",), "VGG19": ("vgg19",), "VGG19+L1": ("vgg19",),
+    "ResNet32": ("resnet32:width=4,shortcut=B",), "PreResNet29+L1": ("preresnet29:width=4",),
+}
+DATA = {  # their data sets -> ours without options; CIFAR-10 as JPEG files is another
+    "MNIST": "mnist", "CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "ImageNet": "imagenet", "ImageNet ILSVRC-2012": "imagenet",
+    "Tiny-ImageNet": "tiny-imagenet",
+}
+
+
 @dataclass(frozen=True)
 class Value:
     """One printed number. `setting` has the row's further columns that are not empty, in the file's order."""
@@ -65,6 +79,11 @@ class Value:
     def row(self) -> tuple:
         """What lines of one printed row share."""
         return self.model, self.dataset, self.method, self.setting
+
+    def like(self, model: str, dataset: str) -> bool:
+        """Whether ours is of the printed row's own network and data set; what names neither (a count, three weights) is of the row's."""
+        return ((not model or model == self.model or model in MODELS.get(self.model, ()))
+                and (not dataset or dataset.partition(":")[0] == DATA.get(self.dataset)))
 
     @property
     def number(self) -> float | None:
@@ -106,8 +125,16 @@ def spread(values: list[float]) -> str:
     return f"{statistics.fmean(values):.2f}" + (f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else "")
 
 
-def select(folder: Path, pattern: str) -> tuple[float | None, dict]:
-    """(number, the file's content) of a `file.json?key=value&...#field[*factor]`; (None, {}) where the file or entry is missing.
+class Found(NamedTuple):
+    """A number of a committed file: None, with empty dicts, where the file or the entry is missing."""
+
+    number: float | None
+    file: dict    # the file's content, {} where that is a list
+    entry: dict   # the entry that the number stands in
+
+
+def select(folder: Path, pattern: str) -> Found:
+    """The number of `file.json?key=value&...#field[*factor]`. UserError where the description fits several entries.
 
     Entries are the file itself if it is a list, its `trajectory` if it is a record, else its top level. Numbers match to a thousandth.
     """
@@ -116,17 +143,21 @@ def select(folder: Path, pattern: str) -> tuple[float | None, dict]:
     field, _, factor = field.partition("*")
     path = folder / name
     if not path.exists():
-        return None, {}
+        return Found(None, {}, {})
     data = _json(path)
     entries = data if isinstance(data, list) else data.get("trajectory") or [data]
     wanted = [condition.split("=", 1) for condition in conditions.split("&") if condition]
-    for entry in entries:
-        if all(_same(entry.get(key), text) for key, text in wanted):
-            found = entry
-            for part in field.split("."):
-                found = found[int(part)] if isinstance(found, list) else found.get(part) if isinstance(found, dict) else None
-            return (None if found is None else float(found) * float(factor or 1)), data if isinstance(data, dict) else {}
-    return None, {}
+    fitting = [entry for entry in entries if all(_same(entry.get(key), text) for key, text in wanted)]
+    if len(fitting) > 1:
+        varying = [key for key in fitting[0] if len({str(entry.get(key)) for entry in fitting}) > 1]
+        raise UserError("pattern", pattern, f"fits {len(fitting)} entries of {name}", f"say which, by {' or '.join(varying[:3])}")
+    if not fitting:
+        return Found(None, {}, {})
+    found = fitting[0]
+    for part in field.split("."):
+        found = found[int(part)] if isinstance(found, list) else found.get(part) if isinstance(found, dict) else None
+    number = None if found is None else float(found) * float(factor or 1)
+    return Found(number, data if isinstance(data, dict) else {}, fitting[0])
 
 
 def _same(value: object, text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -61,9 +62,12 @@ def test_a_number_can_come_from_a_file(tmp_path):
     entries = [{"method": "dns", "kept": 0.018, "error": 0.05}, {"method": "dns", "kept": 0.015, "error": 0.07, "two": [1, 2]}]
     (tmp_path / "lobs" / "results" / "x.json").write_text(json.dumps(entries))
     folder = tmp_path / "lobs" / "results"
-    assert values.select(folder, "x.json?method=dns&kept=0.015#error*100")[0] == pytest.approx(7)
-    assert values.select(folder, "x.json?kept=0.0150001#two.1")[0] == 2
-    assert values.select(folder, "x.json?kept=0.5#error") == (None, {}) and values.select(folder, "y.json#error") == (None, {})
+    assert values.select(folder, "x.json?method=dns&kept=0.015#error*100").number == pytest.approx(7)
+    assert values.select(folder, "x.json?kept=0.0150001#two.1").number == 2
+    for nowhere in ("x.json?kept=0.5#error", "y.json#error"):
+        assert values.select(folder, nowhere) == (None, {}, {})
+    with pytest.raises(UserError, match=r"fits 2 entries of x\.json; say which, by kept or error"):
+        values.select(folder, "x.json?method=dns#error")
     (ours,) = cells.beside(value("pruned_err_pct", "x.json?kept=0.018#error*100"), {("lobs", "Table 1"): "python -m it"}, tmp_path)
     assert ours.values == pytest.approx([5]) and ours.command == "python -m it"
 
@@ -100,6 +104,40 @@ def test_rows_that_nobody_has_run_say_so_and_name_the_command():
     assert "| L-OBS | runnable, not run | LeNet-300-100 | MNIST | 1.5 / – | [1] |" in text and f"--table 1 --cell {waiting}`" in text
     (line,) = tables.lines_of([value("err_after_pruning_top1_pct")], {})
     assert line.status == tables.NO_CELL
+
+
+def test_what_ran_on_another_network_or_data_set_has_a_line_of_its_own():
+    """LeNet-300-100 of ours beside the paper's is one field; beside another network, or beside other data, it never is."""
+    own = value("err_after_pruning_top1_pct", "lenet300-8.4-l-obs")
+    (line,) = tables.lines_of([own], {})
+    assert not line.apart and line.network == ("LeNet-300-100", "MNIST")
+    for model, dataset in (("ResNet-50", "MNIST"), ("LeNet-300-100", "CIFAR-10")):
+        printed, mine = tables.lines_of([dataclasses.replace(own, model=model, dataset=dataset)], {})
+        assert (printed.status, printed.network, printed.apart) == (tables.NO_CELL, (model, dataset), False)
+        assert mine.apart and mine.network == ("lenet300", "mnist")
+        text = tables.markdown("lobs", "Table 1", [printed, mine], None)
+        assert f"| {model} | {dataset} | 1.5 / – |" in text and "| lenet300 | mnist | – / 3.20 |" in text
+
+
+@pytest.mark.parametrize(("kept", "setting", "text"), [
+    ([8.4233], {"kept_pct": "7"}, "8.42 (not 7)"), ([7.0, 7.02], {"kept_pct": "7"}, "7.01"), ([30.2], {"sparsity_pct": "70"}, "30.2"),
+    ([20.0], {"sparsity_pct": "70"}, "20 (not 30)"), ([55.5], {}, "55.5"), ([100.0], {}, "100: removed nothing"), ([], {}, ""),
+    ([7.0], {"kept_pct": "7", "layer": "fc1"}, "")])
+def test_what_ours_kept_is_said_where_the_row_asks_for_another(kept, setting, text):
+    row = {"err_after_pruning_top1_pct": value("err_after_pruning_top1_pct", **setting)}
+    ours = Ours("cpu", "lenet300", "mnist", "n", "c", 1, [1.0], kept=kept)
+    assert tables.Line(row, {"err_after_pruning_top1_pct": ours}, ours).kept == text
+    dense = {"orig_err_top1_pct": value("orig_err_top1_pct", **setting)}
+    assert tables.Line(dense, {"orig_err_top1_pct": ours}, ours).kept == ""
+
+
+def test_a_lead_is_taken_seed_by_seed():
+    (ours,) = cells.beside(value("lead_points", "woodfisher-0.7-seed*~magnitude-global-0.7-seed*", paper="woodfisher", table="Figure 3a"))
+    at = {(r.method, r.spec["seed"]): r.accuracy["pruned"] for r in read_all(ROOT / "woodfisher" / "results")
+          if r.id in ours.ids and r.stage == "prune"}
+    rival = {seed: a for (method, seed), a in at.items() if method == "magnitude-global"}
+    leads = [100 * (a - rival.get(seed, next(iter(rival.values())))) for (method, seed), a in sorted(at.items()) if method == "woodfisher"]
+    assert ours.values == pytest.approx(leads) and len(leads) == len(ours.values) > 0
 
 
 def test_csv_holds_every_printed_number_once():
