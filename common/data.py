@@ -48,7 +48,9 @@ NORMS: dict[str, dict[str, Norm]] = {
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A classification data set. input_shape is (c, h, w); `sha256` identifies the images and labels, not the options."""
+    """A classification data set. input_shape is (c, h, w); `sha256` identifies the images and labels, not the options: of known sets
+    of files by their names and sizes, of all others by content. `content` is a digest of every pixel, label and class, or "" for a set
+    that memory does not hold."""
 
     name: str
     classes: int
@@ -56,6 +58,7 @@ class Data:
     train: Images | Files
     test: Images | Files
     sha256: str
+    content: str = ""
 
     def train_loader(self, batch_size: int, seed: int = 0, augment: bool = False, rank: int = 0, world: int = 1) -> Loader:
         """The training set in an order that `seed` alone decides. Of `world` ranks each takes every world-th image of that
@@ -259,7 +262,7 @@ def _norm(table: str, norm: str) -> Norm:
 def _in_memory(name: str, classes: int, train: Images, test: Images) -> Data:
     """Data of two sets in memory, identified by their pixels and labels."""
     sha256 = digest_of(train.images, train.labels, test.images, test.labels)
-    return Data(name, classes, tuple(train.images.shape[1:]), train, test, sha256)
+    return Data(name, classes, tuple(train.images.shape[1:]), train, test, sha256, sha256)
 
 
 def _cifar(name: str, kind: type, classes: int, root: Path, norm: str) -> Data:
@@ -286,15 +289,17 @@ def _fetch(name: str, kind: type, root: Path) -> list:
 
 def _from_folders(name: str, train: Folder, test: Folder, side: int, norm: Norm, crop: int, cache: Path | None) -> Data:
     """Square images of `side` pixels: in memory if they fit, else from disk. Augmentation: zero-padded random crop and flip."""
-    parts = {"train": train, "test": test}
+    parts, content = {"train": train, "test": test}, ""
     if (len(train.paths) + len(test.paths)) * 3 * side * side <= IN_MEMORY_BYTES:
-        sets = [Images(decoded(part, side, cache and cache / f"{name}-{key}.npz"), torch.tensor(part.labels),
+        sets = [Images(decoded(part, side, cache and cache / f"{name}-{key}-{side}.npz"), torch.tensor(part.labels),
                        len(part.classes), norm, crop, flip=True) for key, part in parts.items()]
+        content = digest_of(*train.classes, *(tensor for part in sets for tensor in (part.images, part.labels)))
     else:
         random = transforms.Compose([square(side), transforms.RandomCrop(side, padding=crop),
                                      transforms.RandomHorizontalFlip()])
         sets = [Files(part.paths, part.labels, norm, square(side), random) for part in parts.values()]
-    return Data(name, len(train.classes), (3, side, side), *sets, sha256=digest_of(train.digest, test.digest))
+    sha256 = content if name == "imagefolder" and content else digest_of(train.digest, test.digest)
+    return Data(name, len(train.classes), (3, side, side), *sets, sha256=sha256, content=content)
 
 
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

@@ -33,10 +33,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Folder:
-    """Image files and their labels; two folders are equal if their place and their file names and sizes are."""
+    """Image files and their labels; two folders are equal if their place and their files' names, sizes and times of change are.
+    digest: of labels, names and sizes, which a copy of the folder shares. changed: of the times, which say what to read again."""
 
     root: str
     digest: str
+    changed: str
     classes: tuple[str, ...] = field(compare=False)
     paths: tuple[str, ...] = field(compare=False, repr=False)
     labels: tuple[int, ...] = field(compare=False, repr=False)
@@ -51,9 +53,11 @@ class Folder:
         if empty:
             raise UserError("data_dir", str(root), f"class {classes[empty[0]]!r} has no images",
                             "add some, or delete the folder")
-        lines = (f"{label}\t{os.path.relpath(path, root)}\t{os.path.getsize(path)}"
-                 for path, label in zip(paths, labels, strict=True))
-        return cls(str(root), digest_of(*sorted(lines)), tuple(classes), tuple(paths), tuple(labels))
+        states = [os.stat(path) for path in paths]
+        lines = (f"{label}\t{os.path.relpath(path, root)}\t{state.st_size}"
+                 for path, label, state in zip(paths, labels, states, strict=True))
+        changed = digest_of(*(str(state.st_mtime_ns) for state in states))
+        return cls(str(root), digest_of(*sorted(lines)), changed, tuple(classes), tuple(paths), tuple(labels))
 
     def split(self) -> tuple[Folder, Folder]:
         """(train, test) by class and hashed file name. Raises UserError for a class with a single image."""
@@ -119,8 +123,9 @@ def same_classes(train: Folder, test: Folder) -> tuple[Folder, Folder]:
 
 @functools.lru_cache(maxsize=4)
 def decoded(folder: Folder, side: int, cache: Path | None) -> Tensor:
-    """All images of a folder, uint8 [n, 3, side, side]; kept for the process, and in the file `cache` if it can be written."""
-    key, shape = f"{folder.digest}-{side}", (len(folder.paths), 3, side, side)
+    """All images of a folder, uint8 [n, 3, side, side]; kept for the process, and in the file `cache` if it can be written. The cache
+    is of files by name, size and time of change, so that an image that was replaced is read again."""
+    key, shape = f"{folder.digest}-{folder.changed}-{side}", (len(folder.paths), 3, side, side)
     if cache:
         with contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile), \
                 np.load(cache, allow_pickle=False) as stored:

@@ -211,7 +211,8 @@ def _resuming(timer: Timer, folder: Path, stage: str, made_of: dict) -> str:
 def _identity(spec: Spec, stage: str) -> dict:
     """What decides the result of the stage, by content. Loads the data."""
     options = {} if stage == "train" else dataclasses.asdict(method_of(spec)[1])
-    return reuse.identity(spec, options, _data(spec).sha256, find_checkpoint(spec) if spec.checkpoint else None)
+    data = _data(spec)
+    return reuse.identity(spec, options, data.sha256, data.content, find_checkpoint(spec) if spec.checkpoint else None)
 
 
 def _finished(spec: Spec, folder: Path, stage: str) -> Record | None:

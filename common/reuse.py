@@ -19,16 +19,17 @@ from common.record import Record
 from common.spec import NAMING, Spec
 
 SHOWN = 12  # hexadecimal digits of a digest in a message
-COMPARED = {"data_sha256": "the data", "checkpoint_sha256": "the checkpoint", "dense_hash": "the dense network",
+COMPARED = {"data_sha256": "the data", "data_content_sha256": "the data",
+            "checkpoint_sha256": "the checkpoint", "dense_hash": "the dense network",
             "options": "the method's options"}
 log = logging.getLogger(__name__)
 
 
-def identity(spec: Spec, options: dict, data_sha256: str, checkpoint: Path | None) -> dict:
-    """What decides a stage's result. options: the method's, resolved; {} for a dense network. checkpoint: the file that the
-    network starts from, None for an initialisation."""
+def identity(spec: Spec, options: dict, data_sha256: str, content_sha256: str, checkpoint: Path | None) -> dict:
+    """What decides a stage's result. options: the method's, resolved; {} for a dense network. content_sha256: of every pixel and
+    label, "" for data that are not held in memory. checkpoint: the file that the network starts from, None for an initialisation."""
     return {"naming": NAMING, "spec": spec.identity(), "options": json.loads(json.dumps(options)), "data_sha256": data_sha256,
-            "checkpoint_sha256": file_sha256(checkpoint) if checkpoint else ""}
+            "data_content_sha256": content_sha256, "checkpoint_sha256": file_sha256(checkpoint) if checkpoint else ""}
 
 
 def mark(wanted: dict) -> str:

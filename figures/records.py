@@ -173,6 +173,8 @@ def settings(record: Record) -> dict[str, object]:
     if record.dense_hash or not dense:
         flat["dense_hash"] = record.dense_hash
     flat["provenance.data_sha256"] = record.provenance.get("data_sha256")
+    if content := record.identity.get("data_content_sha256"):  # records from before it are compared by the line above alone
+        flat["identity.data_content_sha256"] = content
     if not dense:
         flat |= {f"{method_of(record)}: {name}": spec.get(name) for name in OF_METHOD}
     flat |= {f"achieved.{name}": record.achieved[name] for name in COUNTERS if record.achieved.get(name) is not None}

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import checkpoint, gradual, machine, models, pipeline, registry
+from common import checkpoint, folders, gradual, machine, models, pipeline, registry
+from common import data as D
 from common import train as T
 from common.cli import run
 from common.errors import UserError
 from common.publish import publish
 from common.record import Record
 from common.spec import Recipe, Spec
+from figures.records import check_comparable
 
 DIGITS = {"model": "digits_cnn:width=0.25", "dataset": "digits", "num_samples": 64, "method": "obd-global", "sparsity": 0.5,
           "train": Recipe(epochs=1, lr=0.05, batch_size=64), "finetune": Recipe(epochs=0.2, lr=0.01, batch_size=64)}
@@ -80,7 +82,7 @@ def test_a_checkpoint_that_changed_under_its_name_is_refused(tmp_path, capsys, m
     assert files(tmp_path / "runs") == before
 
 
-@pytest.mark.parametrize("change", ["classes swapped", "another folder", "fewer images"])
+@pytest.mark.parametrize("change", ["classes swapped", "other pixels", "another folder", "fewer images"])
 def test_other_data_are_refused_and_nothing_is_touched(change, tmp_path, capsys):
     root = pictures(tmp_path / "images", "cat")
     argv = ["--model", "resnet20:width=0.25", "--dataset", "imagefolder:size=8", "--allow-untrained", "--sparsity", "0.5",
@@ -88,8 +90,9 @@ def test_other_data_are_refused_and_nothing_is_touched(change, tmp_path, capsys)
     assert run("common", "finetune", argv=[*argv, "--data-dir", root]) == 0
     before = files(tmp_path / "runs")
     if change == "another folder":
-        root = pictures(tmp_path / "others", "dog", ("train", "test"))
-        (tmp_path / "others" / "train" / "cat" / "more.bmp").write_bytes((tmp_path / "others" / "train" / "cat" / "0.bmp").read_bytes())
+        root = pictures(tmp_path / "others", "dog")
+    elif change == "other pixels":  # the same names and sizes
+        pictures(tmp_path / "images", "dog")
     elif change == "fewer images":
         (tmp_path / "images" / "train" / "cat" / "0.bmp").unlink()
     else:
@@ -98,7 +101,6 @@ def test_other_data_are_refused_and_nothing_is_touched(change, tmp_path, capsys)
             (place / "cat").rename(place / "x")
             (place / "dog").rename(place / "cat")
             (place / "x").rename(place / "dog")
-            (place / "dog" / "0.bmp").rename(place / "dog" / "00.bmp")
     pipeline._load.cache_clear()  # as another process would begin
     for verb, flags in (("finetune", []), ("prune", []), ("prune", ["--sparsity", "0.7"])):
         line = refused(capsys, verb, [*argv, *flags, "--data-dir", root])
@@ -186,7 +188,6 @@ def test_half_done_work_under_other_data_is_not_taken_up(verb, tmp_path, monkeyp
         "model": "resnet20:width=0.25", "dataset": "imagefolder:size=8", "num_samples": 8, "method": "magnitude-global",
         "train": Recipe(epochs=2, batch_size=8), "steps": 2, "step_epochs": 1.0, "finetune": Recipe(epochs=2, batch_size=8)})
     first, second = pictures(tmp_path / "a", "cat"), pictures(tmp_path / "b", "dog")
-    (tmp_path / "b" / "train" / "dog" / "more.bmp").write_bytes((tmp_path / "b" / "train" / "dog" / "0.bmp").read_bytes())
     monkeypatch.setattr(T, "SNAPSHOT_SECONDS", 0.0)
     before = {"train": None, "prune": "train", "finetune": "prune"}[verb]
     if before:
@@ -275,3 +276,32 @@ def test_registered_methods_have_options_that_a_record_can_hold():
         amount = {"sparsity": 0.5} if entry.kind == "weights" else {"unit_ratio": 0.5}
         options = gradual.method_of(Spec(method=name, **amount))[1]
         json.dumps(dataclasses.asdict(options), allow_nan=False)
+
+
+def test_replaced_images_are_read_again_and_not_served_from_the_cache(tmp_path):
+    """cifar10-jpeg keeps decoded images beside the data: one that is replaced by another of the same name and size must be seen."""
+    root = tmp_path / "cifar10-jpeg"
+    rng = np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (root / part / name).mkdir(parents=True)
+            for i in range(3):
+                Image.fromarray(rng.integers(0, 255, (32, 32, 3)).astype(np.uint8)).save(root / part / name / f"{i}.bmp")
+    first = D.load("cifar10-jpeg", str(tmp_path))
+    assert (tmp_path / ".cache" / "cifar10-jpeg-train-32.npz").exists()
+    folders.decoded.cache_clear()  # as another process would begin
+    assert D.load("cifar10-jpeg", str(tmp_path)).content == first.content
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(root / "train" / "cat" / "0.bmp")
+    folders.decoded.cache_clear()
+    second = D.load("cifar10-jpeg", str(tmp_path))
+    assert second.sha256 == first.sha256 and second.content != first.content  # names and sizes are the same
+    assert int((second.train.images.flatten(1).sum(1) == 0).sum()) == 1
+
+
+def test_tables_do_not_join_records_of_other_pixels():
+    made = {"provenance": {"data_sha256": "a"}, "spec": Spec(sparsity=0.5).to_dict(), "requested": {"sparsity": 0.5}}
+    one, other, old = (Record(name, "p", "", "", "magnitude-global", "prune", "quick", identity=identity, **made)
+                       for name, identity in (("x", {"data_content_sha256": "1"}), ("y", {"data_content_sha256": "2"}), ("z", {})))
+    check_comparable([one, old])
+    with pytest.raises(UserError, match="identity.data_content_sha256"):
+        check_comparable([one, old, other])
