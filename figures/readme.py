@@ -27,9 +27,9 @@ from figures.values import PAPERS, Value, read
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- (compare|bench|papers|table): (\S+) -->\n).*?(<!-- end -->)", re.S)
 # scripts whose table() a README has
-DRAWN = ("eigendamage_table1", "eigendamage_mnist", "eigendamage_prediction", "lobs_fig2a", "nap_channels", "nap_table3",
-         "woodfisher_damping", "woodfisher_fig3a", "woodfisher_fig3b", "woodfisher_fig5a", "woodfisher_fig5b", "woodfisher_fig6",
-         "woodfisher_fig7", "woodfisher_tableS6")
+DRAWN = ("eigendamage_mnist", "eigendamage_prediction", "eigendamage_table1", "lobs_fig2a", "nap_channels", "nap_table3",
+         "woodfisher_choice", "woodfisher_damping", "woodfisher_fig3a", "woodfisher_fig3b", "woodfisher_fig5a",
+         "woodfisher_fig5b", "woodfisher_fig6", "woodfisher_fig7", "woodfisher_gradients", "woodfisher_tableS6")
 SEED = re.compile(r"-seed\d+$")
 UNITS = {"sparsity": "weights removed", "unit_ratio": "units removed"}
 

@@ -63,7 +63,8 @@ def flops(ax: Axes) -> None:
 
 def recomputation(ax: Axes) -> None:
     """Fig. 4."""
-    bars(ax, "figure-4", {f"recompute-{r}": f"{r} recomputation{'s' * (r != 1)}" for r in (0, 1, 4)})
+    names = {f"recompute-{r}": f"{r} recom-\nputation{'s' * (r != 1)}" for r in (0, 1, 4)}
+    bars(ax, "figure-4", names | {"magnitude-global": "global\nmagnitude", "magnitude-layer": "magnitude"})
 
 
 def rows(ax: Axes) -> None:

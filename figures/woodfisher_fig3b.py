@@ -12,6 +12,7 @@ from figures.woodfisher_cells import RESULTS, by_setting, save
 
 NAMES = {"layer": "a block\na layer", "network": "one block\n(ours)"}
 PANELS = {"figure-3b": "joint", "figure-S8": "independent"}
+RIVALS = {"magnitude-global": ("global magnitude", "--"), "magnitude-layer": ("magnitude per layer", ":")}
 
 
 def sizes_of(settings: list[str]) -> list[str]:
@@ -24,11 +25,11 @@ def table() -> str:
     """Markdown of both panels."""
     folders = [folder for folder in PANELS if (RESULTS / folder).is_dir()]
     sizes = sizes_of(sorted({name for folder in folders for name in by_setting(folder, RESULTS)[0]}))
-    text = ["| selection | removed | " + " | ".join(NAMES.get(size, size).replace("\n", " ") for size in sizes) + " | global magnitude |",
-            "|---" * (3 + len(sizes)) + "|"]
+    text = ["| selection | removed | " + " | ".join(NAMES.get(size, size).replace("\n", " ") for size in sizes)
+            + " | " + " | ".join(name for name, _ in RIVALS.values()) + " |", "|---" * (2 + len(sizes) + len(RIVALS)) + "|"]
     for folder in folders:
         for amount, values in by_setting(folder, RESULTS)[1].items():
-            cells = [f"{values[name]:.2f}" if name in values else "" for name in (*(f"chunk-{size}" for size in sizes), "magnitude-global")]
+            cells = [f"{values[name]:.2f}" if name in values else "" for name in (*(f"chunk-{size}" for size in sizes), *RIVALS)]
             text.append(f"| {PANELS[folder]} | {100 * amount:g}% | " + " | ".join(cells) + " |")
     return "\n".join(text) + "\n"
 
@@ -40,8 +41,9 @@ def draw(ax: Axes, folder: str, title: str) -> None:
     for (amount, values), colour, marker in zip(lines.items(), (style.BLUE, style.VERMILION, style.GREEN), "os^", strict=False):
         ax.plot(range(len(sizes)), [values[f"chunk-{size}"] for size in sizes], color=colour, marker=marker,
                 label=f"{100 * amount:g}% removed", gid=f"{amount:g}")
-        if "magnitude-global" in values:
-            ax.axhline(values["magnitude-global"], color=colour, linewidth=1, linestyle="--", label=f"Global magnitude, {100 * amount:g}%")
+        for rival, (name, dashes) in RIVALS.items():
+            if rival in values:
+                ax.axhline(values[rival], color=colour, linewidth=1, linestyle=dashes, label=f"{name.capitalize()}, {100 * amount:g}%")
     ax.set_xticks(range(len(sizes)), [NAMES.get(size, size) for size in sizes])
     ax.set(title=title, xlabel="Chunk size [weights]", ylabel="Test accuracy [%]")
 
