@@ -152,3 +152,16 @@ def test_differences_look_at_what_both_records_have():
     for part, value, outcome in (("dense_hash", "2", "equal"), ("loss", {"pruned": 1.0 + 1e-12}, "equal"),
                                  ("layers", [{"name": "fc", "kept": 4, "total": 9}], "off"), ("accuracy", {"pruned": 0.5001}, "off")):
         assert verify.differences(old, dataclasses.replace(new, **{part: value}))[0] == outcome, part
+
+
+def test_the_readme_says_what_came_of_it_last_time():
+    report = json.loads(verify.OUTPUT.read_text())
+    found, rows = report["outcomes"], report["rows"]
+    text = " ".join((committed.ROOT / "README.md").read_text().split())
+    assert (f"of {len(rows)} cells: {found['bitwise']} bitwise, {found['equal']} equal in accuracies and kept counts" in text
+            and f"of torch), {found['off']} off" in text and not found["not run"])
+    assert report["dirty"] is False and len(report["commit"]) == 40 and sum(found.values()) == len(rows) == report["asked"]["cells"]
+    for row in rows:
+        for line in row["differs"]:
+            old, new = (float(value) for value in line.split(": ")[1].split(" -> "))
+            assert abs(old - new) < 2e-7 * abs(old), line
