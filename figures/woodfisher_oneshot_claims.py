@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from figures.evidence import Evidence, Number, cell, shows, verdict
+import json
+
+from figures.evidence import Evidence, Missing, Number, cell, field, shows, verdict
+from figures.values import ROOT
 
 R20 = "ResNet-20, CIFAR-10 as JPEG"
 FEW = (0.5, 0.7, 0.8)
@@ -165,4 +168,45 @@ def dampening_and_samples_of_woodtaylor() -> Evidence:
         fewer = [top1("Figure S14", f"damping-0.1-samples-{n}", amount) for n in (250, 1000, 2000)]
         each += [max(values, key=values.get) == "damping-0.1-samples-2000", fewer[0].mean < fewer[1].mean < fewer[2].mean]
         lines += [line, f"{100 * amount:g}% removed, λ = 0.1: 250 samples {fewer[0]}, 1,000 {fewer[1]}, 2,000 {fewer[2]}."]
+    return verdict(*each), lines
+
+
+@shows("Figure 1")
+def later_layers_look_alike() -> Evidence:
+    """Hessian and empirical Fisher of CIFARNet's second and third layer have a like structure (Sec. 3.1); here a cosine above 0.5."""
+    return _alike("2-2", "3-3")
+
+
+@shows("Figure S2")
+def diagonal_blocks_look_alike() -> Evidence:
+    """The same on all diagonal blocks (Sec. S3.1); here a cosine above 0.5."""
+    return _alike("1-1", "2-2", "3-3")
+
+
+@shows("Figure S3")
+def cross_blocks_look_alike() -> Evidence:
+    """The same on the cross blocks of the first and third and of the second and third layer (Sec. S3.1); here a cosine above 0.5."""
+    return _alike("1-3", "2-3")
+
+
+def _alike(*blocks: str) -> Evidence:
+    cosines = {block: field("woodfisher", f"hessian_s2.json?block={block}#cosine") for block in blocks}
+    told = ", ".join(f"{block} {value:.3f}" for block, value in cosines.items())
+    return verdict(*(value > 0.5 for value in cosines.values())), [
+        f"CIFARNet 3072-16-64-10, 10 epochs for 300, 100 examples: cosine of the two in the blocks of layers {told}; `hessian_s2.json`."]
+
+
+@shows("Figure 2")
+def the_local_quadratic_model_is_accurate() -> Evidence:
+    """Along the pruning directions of three layers of ResNet-20 to 50% the quadratic model predicts the loss accurately (Sec. 3.2); here
+    its increase at the pruned end within a factor of two."""
+    path = ROOT / "woodfisher" / "results" / "local_quadratic.json"
+    if not path.exists():
+        raise Missing(path.name)
+    each, lines = [], [f"{R20}, m = 1,000, b = 1, loss in nats at the pruned end above the dense network's; `{path.name}`."]
+    for layer, points in json.loads(path.read_text(encoding="utf-8"))["lines"].items():
+        dense, end = (next(p for p in points if p["t"] == t) for t in (0.0, 1.0))
+        measured, predicted = (end[key] - dense["measured"] for key in ("measured", "predicted"))
+        each.append(0.5 < predicted / measured < 2)
+        lines.append(f"{layer}: measured {measured:.5f}, predicted {predicted:.5f}.")
     return verdict(*each), lines
