@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from common.errors import UserError
 from common.record import Record
 from figures import style
-from figures.nap_records import added, against_control, by_cell, mean, paper, records, save, study
+from figures.nap_records import EVERY_STEP, added, against_control, by_cell, mean, paper, records, save, study
 
 NETWORKS = {"vgg16": "VGG-16, a quarter of its width", "resnet20": "ResNet-20"}
 COLOURS = (style.VERMILION, style.BLUE, style.GREEN, style.ORANGE, style.PINK, style.SKY)
@@ -63,10 +63,17 @@ def along(ax: Axes, found: list[Record], title: str) -> None:
 
 def settings(ax: Axes, found: list[Record]) -> None:
     """Table 5: error more than dense at each (p, T), and the speed-up reached, beside the paper's on ImageNet."""
-    ours = {tuple(map(float, re.findall(r"[pT]([\d.]+)", cell))): seeds for cell, seeds in by_cell(found).items()}
+    by_pair = {False: {}, True: {}}
+    for cell, seeds in by_cell(found).items():
+        by_pair[cell.endswith(EVERY_STEP)][tuple(map(float, re.findall(r"[pT]([\d.]+)", cell)))] = seeds
+    ours = by_pair[False] | by_pair[True]
     pairs = sorted(ours)
-    ax.plot(range(len(pairs)), [sum(added(r) for r in ours[pair]) / len(ours[pair]) for pair in pairs], "*-", color=style.VERMILION,
-            markersize=10, label="ours, JPEG CIFAR-10")
+    for stepwise, words, look in ((True, "ours, JPEG CIFAR-10, statistics at every step", "*-"),
+                                  (False, "ours, statistics every tenth step", "*:")):
+        points = [(place, sum(map(added, seeds)) / len(seeds)) for place, pair in enumerate(pairs)
+                  if (seeds := by_pair[stepwise].get(pair))]
+        if points:
+            ax.plot(*zip(*points, strict=True), look, color=style.VERMILION, markersize=10, label=words)
     printed = {tuple(map(float, re.findall(r"[pT]=([\d.]+)", dict(v.setting)["setting"]))): v.number
                for v in paper("Table 5", quantity="delta_top1_err_pct")}
     ax.plot(range(len(pairs)), [printed[pair] for pair in pairs], "o", markerfacecolor="none", color=style.BLACK,

@@ -13,6 +13,7 @@ from figures import script, values
 
 PAPER = Path(__file__).resolve().parents[1] / "nap"
 RESULTS = PAPER / "results"
+EVERY_STEP = "-every-step"  # cells whose statistics move at every step, as in Algorithm 1, beside others that say how often
 save = functools.partial(script.save, RESULTS)
 
 

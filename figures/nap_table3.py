@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import matplotlib
@@ -81,6 +82,10 @@ def figure() -> Figure:
                 times = next(v.number for v in paper("Table 3", quantity="compression_ratio_x") if v.row == row.row)
                 ax.plot(times, row.number, "o", markerfacecolor="none", color="#555555")
                 ax.annotate(row.method, (times, row.number), fontsize=7, textcoords="offset points", xytext=(4, 4), color="#555555")
+            for r in records("3", "finetune"):
+                if r.cell.startswith(f"{network}-dense-tuned") and not re.search(r"-seed[1-9]", r.cell):
+                    ax.axhline(added(r), color=style.BLACK, linewidth=1, linestyle="--",
+                               label="Dense, trained as long" + (", shifted images" if "shift" in str(r.spec["dataset"]) else ""))
             ax.axhline(0, color="#444444", linewidth=1, linestyle=(0, (1, 2)))
             ax.set(xscale="log", xlabel="Compression [dense weights / kept weights]", ylabel="Test error above the dense network [points]",
                    title=NETWORKS[network])

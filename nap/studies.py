@@ -156,7 +156,8 @@ def _study(a: argparse.Namespace) -> None:
         spec = TABLES["3"][choose("cell", cell, TABLES["3"])].but(**place)
         rows, name = weights(spec, timer), f"{spec.model}-importance"
     elif a.study == "survivors":
-        rows = survivors([s.but(**place) for s in TABLES["5"].values() if s.scale == "cpu" and a.cell in s.cell])
+        rows = survivors([s.but(**place) for s in TABLES["5"].values() if s.scale == "cpu" and a.cell in s.cell
+                          and s.cell.endswith("-every-step") == a.cell.endswith("-every-step")])  # five settings, not ten
     elif a.study == "latency":
         rows = latencies([s.but(**place) for s in TABLES["1"].values() if s.scale == "cpu" and a.cell in s.cell], timer)
     else:
