@@ -6,22 +6,13 @@ the records say another than the essay's marker does, writing stops, so that the
 
 from __future__ import annotations
 
+import importlib
 import re
 import sys
 from pathlib import Path
 
 from common.errors import Parser, UserError
-from figures import (
-    eigendamage_claims,
-    lobs_claims,
-    nap_claims,
-    paired,
-    side_panels,
-    woodfisher_claims,
-    woodfisher_gradual_claims,
-    woodfisher_oneshot_claims,
-    woodfisher_profile_claims,
-)
+from figures import paired, side_panels
 from figures.compare import write_file
 from figures.evidence import CLAIMS, FAILS, HOLDS, JOBS, OPEN, PART, Evidence, claim, job, judged, setting, verdict
 from figures.style import look
@@ -30,9 +21,8 @@ from figures.values import ROOT
 ESSAY = ROOT / "docs" / "claims.md"
 BLOCK = re.compile(r"(<!-- claim: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.S)
 WORDS = {HOLDS: "Holds.", PART: "Holds in part.", FAILS: "Does not hold here.", OPEN: "Open: too few records."}
-# imported, they have put theirs into CLAIMS
-RULES = (eigendamage_claims, lobs_claims, nap_claims, woodfisher_claims, woodfisher_oneshot_claims, woodfisher_gradual_claims,
-         woodfisher_profile_claims)
+for _module in sorted(Path(__file__).parent.glob("*_claims.py")):  # imported, each has put its rules into CLAIMS and ENTRIES
+    importlib.import_module(f"figures.{_module.stem}")
 
 
 @claim

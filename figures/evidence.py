@@ -91,7 +91,7 @@ class Number:
         return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
 
     def __str__(self) -> str:
-        spread = f" ± {self.std:.2f} ({len(self.values)} seeds)" if len(self.values) > 1 else ""
+        spread = f" ± {self.std:.2f} ({len(self.values)} seeds)" if len(set(self.values)) > 1 else ""
         return f"{self.mean:.2f}{spread}"
 
 

@@ -39,13 +39,17 @@ class Ranking:
 
 def rankings(comparison: Comparison, quantity: str | None = None) -> list[Ranking]:
     """One for each group and unit with two methods or more, by a key of QUANTITIES where more is better (default: the final accuracy).
-    Ties share their rank. p is None below three methods or two amounts."""
+    Ties share their rank. p is None below three methods or two amounts. An amount at which a method removed nothing has no ranks, and a
+    method that removed nothing at any is not ranked."""
     final, out = quantity or comparison.final(), []
     for group in GROUPS:
         for unit in UNITS:
             found = {(row.method, row.amount): values for row in comparison.group(group) if row.unit == unit
                      if (values := {run.seed: v for run in row.runs if (v := QUANTITIES[final](run)) is not None})}
-            amounts = sorted({amount for _, amount in found})
+            idle = {(row.method, row.amount) for row in comparison.group(group) if row.unit == unit and row.untouched}
+            still = {m for m, _ in idle if all((m, a) in idle for (other, a) in found if other == m)}
+            found = {(m, a): values for (m, a), values in found.items() if m not in still}
+            amounts = sorted({amount for _, amount in found} - {a for m, a in idle if m not in still})
             methods = sorted({m for m, _ in found if all((m, a) in found for a in amounts)}, key=rank)
             if len(methods) < 2:
                 continue

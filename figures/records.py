@@ -112,6 +112,12 @@ class Row:
     def group(self) -> str:
         return "weights" if self.kind == "weights" else "units"
 
+    @property
+    def untouched(self) -> bool:
+        """Whether it was to remove something and every seed kept every weight: the dense network under another name."""
+        kept = self.stat("kept_weights").values
+        return self.amount > 0 and bool(kept) and min(kept) == 1
+
     def stat(self, quantity: str) -> Stat:
         """A key of QUANTITIES over the seeds."""
         values = (QUANTITIES[quantity](run) for run in self.runs)

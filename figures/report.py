@@ -78,7 +78,7 @@ $figures""")
 def rankings(comparison: Comparison) -> list[list[Row]]:
     """For each group, unit and amount with a result: the rows that have a final accuracy, best first."""
     final = comparison.final()
-    there = (row for row in comparison.rows if row.stat(final).n)
+    there = (row for row in comparison.rows if row.stat(final).n and not row.untouched)
     return [sorted(rows, key=lambda row: -row.stat(final).mean)
             for _, rows in groupby(there, key=lambda row: (row.group, row.unit, row.amount))]
 

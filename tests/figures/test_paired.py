@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from common.errors import UserError
-from figures import compare, paired, side_panels
+from figures import compare, paired, report, side_panels
 from figures.records import gather
 from tests.figures.fixtures import pair, record, small, write
 
@@ -34,6 +34,20 @@ def test_ties_share_a_rank_and_a_method_without_every_amount_is_left_out():
     records = three((0.5, 0.9), {"random": (0.5,), "magnitude-global": (0.7,), "obd-global": (0.7,)}) + pair("l-obs", 0.5, last=0.99)
     (ranking,) = paired.rankings(gather(records))
     assert dict(ranking.ranks) == {"magnitude-global": 1.5, "obd-global": 1.5, "random": 3.0}
+
+
+def test_what_removed_nothing_has_no_rank():
+    """The dense network under a method's name would win every amount at which the others lose weights."""
+    lasts = {"c-obd": 0.9, "kron-obd": 0.8}
+    records = [r for amount in (0.5, 0.9) for method, last in lasts.items() for r in pair(method, amount, unit="unit_ratio", last=last)]
+    idle = [r for amount in (0.5, 0.9) for r in pair("eigendamage", amount, unit="unit_ratio", last=0.98, kept=1.0)]
+    (ranking,) = paired.rankings(gather(records + idle))
+    assert ranking.amounts == (0.5, 0.9) and dict(ranking.ranks) == {"c-obd": 1.0, "kron-obd": 2.0}
+    works = [r for r in idle if r.requested["unit_ratio"] == 0.5] + pair("eigendamage", 0.9, unit="unit_ratio", last=0.7)
+    (ranking,) = paired.rankings(gather(records + works))
+    assert ranking.amounts == (0.9,) and ranking.ranks[-1] == ("eigendamage", 3.0)
+    best = report.rankings(gather(records + idle))
+    assert all(row.method != "eigendamage" for rows in best for row in rows)
 
 
 def test_methods_are_ranked_over_the_seeds_that_all_have():

@@ -71,3 +71,13 @@ def test_a_table_says_when_some_of_its_cells_have_one_seed():
     one = readme.table(gather(records + pair("obd-global", 0.5, 0, last=0.9)))
     assert "over up to 2 seeds (a number without ± is one seed's); " in one and "→ 90.0 |" in one and "→ 80.5 ± 0.7 |" in one
     assert "without ±" not in readme.table(gather(records))
+
+
+def test_a_cell_says_what_is_left_where_units_go_and_that_nothing_went():
+    def shown(**changes) -> str:
+        (row,) = gather(pair("eigendamage", 0.5, unit="unit_ratio", pruned=0.4, last=0.9, **changes)).rows
+        return readme.cell(row)
+    assert shown(kept=0.574) == "40.0 → 90.0; 57% kept" and shown(kept=1.0) == "40.0 → 90.0; removed nothing"
+    rows = {row.amount: row for row in gather([r for seed in (0, 1, 2) for r in pair("obd-global", 0.5, seed, last=0.9 + seed / 100)]
+                                              + [r for seed in (0, 1) for r in pair("obd-global", 0.9, seed, last=0.8)]).rows}
+    assert readme.cell(rows[0.5]) == "50.0 → 91.0 ± 1.0" and readme.cell(rows[0.9]) == "50.0 → 80.0 ± 0.0 (2)"
