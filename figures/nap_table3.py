@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from common.errors import UserError
 from common.record import Record
 from figures import style
-from figures.nap_records import RESULTS, added, against_control, by_cell, compression, mean, paper, records, save
+from figures.nap_records import EVERY_STEP, RESULTS, added, against_control, by_cell, compression, mean, paper, records, save
 
 NETWORKS = {"lenet300": "LeNet-300-100", "lenet5": "LeNet-5", "cifarnet": "CIFAR-Net"}
 PROFILED = ("lenet300-77x-nap", "lenet5-200x-nap", "cifarnet-15.6x-nap")  # how the cells begin whose layers stand beside Table 6
@@ -66,13 +66,15 @@ def figure() -> Figure:
         for ax, network in zip(result.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             for method in ("nap", "magnitude-global"):
                 look = style.look(method)
-                for source, text in (("curve", "short run"), ("3", "long run"), ("nap-time", "stopped by error")):
+                for source, text in (("curve", "short run"), ("curve" + EVERY_STEP, "short run, statistics at every step"),
+                                     ("3", "long run"), ("nap-time", "stopped by error")):
                     points = sorted((compression(r), added(r)) for r in found if r.cell.startswith(network + "-") and r.method == method
-                                    and r.table == source)
+                                    and r.table + EVERY_STEP * r.cell.endswith(EVERY_STEP) == source)
                     if points:
                         label = look.label if method == "nap" else "Magnitude, same schedule"
-                        ax.plot(*zip(*points, strict=True), linestyle="-" if source == "curve" else "none", color=look.colour,
-                                label=f"{label}, {text}", marker={"curve": look.marker, "3": "P", "nap-time": "X"}[source], markersize=7)
+                        ax.plot(*zip(*points, strict=True), linestyle={"curve": "-", "curve" + EVERY_STEP: ":"}.get(source, "none"),
+                                color=look.colour, label=f"{label}, {text}", markersize=7,
+                                marker={"3": "P", "nap-time": "X", "curve" + EVERY_STEP: "d"}.get(source, look.marker))
             for name in SIBLINGS:
                 points = [(x, y) for n, x, y in siblings(network) if n == name]
                 label, colour, marker = SIBLINGS[name]

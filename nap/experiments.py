@@ -127,12 +127,14 @@ def _nap_time() -> dict[str, Spec]:
 
 
 def _curve() -> dict[str, Spec]:
-    """Error against compression on LeNet-300-100: NAP and magnitude, the same steps and fine-tuning."""
+    """Error against compression on LeNet-300-100: NAP, with statistics every 16 steps and at every step, and magnitude; the same steps
+    and fine-tuning."""
     short = LENET300.but(step_epochs=1, finetune=Recipe(**vars(LENET300.finetune) | {"epochs": 10}))
     cells = {}
     for times in (10, 20, 40, 77.5, 120):
         spec = short.but(sparsity=1 - 1 / times)
         cells |= {f"lenet300-{times:g}x-nap": spec, f"lenet300-{times:g}x-magnitude": magnitude(spec)}
+        cells |= every_step({f"lenet300-{times:g}x-nap": spec})
     return cells
 
 
