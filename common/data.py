@@ -23,7 +23,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from common.errors import UserError, choose
-from common.folders import Folder, annotated, below, decoded, digest_of, locate, same_classes, scan, split_indices
+from common.folders import Folder, annotated, below, contents, decoded, digest_of, locate, same_classes, scan, split_indices
 from common.images import UNIT, Files, Images, Loader, Norm, square
 from common.models.options import read_options
 from common.spec import split_options
@@ -49,8 +49,8 @@ NORMS: dict[str, dict[str, Norm]] = {
 @dataclass(frozen=True, eq=False)
 class Data:
     """A classification data set. input_shape is (c, h, w); `sha256` identifies the images and labels, not the options: of known sets
-    of files by their names and sizes, of all others by content. `content` is a digest of every pixel, label and class, or "" for a set
-    that memory does not hold."""
+    of files by their names and sizes, of all others by content. `content` is a digest of every pixel, label and class; of a set that
+    memory does not hold, of the files' bytes in place of pixels (folders.contents)."""
 
     name: str
     classes: int
@@ -222,7 +222,8 @@ def imagenet(root: Path) -> Data:
         log.warning("%s has no val folder: accuracies are measured on its TRAINING images", here)
     random = transforms.Compose([transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()])
     parts = [Files(part.paths, part.labels, IMAGENET, square(224, resize=256), random) for part in (train, test)]
-    return Data("imagenet", len(train.classes), (3, 224, 224), *parts, sha256=digest_of(train.digest, test.digest))
+    return Data("imagenet", len(train.classes), (3, 224, 224), *parts, sha256=digest_of(train.digest, test.digest),
+                content=_on_disk("imagenet", {"train": train, "test": test}, root / ".cache"))
 
 
 def imagefolder(root: Path, *, size: int = 32, norm: str = "imagenet") -> Data:
@@ -289,7 +290,7 @@ def _fetch(name: str, kind: type, root: Path) -> list:
 
 def _from_folders(name: str, train: Folder, test: Folder, side: int, norm: Norm, crop: int, cache: Path | None) -> Data:
     """Square images of `side` pixels: in memory if they fit, else from disk. Augmentation: zero-padded random crop and flip."""
-    parts, content = {"train": train, "test": test}, ""
+    parts = {"train": train, "test": test}
     if (len(train.paths) + len(test.paths)) * 3 * side * side <= IN_MEMORY_BYTES:
         sets = [Images(decoded(part, side, cache and cache / f"{name}-{key}-{side}.npz"), torch.tensor(part.labels),
                        len(part.classes), norm, crop, flip=True) for key, part in parts.items()]
@@ -298,8 +299,15 @@ def _from_folders(name: str, train: Folder, test: Folder, side: int, norm: Norm,
         random = transforms.Compose([square(side), transforms.RandomCrop(side, padding=crop),
                                      transforms.RandomHorizontalFlip()])
         sets = [Files(part.paths, part.labels, norm, square(side), random) for part in parts.values()]
-    sha256 = content if name == "imagefolder" and content else digest_of(train.digest, test.digest)
+        content = _on_disk(name, parts, cache)
+    sha256 = content if name == "imagefolder" else digest_of(train.digest, test.digest)
     return Data(name, len(train.classes), (3, side, side), *sets, sha256=sha256, content=content)
+
+
+def _on_disk(name: str, parts: dict[str, Folder], cache: Path | None) -> str:
+    """The content digest of a set that is read as needed."""
+    return digest_of(*parts["train"].classes,
+                     *(contents(part, cache and cache / f"{name}-{key}-contents.json") for key, part in parts.items()))
 
 
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

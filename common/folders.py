@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import json
 import logging
 import os
 import tempfile
 import time
 import zipfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -28,13 +30,16 @@ from common.progress import progress
 
 SPLIT_SEED, TEST_SHARE = 0, 0.2
 ORPHAN_SECONDS = 3_600  # no decoded folder takes longer to write
+HASHED_BYTES = 4 << 30  # files read from disk are all hashed up to this; above it, HASHED_FILES of them
+HASHED_FILES = 10_000
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Folder:
     """Image files and their labels; two folders are equal if their place and their files' names, sizes and times of change are.
-    digest: of labels, names and sizes, which a copy of the folder shares. changed: of the times, which say what to read again."""
+    digest: of labels, names and sizes, which a copy of the folder shares. changed: of the times of modification and of status
+    change, which say what to read again: `cp -p` keeps the first, nothing keeps the second."""
 
     root: str
     digest: str
@@ -56,7 +61,7 @@ class Folder:
         states = [os.stat(path) for path in paths]
         lines = (f"{label}\t{os.path.relpath(path, root)}\t{state.st_size}"
                  for path, label, state in zip(paths, labels, states, strict=True))
-        changed = digest_of(*(str(state.st_mtime_ns) for state in states))
+        changed = digest_of(*(f"{state.st_mtime_ns} {state.st_ctime_ns}" for state in states))
         return cls(str(root), digest_of(*sorted(lines)), changed, tuple(classes), tuple(paths), tuple(labels))
 
     def split(self) -> tuple[Folder, Folder]:
@@ -138,12 +143,45 @@ def decoded(folder: Folder, side: int, cache: Path | None) -> Tensor:
             images[index] = image
             bar.update(1)
     if cache:
-        _write_cache(cache, key, images)
+        _atomically(cache, lambda file: np.savez(file, key=np.array(key), images=images.numpy()))
     return images
 
 
-def _write_cache(path: Path, key: str, images: Tensor) -> None:
-    """Atomically, and not at all where the folder cannot be written."""
+@functools.lru_cache(maxsize=4)
+def contents(folder: Folder, cache: Path | None) -> str:
+    """SHA-256 of the labels and bytes of a folder's files, for one that memory does not hold; kept like `decoded`. Above HASHED_BYTES
+    it is of HASHED_FILES files that a hash of their names chooses, and a single image that is replaced may go unseen."""
+    if cache:
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            stored = json.loads(cache.read_text(encoding="utf-8"))
+            if stored["key"] == f"{folder.digest}-{folder.changed}":
+                return str(stored["sha256"])
+    chosen = range(len(folder.paths))
+    if sum(map(os.path.getsize, folder.paths)) > HASHED_BYTES:
+        names = [os.path.relpath(path, folder.root) for path in folder.paths]
+        chosen = sorted(sorted(chosen, key=lambda i: hashlib.sha256(names[i].encode()).digest())[:HASHED_FILES])
+        log.info("%s is large: %d of its %d files are compared by content", folder.root, len(chosen), len(names))
+    with ThreadPoolExecutor(machine.cores()) as pool, progress(len(chosen), f"hashing {folder.root}", unit="image") as bar:
+        lines = []
+        for i, sha256 in zip(chosen, pool.map(lambda i: _file_digest(folder.paths[i]), chosen), strict=True):
+            lines.append(f"{i} {folder.labels[i]} {sha256}")
+            bar.update(1)
+    found = digest_of(str(len(folder.paths)), *lines)
+    if cache:
+        _atomically(cache, lambda file: file.write(json.dumps({"key": f"{folder.digest}-{folder.changed}", "sha256": found}).encode()))
+    return found
+
+
+def _file_digest(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError("data_dir", path, f"cannot be read ({error.strerror})", "replace it or delete it") from None
+
+
+def _atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Let `write` fill a file that is there whole or not at all, and not where the folder cannot be written."""
     temporary = None
     try:
         path.parent.mkdir(exist_ok=True)
@@ -152,11 +190,11 @@ def _write_cache(path: Path, key: str, images: Tensor) -> None:
                 orphan.unlink(missing_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as handle:
             temporary = handle.name
-            np.savez(handle, key=np.array(key), images=images.numpy())
+            write(handle)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
-        log.info("decoded images are not kept on disk: %s", error)
+        log.info("%s is not kept on disk: %s", path.name, error)
         if temporary:
             Path(temporary).unlink(missing_ok=True)
 

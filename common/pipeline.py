@@ -61,13 +61,13 @@ def pinned(spec: Spec) -> Spec:
 
 
 def _folder(group: Path, spec: Spec, seed: int) -> Path:
-    """The run's folder under its name or, where only that is there, under a name of an older version that holds the same Spec."""
+    """The run's folder under its name or, where only that is there, under a name of an older version that holds the same Spec.
+    An older record cannot say which file a checkpoint given by its path was, so such a cell is computed anew."""
     newest = group / spec.slug() / f"seed{seed}"
-    if not newest.exists():
+    if not newest.exists() and not spec.checkpoint_sha256:
         for naming in range(NAMING - 1, 0, -1):
-            # an older name knew a checkpoint by its file name alone; what it was made of is compared before it is used
-            older = group / spec.but(checkpoint_sha256="").slug(naming) / f"seed{seed}"
-            if any(_spec_in(path) == spec.but(checkpoint_sha256="").identity() for path in sorted(older.glob("*.json"))):
+            older = group / spec.slug(naming) / f"seed{seed}"
+            if any(_spec_in(path) == spec.identity() for path in sorted(older.glob("*.json"))):
                 return older
     return newest
 
@@ -274,10 +274,15 @@ def _loss_loader(data: D.Data):
 
 
 def find_checkpoint(spec: Spec) -> Path:
-    """`spec.checkpoint` as a path, or by name in <data root>/checkpoints."""
+    """`spec.checkpoint` as a path, or by name in <data root>/checkpoints. Raises UserError where there is none, or where it is not
+    the one that `spec.checkpoint_sha256` says."""
     folder = D.data_root(spec.data_dir) / "checkpoints"
     for path in (Path(spec.checkpoint), folder / spec.checkpoint, folder / f"{spec.checkpoint}.safetensors"):
         if path.is_file():
+            found = reuse.file_sha256(path) if spec.checkpoint_sha256 else ""
+            if not found.startswith(spec.checkpoint_sha256):
+                raise UserError("checkpoint", spec.checkpoint, f"is another file than the cell's: {found[:reuse.SHOWN]}, "
+                                f"asked for is {spec.checkpoint_sha256[:reuse.SHOWN]}", "give the path of that one")
             return path
     raise UserError("checkpoint", spec.checkpoint, "no such file", "give a path, or a name in the data root's checkpoints folder")
 

@@ -13,6 +13,8 @@ import json
 import logging
 from pathlib import Path
 
+import torch
+
 from common import tensorfile
 from common.errors import UserError
 from common.record import Record
@@ -48,13 +50,22 @@ def require_same(record: Record, path: Path, wanted: dict) -> None:
             _refuse(path, name, made.get(name, "the default"), wanted["spec"].get(name, "the default"))
     before = record.identity or {"data_sha256": record.provenance.get("data_sha256", "")}
     if not record.identity:
-        _tell_once(path.parent)
+        _say_once(f"{path.parent.parent.parent} has records from before records held an identity: compared by spec and data alone")
     for name, what in COMPARED.items():
         old, new = before.get(name), wanted.get(name)
         if old not in (None, "") and new is not None and old != new:
             _refuse(path, what, _short(old, new), _short(new, old))
         if name == "checkpoint_sha256" and record.identity and not old and new:
             _refuse(path, what, "none", _short(new, ""))
+    _tell_threads(record, path)
+
+
+def _tell_threads(record: Record, path: Path) -> None:
+    """Say in the log where other threads made the record: it is used all the same."""
+    made, here = record.provenance.get("threads"), torch.get_num_threads()
+    if made not in (None, here):
+        _say_once(f"{path.parent.parent.parent} has records of {made} threads, this process has {here}: sums are rounded in another "
+                  "order, so what is computed now is not bit for bit what those threads would give")
 
 
 def require_file(record: Record, path: Path, network: Path) -> None:
@@ -82,8 +93,8 @@ def _short(value: object, other: object) -> object:
 
 
 @functools.cache
-def _tell_once(folder: Path) -> None:
-    log.info("%s is from before records held an identity: compared by spec and data alone", folder)
+def _say_once(line: str) -> None:
+    log.info("%s", line)
 
 
 def file_sha256(path: Path) -> str:

@@ -6,6 +6,7 @@ One of ours is a safetensors file whose metadata are a text ("checkpoint") and t
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], text: str) -> str:
         os.close(handle)
         sha256 = digest(tensors, text)
         save_file(tensors, temporary, {"checkpoint": text, "sha256": sha256})
+        _sort_header(temporary)
         _sync(temporary)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -104,6 +106,18 @@ def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
         sha.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         sha.update(tensor.reshape(-1).view(torch.uint8).numpy())
     return sha.hexdigest()
+
+
+def _sort_header(path: str | Path) -> None:
+    """Write the header of a safetensors file again with its names in order, so that equal contents are equal bytes: the library
+    writes the metadata in the order of a hash table that begins at random."""
+    with Path(path).open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= length:  # as long but for escapes, which JSON lets a writer choose
+            file.seek(8)
+            file.write(text.ljust(length))
 
 
 def _require_header(path: str | Path) -> None:

@@ -235,7 +235,8 @@ def _save(path: Path, state: State, loss_sum: float, elapsed: float, good: dict[
     """A snapshot; within an epoch with the weights that the last one ended with. Weights that are no longer finite are not kept:
     the next step or evaluation sees it."""
     if distributed.rank() == 0:
-        extra = {"step": state.step, "history": state.history, "loss_sum": loss_sum, "elapsed": elapsed}
+        extra = {"step": state.step, "history": state.history, "loss_sum": loss_sum, "elapsed": elapsed,
+                 "threads": torch.get_num_threads()}
         try:
             checkpoint.save_state(path, state.model, state.optimizer, extra, good)
         except UserError as error:
@@ -252,6 +253,9 @@ def _resume(state: State, path: Path | None) -> tuple[float, float, dict[str, Te
     try:
         state.step, state.history = extra["step"], extra["history"]
         log.info("resuming at step %d of %d", state.step, state.total)
+        if (before := extra.get("threads")) not in (None, torch.get_num_threads()):
+            log.warning("the first steps were taken with %s threads, the rest are with %d: the result is bit for bit neither's", before,
+                        torch.get_num_threads())
         return extra["loss_sum"], extra["elapsed"], good
     except (KeyError, TypeError):
         raise UserError("checkpoint", path.name, "is no snapshot of a training run", "delete it to begin again") from None

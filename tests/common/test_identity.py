@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import os
+import pathlib
 import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from common import checkpoint, folders, gradual, machine, models, pipeline, registry
@@ -297,6 +300,54 @@ def test_replaced_images_are_read_again_and_not_served_from_the_cache(tmp_path):
     assert second.sha256 == first.sha256 and second.content != first.content  # names and sizes are the same
     assert int((second.train.images.flatten(1).sum(1) == 0).sum()) == 1
 
+    file, state = root / "train" / "dog" / "1.bmp", (root / "train" / "dog" / "1.bmp").stat()
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(file)
+    os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))  # as `cp -p` and `rsync -t` do
+    folders.decoded.cache_clear()
+    third = D.load("cifar10-jpeg", str(tmp_path))
+    assert int((third.train.images.flatten(1).sum(1) == 0).sum()) == 2 and third.content != second.content
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("name", ["imagenet", "imagefolder:size=8"])
+def test_images_that_memory_does_not_hold_are_compared_by_their_files_bytes(name, large, tmp_path, monkeypatch):
+    monkeypatch.setattr(D, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(folders, "HASHED_BYTES", 0 if large else 1 << 30)
+    root, read, real = tmp_path / "images", [], folders._file_digest
+    pictures(root, "cat", ("train", "val"))
+    monkeypatch.setattr(folders, "_file_digest", lambda path: read.append(path) or real(path))
+
+    def found(folder=root):
+        folders.contents.cache_clear()  # as another process would begin
+        read.clear()
+        return D.load(name, str(folder)).content
+
+    first = found()
+    assert len(read) == 48
+    assert found() == first and len(read) == (0 if name == "imagenet" else 48)  # the data root has a cache, one's own folder has none
+    for cache in (root / ".cache").glob("*.json"):
+        cache.write_text("{}")  # damaged: hashed again
+    assert found() == first and len(read) == 48
+    shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile, ignore=shutil.ignore_patterns(".cache"))
+    assert found(tmp_path / "copy") == first
+    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(root / "val" / "dog" / "3.bmp")  # of the same size
+    assert found() != first
+    for part in ("train", "val"):
+        (root / part / "cat").rename(root / part / "emu")
+    assert found() not in (first, "")
+
+
+def test_a_large_folder_is_hashed_in_part_and_says_so(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(folders, "HASHED_BYTES", 0)
+    monkeypatch.setattr(folders, "HASHED_FILES", 5)
+    read = []
+    real = folders._file_digest
+    monkeypatch.setattr(folders, "_file_digest", lambda path: read.append(path) or real(path))
+    caplog.set_level("INFO")
+    folder = folders.scan(pathlib.Path(pictures(tmp_path, "cat")) / "train")
+    folders.contents(folder, None)
+    assert len(set(read)) == 5 and "5 of its 24 files are compared by content" in caplog.text
+
 
 def test_tables_do_not_join_records_of_other_pixels():
     made = {"provenance": {"data_sha256": "a"}, "spec": Spec(sparsity=0.5).to_dict(), "requested": {"sparsity": 0.5}}
@@ -305,3 +356,77 @@ def test_tables_do_not_join_records_of_other_pixels():
     check_comparable([one, old])
     with pytest.raises(UserError, match="identity.data_content_sha256"):
         check_comparable([one, old, other])
+
+
+def test_a_cell_whose_checkpoint_was_a_path_is_computed_anew_where_its_old_record_cannot_say_which_file(tmp_path):
+    spec = Spec(output_dir=str(tmp_path / "runs"), **DIGITS | {"train": Recipe(), "checkpoint": network(tmp_path / "net.safetensors", 1)})
+    pipeline.train(spec)
+    folder = pipeline.dense_folder(spec)
+    old = folder.parent.with_name(spec.dense().slug(naming=1))
+    folder.parent.rename(old)
+    record = json.loads((old / "seed0" / "train.json").read_text())
+    record["spec"].pop("checkpoint_sha256")
+    record.pop("identity")
+    (old / "seed0" / "train.json").write_text(json.dumps(record))
+    before = files(old)
+    assert pipeline.train(spec).identity["checkpoint_sha256"] and pipeline.dense_folder(spec) == folder
+    assert files(old) == before
+
+
+def test_a_spec_that_names_a_checkpoints_digest_takes_no_other_file(tmp_path, monkeypatch):
+    """As `make verify` runs a record's Spec again where another file lies under the name."""
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
+    network(tmp_path / "data" / "checkpoints" / "net.safetensors", 1)
+    spec = Spec(output_dir=str(tmp_path / "runs"), **DIGITS | {"train": Recipe(), "checkpoint": "net"})
+    with pytest.raises(UserError, match="checkpoint=.*another file than the cell's.*asked for is 000000000000"):
+        pipeline.train(spec.but(checkpoint_sha256="0" * 16))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_equal_contents_are_equal_bytes(tmp_path):
+    """The library orders a header's metadata at random, in every file anew."""
+    texts = []
+    for i in range(12):
+        network(tmp_path / f"{i}.safetensors", 1)
+        texts.append((tmp_path / f"{i}.safetensors").read_bytes())
+    assert len(set(texts)) == 1
+    header = json.loads(texts[0][8:8 + int.from_bytes(texts[0][:8], "little")])
+    assert list(header) == sorted(header) and list(header["__metadata__"]) == ["checkpoint", "sha256"]
+    assert checkpoint.state_hash(checkpoint.load(tmp_path / "0.safetensors").model) == checkpoint.state_hash(
+        models.build("digits_cnn:width=0.25", 10, (1, 8, 8), 1))
+
+
+def test_other_threads_use_a_stage_again_and_say_so(tmp_path, caplog):
+    spec = Spec(output_dir=str(tmp_path), **DIGITS)
+    made = pipeline.train(spec)
+    path = pipeline.dense_folder(spec) / "train.json"
+    record = json.loads(path.read_text())
+    record["provenance"]["threads"] = torch.get_num_threads() + 1
+    path.write_text(json.dumps(record))
+    caplog.set_level("INFO")
+    assert pipeline.train(spec).accuracy == pipeline.train(spec).accuracy == made.accuracy
+    assert caplog.text.count(f"has records of {torch.get_num_threads() + 1} threads") == 1
+
+
+def test_a_training_that_goes_on_under_other_threads_says_so(tmp_path, monkeypatch, caplog):
+    spec = Spec(output_dir=str(tmp_path), **DIGITS)
+    monkeypatch.setattr(T, "SNAPSHOT_SECONDS", 0.0)
+    real, steps = T._step, []
+
+    def dies(*arguments):
+        steps.append(1)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(T, "_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.train(spec)
+    monkeypatch.setattr(T, "_step", real)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        pipeline.train(spec)
+    finally:
+        torch.set_num_threads(threads)
+    assert f"the first steps were taken with {threads} threads, the rest are with {threads + 1}" in caplog.text
