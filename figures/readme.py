@@ -102,15 +102,17 @@ def speeds(bench: dict) -> str:
 
 
 def headline() -> str:
-    """The papers' main numbers beside ours, as gallery.toml lists them."""
-    lines = ["| | paper | ours | scale | command |", "| --- | ---: | ---: | --- | --- |"]
+    """The papers' main numbers beside ours, as gallery.toml lists them, with the network and data set that ours are of."""
+    lines = ["| | paper | ours | ours is of | scale | command |", "| --- | ---: | ---: | --- | --- | --- |"]
     for entry in gallery.headlines():
         mine = _ours(entry, entry["cell"])
         printed, ours = entry.get("printed"), tables.spread(mine, entry["quantity"]) if mine.values else "not run"
         if "over" in entry:
             other = _ours(entry, entry["over"])
-            ours = f"{fmean(mine.values) - fmean(other.values):.1f}" if mine.values and other.values else "not run"
-        lines.append(f"| {entry['what']} | {printed or _printed(entry)} | {ours} | {mine.scale} | `{SEED.sub('', mine.command)}` |")
+            ours = f"{fmean(mine.values) - fmean(other.values):.2f}" if mine.values and other.values else "not run"
+        data = mine.dataset.partition(":")[0]
+        lines.append(f"| {entry['what']} | {printed or _printed(entry)} | {ours} | {mine.model}, {gallery.DATASETS.get(data, data)} | "
+                     f"{mine.scale} | `{SEED.sub('', mine.command)}` |")
     return "\n".join(lines) + "\n"
 
 

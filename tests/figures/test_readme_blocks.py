@@ -21,7 +21,7 @@ def test_headlines_name_cells_and_show_both_numbers():
     record = next(r for r in read_all(ROOT / "lobs" / "results") if r.cell == "lenet300-8.4-l-obs" and r.stage == "prune")
     line = next(line for line in text.splitlines() if "8.4% kept: error after pruning" in line)
     ours = f"{100 * (1 - record.accuracy['pruned']):.2f}"
-    assert f"| 3.1 | {ours} | cpu | `python -m lobs.finetune --table 1 --cell lenet300-8.4-l-obs` |" in line
+    assert f"| 3.1 | {ours} | lenet300, MNIST | cpu | `python -m lobs.finetune --table 1 --cell lenet300-8.4-l-obs` |" in line
     assert len(text.splitlines()) == 2 + len(gallery.headlines())
 
 
@@ -81,3 +81,15 @@ def test_a_cell_says_what_is_left_where_units_go_and_that_nothing_went():
     rows = {row.amount: row for row in gather([r for seed in (0, 1, 2) for r in pair("obd-global", 0.5, seed, last=0.9 + seed / 100)]
                                               + [r for seed in (0, 1) for r in pair("obd-global", 0.9, seed, last=0.8)]).rows}
     assert readme.cell(rows[0.5]) == "50.0 → 91.0 ± 1.0" and readme.cell(rows[0.9]) == "50.0 → 80.0 ± 0.0 (2)"
+
+
+def test_a_headline_says_what_ours_is_of_and_stands_beside_its_control():
+    lines = readme.headline().splitlines()
+    (line,) = [one for one in lines if "EigenDamage, ResNet-32, 90% of the units" in one]
+    assert "| resnet32, CIFAR-10 (JPEG) | cpu |" in line
+    (control,) = [one for one in lines if "beyond the dense network trained as long" in one]
+    at = {cell: [r.accuracy["dense"] - r.accuracy["last"] for r in read_all(ROOT / "nap" / "results")
+                 if r.stage == "finetune" and r.cell.startswith(cell)]
+          for cell in ("lenet300-77x-nap-sgd-shift", "lenet300-dense-tuned-sgd-shift")}
+    nap, dense = (100 * sum(found) / len(found) for found in at.values())
+    assert float(control.split("|")[3]) == pytest.approx(nap - dense, abs=0.006) and nap < 0 < nap - dense
