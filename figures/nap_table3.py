@@ -62,7 +62,7 @@ def figure() -> Figure:
         shown = [n for n in NETWORKS if any(r.cell.startswith(n + "-") for r in found)]
         if not shown:
             raise UserError("results", "table 3", "no such record", "run python -m nap.finetune --table 3")
-        result = Figure(figsize=(5.2 * len(shown) + 1.5, 4.4), layout="constrained")
+        result = Figure(figsize=(5.2 * len(shown) + 1.5, 5.2), layout="constrained")
         for ax, network in zip(result.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
             for method in ("nap", "magnitude-global"):
                 look = style.look(method)
@@ -98,7 +98,7 @@ def figure() -> Figure:
             ax.yaxis.set_major_locator(matplotlib.ticker.FixedLocator([-0.5, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10]))
             ax.yaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda value, _: f"{value:g}"))
             ax.margins(y=0.08)
-            ax.legend(fontsize=7)
+            ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)  # below: points lie everywhere
         result.suptitle("Our records, filled; hollow: the paper's Table 3, of other dense networks", fontsize=9)
         return result
 
