@@ -59,7 +59,8 @@ def fig3a() -> Group:
     paper += [sweep(R20_PAPER, f"paper-{m}", m, R20_AMOUNTS, options=R20_SKIP) for m in ("magnitude-global", "magnitude-layer")]
     paper.append(sweep(R20_PAPER, "paper-diagonal-fisher", "obd-layer", R20_AMOUNTS, 4, num_samples=16_000, fisher="empirical",
                        options=R20_SKIP))
-    quick = [sweep(QUICK, f"quick-{m}", m, (0.5, 0.8)) for m in ("woodfisher", "woodfisher-layer", "magnitude-global")]
+    quick = [sweep(QUICK, f"quick-{m}", m, (0.5, 0.8), **(SINGLE if m.startswith("wood") else {}))
+             for m in ("woodfisher", "woodfisher-layer", "magnitude-global")]
     return labelled("figure", "3a", *cpu, *paper, *quick)
 
 
