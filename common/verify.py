@@ -35,7 +35,7 @@ OUTPUT = committed.ROOT / "docs" / "evidence" / "verify.json"
 COUNTS = ("sparsity", "kept_params", "kept_macs", "model_params")  # of Record.achieved
 ACCURACIES = ("dense", "pruned", "last", "best")
 LOSSES = ("dense", "pruned", "pruned_test", "predicted_increase", "measured_increase")
-DIGESTS = ("data_sha256", "mask_sha256", "file_sha256")            # of Record.identity
+DIGESTS = ("data_sha256", "data_content_sha256", "mask_sha256", "file_sha256")  # of Record.identity
 UNKNOWN = float("inf")
 
 

@@ -35,6 +35,8 @@ WRONG = [
     ("woodfisher.size resnet20 --memory-budget -1", "--memory-budget: '-1' is not"),
     ("woodfisher.size resnet20 --memory-budget nan", "--memory-budget: 'nan' is not"),
     ("woodfisher.size resnet50 --data-dir HERE/no", "data_dir"),
+    ("woodfisher.studies zz", "choose one of: choice"), ("woodfisher.studies choice --model zz", "choose one of: digits_cnn"),
+    ("woodfisher.studies gradients --model lenet5", "choose one of: lenet300"), ("woodfisher.studies gradients --seed -1", "--seed"),
     ("woodfisher.hessian S9", "choose one of: S2, S4"),
     ("eigendamage.studies nonsense", "example1"), ("eigendamage.studies latency --table 99", "table 99"),
     ("eigendamage.studies latency --network zz", "zz"), ("eigendamage.studies latency --runs HERE/no", "eigendamage.prune --table 1"),
