@@ -64,7 +64,7 @@ def _folder(group: Path, spec: Spec, seed: int) -> Path:
     """The run's folder under its name or, where only that is there, under a name of an older version that holds the same Spec.
     An older record cannot say which file a checkpoint given by its path was, so such a cell is computed anew."""
     newest = group / spec.slug() / f"seed{seed}"
-    if not newest.exists() and not spec.checkpoint_sha256:
+    if not newest.exists():
         for naming in range(NAMING - 1, 0, -1):
             older = group / spec.slug(naming) / f"seed{seed}"
             if any(_spec_in(path) == spec.identity() for path in sorted(older.glob("*.json"))):

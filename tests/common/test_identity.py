@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from common import checkpoint, folders, gradual, machine, models, pipeline, registry
+from common import checkpoint, folders, gradual, machine, models, pipeline, registry, reuse
 from common import data as D
 from common import train as T
 from common.cli import run
@@ -430,3 +430,15 @@ def test_a_training_that_goes_on_under_other_threads_says_so(tmp_path, monkeypat
     finally:
         torch.set_num_threads(threads)
     assert f"the first steps were taken with {threads} threads, the rest are with {threads + 1}" in caplog.text
+
+
+def test_the_same_pixels_under_other_names_are_the_same_data(tmp_path):
+    """Where both sides know the pixels they decide; names and sizes decide where one side is from before that."""
+    spec = Spec(**DIGITS)
+    made = reuse.identity(spec, {}, "names", "pixels", None)
+    record = Record("x", "p", "", "", "dense", "train", "quick", spec.to_dict(), identity=made)
+    path = tmp_path / "group" / "slug" / "seed0" / "train.json"
+    reuse.require_same(record, path, made | {"data_sha256": "other names"})
+    for wanted in (made | {"data_content_sha256": "other pixels"}, made | {"data_sha256": "other names", "data_content_sha256": ""}):
+        with pytest.raises(UserError, match="the data: (names, asked for is other names|pixels, asked for is other pixel)"):
+            reuse.require_same(record, path, wanted)
