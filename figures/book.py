@@ -7,6 +7,7 @@ table and its pictures, and the records behind them; the comparison's figures fo
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -125,8 +126,8 @@ def article(item: Item, now: State, lines: Sequence[tables.Line], outcomes: dict
              f'{escape(f" ({on})") if on else ""}</h3><p>Ran: {badge(now.words(item))} Seen: {badge(verdict_of(item, word))} '
              f'<span class="soft">{escape(now.detail())}</span></p>']
     for statement, (verdict, evidence) in found:
-        shown = "".join(f"<li>{escape(line)}</li>" for line in evidence)
-        parts.append(f'<p>{escape(statement)} <strong>{escape(SEEN[verdict])}</strong></p><ul class="plain">{shown}</ul>')
+        shown = "".join(f"<li>{prose(line)}</li>" for line in evidence)
+        parts.append(f'<p>{prose(statement)} <strong>{escape(SEEN[verdict].capitalize())}.</strong></p><ul class="plain">{shown}</ul>')
     commands = [*item.commands, *(f"python -m figures.{name}" for name in item.scripts)]
     if commands:
         parts.append(f"<pre>{escape(chr(10).join(commands))}</pre>")
@@ -150,6 +151,11 @@ def article(item: Item, now: State, lines: Sequence[tables.Line], outcomes: dict
         named = ", ".join(f"<code>{escape(f'{item.paper}/results/{name}')}</code>" for name in now.outputs)
         parts.append(f'<p class="soft">From {named}.</p>')
     return "".join(parts) + "</article>"
+
+
+def prose(text: str) -> str:
+    """A line of Markdown as HTML: what stands in backticks is code."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text, quote=False))
 
 
 def badge(words: str) -> str:

@@ -142,3 +142,19 @@ def _iterative(prefix: str) -> Evidence:
                                                               for m in methods) + ".")
     lines.append(f"{named(one.id for one in tuned.values())}.")
     return verdict(*each), lines
+
+
+@shows("Figure 4")
+def balanced_over_the_layers() -> Evidence:
+    """At a ratio of 50% NN Slimming prunes more in the bottom layers and retains most of the top's filters, while EigenDamage retains
+    most of the bottom and prunes most of the top (Sec. 5.2, Fig. 4). Here: weights left of the first and of the last four
+    convolutions."""
+    ends = {}
+    for method in ("eigendamage", "nn-slimming"):
+        one = record("Figure 6, Table 1", f"cpu-vgg19-L1-0.5-{method}", "prune")
+        layers = [layer for layer in one.layers if "conv" in layer["name"]]
+        ends[method] = [100 * sum(layer["kept"] / layer["total"] for layer in part) / len(part) for part in (layers[:4], layers[-4:])]
+    (bottom, top), (low, high) = ends["eigendamage"], ends["nn-slimming"]
+    return (verdict(bottom > 50 > top, low < bottom, high > 50),
+            [f"{NETWORKS['cpu-vgg19-L1']} {ELSE}, for VGG19 on Tiny-ImageNet: EigenDamage leaves {bottom:.1f}% of the first and {top:.1f}% "
+             f"of the last four convolutions, NN Slimming {low:.1f} and {high:.1f}%."])

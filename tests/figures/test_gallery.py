@@ -243,3 +243,10 @@ def test_the_book_filters_in_a_browser(page_file, tmp_path):
 def test_the_committed_index_is_current():
     """`make tables` writes it."""
     assert (ROOT / "docs" / "gallery.md").read_text() == book.index()
+
+
+def test_the_book_tells_the_evidence_as_text_and_code(page_file):
+    assert book.prose("a < b, `x.json` & `y`") == "a &lt; b, <code>x.json</code> &amp; <code>y</code>"
+    text = page_file.read_text()
+    assert "<code>lenet300-net-trim.json</code>" in text and "`lenet300-net-trim.json`" not in text
+    assert "<strong>In part.</strong>" in text
