@@ -46,7 +46,7 @@ def figure() -> Figure:
     records = {record.spec["model"]: record for record in study(STUDY) if record.spec["seed"] == 0}
     shown = [network for network in NETWORKS if network in records]
     with matplotlib.rc_context(style.RC):
-        result = Figure(figsize=(3.0 * len(shown), 4.1), layout="constrained")
+        result = Figure(figsize=(max(7.6, 3.0 * len(shown)), 4.1), layout="constrained")
         axes = result.subplots(1, len(shown), sharey=True, squeeze=False)[0]
         for ax, network in zip(axes, shown, strict=True):
             draw(ax, records[network].trajectory)
