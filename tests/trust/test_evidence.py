@@ -33,3 +33,17 @@ def test_a_failed_check_fails_the_command(monkeypatch, tmp_path):
     assert evidence.main(["good"]) == 0 and evidence.main(["bad", "good"]) == 1
     assert {p.name for p in tmp_path.iterdir()} == {"good.txt", "bad.txt"}
     assert evidence.main(["unknown"]) == 2
+
+
+def test_the_readme_says_what_the_checks_said_last():
+    """Each kept check ended well, of a clean tree, and the README's numbers of it are its last line's."""
+    text = " ".join((evidence.ROOT / "README.md").read_text().split())
+    for name in ("crash", "oracles"):
+        kept = (evidence.FOLDER / f"{name}.txt").read_text()
+        assert "ended:   with status 0 " in kept and re.search(r"^commit:  [0-9a-f]{40}$", kept, re.M), name
+    last = (evidence.FOLDER / "crash.txt").read_text().splitlines()[-1]
+    told = r"(\d+) kills and (\d+) Ctrl-C \(slowest ([\d.]+) s\) in (\d+) runs: 0 problems"
+    kills, stops, slowest, runs = re.fullmatch(told, last).groups()
+    assert f"{kills} kills and {stops} Ctrl-C ({float(slowest):.1f} s to stop) in {runs} runs" in text
+    formulas = re.fullmatch(r"(\d+) formulas, 0 failures", (evidence.FOLDER / "oracles.txt").read_text().splitlines()[-1])[1]
+    assert f"slow dense twin: {formulas} of them" in text
