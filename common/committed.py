@@ -29,13 +29,13 @@ def _records(paper: str, root: Path) -> list[Record]:
 
 
 @functools.cache
-def by_cell(paper: str, root: Path = ROOT) -> dict[tuple[str, str], dict[int, Stages]]:
-    """(Spec.table, Spec.cell) -> seed -> stage -> record, without the dense networks'."""
-    found: dict[tuple[str, str], dict[int, Stages]] = {}
+def by_cell(paper: str, root: Path = ROOT) -> dict[tuple[str, str], list[Record]]:
+    """(Spec.table, Spec.cell) -> its records of every seed, stage and setting, without the dense networks'. A cell that was changed
+    and run again has records of both settings."""
+    found: dict[tuple[str, str], list[Record]] = {}
     for record in _records(paper, root):
         if record.stage != "train" and record.cell:
-            seed = record.spec.get("seed", 0)
-            found.setdefault((record.table, record.cell), {}).setdefault(seed, {})[record.stage] = record
+            found.setdefault((record.table, record.cell), []).append(record)
     return found
 
 
@@ -49,12 +49,12 @@ def dense(paper: str, root: Path = ROOT) -> dict[str, Record]:
 def stages(spec: Spec, root: Path = ROOT) -> Stages:
     """The committed stages of one cell, in the order in which they ran; {} where there are none."""
     found = {"train": dense(spec.paper, root).get(_dense_key(spec))}
-    named = by_cell(spec.paper, root).get((spec.table, spec.cell), {}).get(spec.seed, {})
+    named = by_cell(spec.paper, root).get((spec.table, spec.cell), ())
     wanted = identity(spec) if named else ""
-    for stage, record in named.items():
+    for record in named:
         made = spec_of(record)
-        if made is not None and identity(made) == wanted:
-            found[stage] = record
+        if made is not None and made.seed == spec.seed and identity(made) == wanted:
+            found[record.stage] = record
     return {stage: found[stage] for stage in ("train", "prune", "finetune") if found.get(stage) is not None}
 
 

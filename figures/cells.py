@@ -46,11 +46,12 @@ def by_name(paper: str) -> dict[str, Spec]:
 
 def runs(spec: Spec, root: Path = ROOT) -> dict[int, Stages]:
     """seed -> stages that are committed of a cell; records made with other settings than the cell's own now do not count."""
-    found = by_cell(spec.paper, root).get((spec.table, spec.cell))
-    if not found:
-        return {}
+    found: dict[int, Stages] = {}
     wanted = spec.slug()
-    return {seed: stages for seed, stages in found.items() if all(_slug(record) == wanted for record in stages.values())}
+    for record in by_cell(spec.paper, root).get((spec.table, spec.cell), ()):
+        if _slug(record) == wanted:
+            found.setdefault(record.spec.get("seed", 0), {})[record.stage] = record
+    return found
 
 
 def _slug(record: Record) -> str:

@@ -46,6 +46,15 @@ def test_a_record_of_another_cell_does_not_count(results, changes):
     assert committed.stages(CELL) and not committed.stages(CELL.but(**changes))
 
 
+@pytest.mark.parametrize("old", ["a-0a1b2c", "z-0a1b2c"])
+def test_records_of_the_settings_that_a_cell_had_before_hide_none_of_its_own(results, old):
+    put(results, CELL, "prune", "m-0a1b2c")
+    put(results, CELL, "prune", old, damping=0.5)
+    put(results, CELL, "finetune", old, damping=0.5)
+    assert [r.id for r in committed.stages(CELL).values()] == ["m-0a1b2c-seed3-prune"]
+    assert list(committed.stages(CELL.but(damping=0.5))) == ["prune", "finetune"]
+
+
 def test_a_dense_network_counts_by_its_training_and_its_seed(results):
     put(results, CELL.dense(), "train")
     assert list(committed.stages(CELL)) == ["train"] and list(committed.stages(CELL.but(sparsity=0.9))) == ["train"]

@@ -287,6 +287,21 @@ def test_every_number_of_the_papers_is_in_its_file(paper):
     assert printed <= shown, sorted(printed - shown)[:5]
 
 
+@pytest.mark.parametrize("paper", PAPERS)
+def test_what_is_called_not_run_has_no_record_of_its_settings(paper):
+    seen = 0
+    for label, lines, commands in tables(paper):
+        for line in lines:
+            if line["ours is"] != "runnable, not run":
+                continue
+            group = re.search(r"--(table|figure) (\S+)(?: --cell (\S+))?", commands[int(line["command"].strip("[]")) - 1])
+            if group and group[3] and re.sub(r"-seed\d*$", "", group[3]) in {
+                    re.sub(r"-seed\d+$", "", cell) for cell in asked(paper, f"{group[1]} {group[2]}")}:
+                seen += 1
+                assert not seeds_of(paper, f"{group[1]} {group[2]}", re.sub(r"-seed\d*$", "", group[3]))[0], (label, line)
+    assert seen > 10
+
+
 def test_dynamic_surgery_at_a_fixed_budget_is_read_at_its_last_step():
     """Step 500 of 4,000 has 1.66% error, with 77% of the weights; 1.8% are left at the last one alone."""
     steps_of = json.loads((ROOT / "lobs" / "results" / "lenet300-dns.json").read_text())["trajectory"]

@@ -83,6 +83,16 @@ def test_records_of_other_settings_do_not_count(monkeypatch):
     assert not cells.runs(spec.but(damping=0.5)) and not cells.runs(spec.but(cell="another"))
 
 
+def test_a_cell_that_was_changed_and_run_again_has_its_new_records_whatever_the_old_ones_are_called(monkeypatch):
+    spec = cells.groups("lobs")["Table 1"]["lenet300-8.4-l-obs"]
+    made = cells.runs(spec)[0]
+    old = {stage: dataclasses.replace(one, id=f"z{one.id}", spec=one.spec | {"damping": 0.5}) for stage, one in made.items()}
+    for order in ([*made.values(), *old.values()], [*old.values(), *made.values()]):
+        monkeypatch.setattr(cells, "by_cell", lambda paper, root, order=order: {(spec.table, spec.cell): order})
+        assert cells.runs(spec) == {0: made}
+    assert {one.id for one in cells.runs(spec.but(damping=0.5))[0].values()} == {one.id for one in old.values()}
+
+
 @pytest.mark.parametrize(("ours", "quantity", "text"), [
     (Ours("cpu", "m", "d", "n", "c", 3, [1.0, 2.0, 3.0]), "top1_pruned_pct", "2.00 ± 1.00 (3)"),
     (Ours("cpu", "m", "d", "n", "c", 3, [1.0, 3.0]), "top1_pruned_pct", "2.00 ± 1.41 (2 of 3)"),
