@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import statistics
 
 import pytest
 import torch
@@ -93,3 +94,22 @@ def test_the_studies_dense_networks_are_the_comparisons():
     from common import pipeline
     from woodfisher.experiments import R20
     assert pipeline.dense_folder(studies.spec_of("choice", "resnet20", 0)).name == pipeline.dense_folder(R20).name
+
+
+def test_the_studies_tables_are_their_records():
+    """Every kind of rows and every setting has a line, with the numbers of its entries."""
+    from figures import woodfisher_choice, woodfisher_gradients
+    from figures.woodfisher_cells import study
+    lines = woodfisher_gradients.table().splitlines()[2:]
+    entries = woodfisher_gradients.rows(study("gradients"))
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == list(entries)
+    for line, by_amount in zip(lines, entries.values()):
+        for amount in woodfisher_gradients.AMOUNTS:
+            for key in ("overlap", "accuracy", "choice", "magnitude"):
+                assert f"{statistics.fmean(100 * e[key] for e in by_amount[amount]):.2f}" in line
+    told = woodfisher_choice.table()
+    for record in study("choice"):
+        assert record.stage == "study" and not record.provenance["dirty"]
+        settings = {(e["m"], e["b"], e["chunk"]) for e in record.trajectory}
+        name = woodfisher_choice.NAMES[record.spec["model"]]
+        assert record.spec["seed"] or sum(line.startswith(f"| {name} |") for line in told.splitlines()) == len(settings)
