@@ -138,16 +138,24 @@ def goals(spec: Spec) -> list[float]:
 
 
 def layer_levels(spec: Spec, amounts: list[float]) -> dict[str, list[float]]:
-    """The amounts of every pruning in the layers whose final sparsity the cell gives. With `levels` a layer goes the same
-    share of its way at each pruning as the whole network does."""
-    finals = dict(spec.options).get("layer_sparsity", {})
+    """The amounts of every pruning in the layers that the cell gives amounts of their own: one number is the layer's last
+    amount, a list its amount at each pruning. With `levels` a layer with one number goes the same share of its way at each
+    pruning as the whole network does. Raises UserError for a list of another length than there are prunings."""
+    given = dict(spec.options).get("layer_sparsity", {})
+    own = {name: [float(level) for level in value] for name, value in given.items() if isinstance(value, list | tuple)}
+    for name, levels in own.items():
+        if len(levels) != len(amounts) or levels != sorted(levels):
+            raise UserError("layer_sparsity", levels, f"of {name!r} are no {len(amounts)} growing amounts", "give one for each pruning")
+    finals = {name: value for name, value in given.items() if name not in own}
     if not spec.levels:
-        return {name: schedule.levels(spec.steps, final, min(spec.initial_sparsity, final), spec.step_schedule)
-                for name, final in finals.items()}
-    first, last = amounts[0], spec.amount
-    left = [(last - amount) / (last - first) if last > first else 0.0 for amount in amounts]
-    return {name: [final - (final - min(first, final)) * part for part in left] if len(amounts) > 1 else [final]
-            for name, final in finals.items()}
+        found = {name: schedule.levels(spec.steps, final, min(spec.initial_sparsity, final), spec.step_schedule)
+                 for name, final in finals.items()}
+    else:
+        first, last = amounts[0], spec.amount
+        left = [(last - amount) / (last - first) if last > first else 0.0 for amount in amounts]
+        found = {name: [final - (final - min(first, final)) * part for part in left] if len(amounts) > 1 else [final]
+                 for name, final in finals.items()}
+    return {name: own.get(name) or found[name] for name in given}
 
 
 def between_recipe(spec: Spec) -> Recipe:

@@ -1,12 +1,14 @@
-"""How much of a layer goes: the paper's tolerance and inflection point, and our one budget divided over all layers.
+"""How much of a layer goes: the paper's tolerance, its watch on the network's performance, and our two: the elbow of the
+sensitivities, and one budget divided over all layers.
 
-Every rule answers with the fraction removed. Sensitivities L_q are Eq. 6's, in squared units of the layer's output.
+Every rule answers with the fraction removed. Sensitivities L_q carry the ½ (README, Units): √(2 L_q) is the RMS error that the
+layer's output has once weight q is gone, which Eq. 3 and Eq. 7 call √δE.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -15,17 +17,48 @@ from common.errors import UserError
 
 GRID_LEAST, GRID_POINTS = 1e-3, 400  # kept fractions among which a budget is divided
 HALF = 0.5
+RISE_BY = 0.8  # what a rising tolerance leaves of the weights that the one before it left
+
+
+def output_errors(scores: Tensor) -> Tensor:
+    """The right side of Eq. 7 for every weight: |Θ_q| / √(2 [H⁻¹]_qq) = √(2 L_q), as H = ∂²E/∂Θ² is 2Ψ for the E of Eq. 3."""
+    return (2 * scores).sqrt()
 
 
 def tolerated(scores: Tensor, epsilon: float) -> float:
-    """Step 5 of the algorithm: the fraction of weights with √L_q ≤ ε."""
+    """Step 5 of the algorithm: the fraction of weights that each alone move the layer's output by at most ε, root mean square."""
     if not (math.isfinite(epsilon) and epsilon > 0):
-        raise UserError("epsilon", epsilon, "must be positive and finite", "it bounds √L_q, in units of the layer's output")
-    return float((scores.sqrt() <= epsilon).double().mean())
+        raise UserError("epsilon", epsilon, "must be positive and finite", "it bounds the error of the layer's output, in its units")
+    return float((output_errors(scores) <= epsilon).double().mean())
+
+
+def rising(scores: Tensor) -> Iterator[float]:
+    """Tolerances from a small one up, each met by so many weights that RISE_BY of those it left before stay."""
+    errors = output_errors(scores).flatten().sort().values
+    kept = RISE_BY
+    while kept * len(errors) >= 1:
+        yield float(errors[len(errors) - 1 - int(kept * len(errors))])
+        kept *= RISE_BY
+
+
+def watched(scores: Tensor, least: float, most: float, cost: Callable[[float], float], bound: float) -> float:
+    """Secs. 3.4.1 and 4.1: ε rises from a small value, the network's performance is watched, and pruning stops where it falls.
+
+    cost: the accuracy (a fraction) that a network loses whose layer is pruned by so much. The answer is the fraction removed at the
+    last ε before the first that costs more than `bound`; nothing below `least` or above `most` is tried.
+    """
+    best = least
+    for epsilon in rising(scores):
+        removed = min(tolerated(scores, epsilon) if epsilon else 0.0, most)
+        if removed > best:
+            if cost(removed) > bound:
+                break
+            best = removed
+    return best
 
 
 def inflection(scores: Tensor) -> float:
-    """The "pruning inflection point" (Sec. 3.4.1), found: where the curve of sorted √L_q against the fraction removed, scaled
+    """An inflection point without a look at the network (ours): where the curve of sorted √L_q against the fraction removed, scaled
     to the unit square, lies furthest below its chord. From there on a further weight costs more than the average one."""
     curve = scores.sqrt().sort().values
     if len(curve) < 3 or float(curve[-1]) <= float(curve[0]):

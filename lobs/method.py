@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,14 +19,18 @@ from torch import Tensor, nn
 from common import distributed, obs
 from common import layers as L
 from common import masks as M
+from common.data import rebatch
 from common.errors import UserError, choose
 from common.fisher.shared import SharedRows
 from common.pruned import Pruned
 from common.select import select
-from lobs.choose import divide, inflection, shares, tolerated
+from common.train import evaluate
+from lobs.choose import divide, inflection, shares, tolerated, watched
 from lobs.hessian import BLOCK_ENTRIES, Layer, LayerProblem, layer_statistics, stacked
 from lobs.weigh import output_weights
 
+STOPS = ("ratio", "tolerance", "performance", "inflection")
+Judge = Callable[[str, Tensor], float]
 CURVE_STEPS, CURVE_LEAST = 24, 2e-3  # the pruning along which scope="global" measures each layer's error
 
 
@@ -40,21 +45,29 @@ class Options:
     prune_bias: bool = False      # the released code lets biases go too, and counts them
     scope: str = "layer"          # Sec. 3.4.1: every layer by itself. Ours: global, one budget divided by relative error
     weigh: bool = False           # ours: units weighed by the loss's mean squared gradient in their output; global is then one ranking
-    stop: str = "ratio"           # ratio (Sec. 4.1) | tolerance (Step 5) | inflection (Sec. 3.4.1)
-    epsilon: float = 0.0          # tolerance on √L_q, in units of the layer's output (Step 5)
+    stop: str = "ratio"           # ratio (Sec. 4.1) | tolerance (Step 5) | performance (Secs. 3.4.1, 4.1) | ours: inflection
+    epsilon: float = 0.0          # of stop="tolerance": the RMS error of the layer's output that one weight may cost (Eq. 7)
+    bound: float = 0.005          # of stop="performance": the accuracy that a layer may cost, a fraction; ours
+    held_out: int = 5_000         # of stop="performance": calibration images that judge the network and stay out of Ψ; ours
     rescore: int = 0              # ours: this many steps, each scored by the inverse restricted to what is left
     inputs: str = "dense"         # Sec. 3.2: the dense network's. Ours: pruned, those behind the layers pruned before
     batch_size: int = 256         # examples a pass; a matter of memory alone
     skip: tuple[str, ...] = ()    # layers left as they are
 
     def __post_init__(self):
-        for name, known in (("update", obs.UPDATES), ("scope", ("layer", "global")), ("stop", ("ratio", "tolerance", "inflection")),
+        for name, known in (("update", obs.UPDATES), ("scope", ("layer", "global")), ("stop", STOPS),
                             ("inputs", ("dense", "pruned"))):
             choose(name, getattr(self, name), known)
         if self.rescore and self.update != "joint":
             raise UserError("rescore", self.rescore, "needs the joint optimum at every step", "use --update joint")
         if self.scope == "global" and self.stop != "ratio":
             raise UserError("stop", self.stop, "is a rule for single layers", "use --scope layer")
+        if self.stop == "performance" and self.inputs != "dense":
+            raise UserError("stop", self.stop, "watches one layer at a time in the dense network", "use --inputs dense")
+        if not (math.isfinite(self.bound) and self.bound >= 0):
+            raise UserError("bound", self.bound, "must be finite and not negative", "give a fraction, 0.005 for half a point")
+        if self.held_out < 1:
+            raise UserError("held_out", self.held_out, "judges nothing", "give at least one image")
 
 
 def sensitivity(layer: Layer, weights: Tensor, inverse_diagonal: Tensor) -> Tensor:
@@ -117,19 +130,44 @@ def error_curve(layer: Layer) -> list[tuple[float, float]]:
     return points
 
 
-def stopping(layer: Layer, most: float, options: Options) -> float:
+def stopping(layer: Layer, most: float, options: Options, judge: Judge | None = None) -> float:
     """The fraction that the layer loses by the options' rule, at most `most` and at least what it has lost already."""
     if options.stop == "ratio":
         return most
-    scores = layer.free(sensitivity(layer, layer.target(), layer.inverse_diagonal())).flatten()
+    scores, least = layer.free(sensitivity(layer, layer.target(), layer.inverse_diagonal())).flatten(), 1 - layer.share(layer.kept)
+    if options.stop == "performance":
+        start = judge(layer.name, layer.target())
+        return watched(scores, least, most, lambda removed: start - judge(layer.name, prune_layer(layer, removed, options)[0]),
+                       options.bound)
     found = tolerated(scores, options.epsilon) if options.stop == "tolerance" else inflection(scores)
-    return max(min(found, most), 1 - layer.share(layer.kept))
+    return max(min(found, most), least)
+
+
+def set_apart(calibration: Iterable, options: Options) -> tuple[list, list]:
+    """(held out, the rest): the first batches, of at least `held_out` examples, judge the network. Raises UserError where nothing is
+    left for the Hessian."""
+    batches = list(rebatch(calibration, options.batch_size))
+    number = math.ceil(options.held_out / options.batch_size)
+    if number >= len(batches):
+        raise UserError("held_out", options.held_out, f"leaves none of {sum(len(x) for x, _ in batches)} examples for the Hessian",
+                        "raise --num-samples, or hold out fewer")
+    return batches[:number], batches[number:]
+
+
+def judged_on(model: nn.Module, batches: list) -> Judge:
+    """(layer, its weights [groups, out, in]) -> accuracy of the model with that layer's weights exchanged."""
+    def accuracy(name: str, weights: Tensor) -> float:
+        other = copy.deepcopy(model)
+        L.write_joined(other.get_submodule(name), weights)
+        return evaluate(other, batches)[1]
+    return accuracy
 
 
 def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, float], options: Options,
           generator: torch.Generator, masks: M.Masks | None = None) -> Pruned:
     """The network with `amount` (one fraction, or one a layer) of its layers' weights removed. Only `weigh` draws: labels."""
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
+    held, calibration = set_apart(calibration, options) if options.stop == "performance" else ([], calibration)
     modules = L.prunable(model, options.skip)
     fractions = dict(amount) if isinstance(amount, Mapping) else dict.fromkeys(modules, amount)
     if set(fractions) != set(modules):
@@ -154,14 +192,14 @@ def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, 
         else:
             curves = shared({layer.name: (error_curve(layer), layer.total) for layer in layers})
             fractions = divide({name: curve for name, (curve, _) in curves.items()}, {name: n for name, (_, n) in curves.items()}, amount)
-    result = Pruned(copy.deepcopy(model))
+    result, judge = Pruned(copy.deepcopy(model)), judged_on(model, held)
     def solved(name: str) -> tuple[Tensor, M.Masks, dict[str, float], list[str]]:
         if options.inputs == "pruned":
             module = {name: result.model.get_submodule(name)}
             statistics.update(layer_statistics(result.model, calibration, module, options.bias, options.batch_size, dense=model))
         layer = layer_of(name)
         del statistics[name]
-        new, kept = prune_layer(layer, stopping(layer, fractions[name], options), options)                    # Steps 3 to 5
+        new, kept = prune_layer(layer, stopping(layer, fractions[name], options, judge), options)             # Steps 3 to 5
         return new, layer.masks(kept), layer.report(new), layer.notes()
 
     order, together = list(fractions), 1 if options.inputs == "pruned" else distributed.world()

@@ -74,3 +74,15 @@ def best_layer(seen: Tensor, wanted: Tensor, W: Tensor, kept: Tensor, ridge: flo
 def layer_error(seen: Tensor, new: Tensor, wanted: Tensor) -> float:
     """½ mean ‖Wx − z‖² by carrying it out."""
     return 0.5 * float((seen @ new.T - wanted).square().sum()) / len(seen)
+
+
+def alone(rows: Tensor, W: Tensor, unit: int, q: int) -> Tensor:
+    """The layer after the one deletion of Eq. 5: weight q of one unit goes and the unit's others take their least-squares optimum."""
+    kept = torch.ones_like(W, dtype=torch.bool)
+    kept[unit, q] = False
+    return best_layer(rows, rows @ W.T, W, kept, 0.0)
+
+
+def rms(a: Tensor, b: Tensor) -> float:
+    """Eq. 2: the root of the mean squared distance of two outputs [n, out]."""
+    return float((a - b).square().sum() / len(a)) ** 0.5

@@ -12,7 +12,7 @@ from common import masks as M
 from common.errors import LayerError, NumericalError, UserError
 from common.fisher.kron import input_hessian
 from lobs import hessian
-from lobs.choose import divide, inflection, shares, tolerated
+from lobs.choose import divide, inflection, shares, tolerated, watched
 from lobs.hessian import Layer, layer_statistics
 from lobs.method import Options, prune
 from tests import toy
@@ -198,9 +198,9 @@ def test_steps_fall_to_the_goal(before, ratio, steps):
     assert all(a >= b * (1 - 1e-12) for a, b in zip([before, *path], path))
 
 
-def test_stopping_by_tolerance_and_at_the_inflection_point():
+def test_stopping_by_tolerance_and_at_the_elbow():
     scores = torch.tensor([0.0, 1.0, 4.0, 9.0, 400.0], dtype=torch.float64)
-    assert tolerated(scores, 2.0) == 0.6
+    assert tolerated(scores, 2.0) == 0.4  # √(2 L) = 0 1.41 2.83 4.24 28.3
     assert inflection(scores) == 0.6  # √L = 0 1 2 3 20: the corner is the fourth point, which stays
     assert inflection(torch.ones(9)) == 0.0
     model, loader = mlp(), data(shape=(6,))
@@ -212,6 +212,69 @@ def test_stopping_by_tolerance_and_at_the_inflection_point():
             p.pow_(3)  # heavy tails: few weights matter
     found = ask(model, loader, 0.95, stop="inflection")
     assert 0 < M.sparsity(found.masks) < 0.95
+
+
+def test_the_tolerance_is_the_root_mean_square_error_of_equation_7():
+    """Every weight of a layer deleted alone, the others optimal, the outputs compared as Eq. 2 and Eq. 3 do: no ½, and after the
+    activation no more than before it (Lemma 3.1)."""
+    model, loader = mlp((6, 5, 4, 3)), data(60, (6,))
+    x, seen = torch.cat([x for x, _ in loader]), {}
+    for i, module in enumerate(model):
+        seen[i], x = x, module(x).detach()
+    for i in (0, 2, 4):
+        rows, W = reference.rows_of(model[i], seen[i], True)[0], reference.matrix_of(model[i], True)[0]
+        errors = []
+        for unit in range(len(W)):
+            for q in range(W.shape[1] - 1):
+                z = rows @ reference.alone(rows, W, unit, q).T
+                errors.append(reference.rms(z, rows @ W.T))
+                assert reference.rms(z.relu(), (rows @ W.T).relu()) <= errors[-1] * (1 + 1e-12)
+        told = [e for e in sorted(errors)[:len(errors) * 4 // 5] if e > 1e-9]  # not those behind a dead unit
+        assert len(told) >= 3
+        for epsilon in told:
+            kept = ask(model, loader, 0.9, stop="tolerance", epsilon=epsilon * (1 + 1e-6), damping=1e-12).masks[f"{i}.weight"]
+            assert int((~kept).sum()) == sum(e <= epsilon * (1 + 1e-6) for e in errors)
+
+
+def test_a_rising_tolerance_stops_before_the_first_that_costs_too_much():
+    """The rule alone: costs by fraction removed, one dip above the bound that must not be passed."""
+    scores = torch.arange(1, 101, dtype=torch.float64).square() / 2  # √(2 L) = 1 .. 100
+    tried = []
+
+    def cost(removed):
+        tried.append(removed)
+        return 0.02 if 0.5 < removed < 0.65 else 0.0
+    found = watched(scores, 0.0, 0.9, cost, 0.01)
+    assert tried == [0.2, 0.36, 0.49, 0.6] and found == 0.49  # 0.8, 0.64, 0.512, 0.4096 of them stay
+    assert watched(scores, 0.3, 0.9, lambda removed: 1.0, 0.01) == 0.3  # what has gone stays gone
+    assert watched(scores, 0.0, 0.9, lambda removed: 0.0, 0.01) == 0.9
+    assert watched(torch.zeros(9, dtype=torch.float64), 0.0, 0.9, lambda removed: 0.0, 0.01) == 0.0  # no error to tolerate
+
+
+def test_the_performance_is_watched_on_images_that_the_hessian_did_not_see():
+    """Each layer's answer: exchanged alone it costs at most the bound on the held-out images, and the most that it may lose costs more."""
+    model = mlp((6, 12, 10, 3))
+    x = toy.batch(300, (6,))[0] * 3
+    loader = [(x[i:i + 10], model(x[i:i + 10]).argmax(1).detach()) for i in range(0, 300, 10)]  # labels that the network gets right
+    held, rest = loader[:12], loader[12:]
+    options = {"stop": "performance", "bound": 0.05, "held_out": 115, "batch_size": 10, "update": "joint"}
+    found = ask(model, loader, 0.95, **options)
+    amounts = {name.removesuffix(".weight"): float((~mask).double().mean()) for name, mask in found.masks.items()}
+    assert all(0 < amount < 0.95 for amount in amounts.values())
+    twin, whole = (ask(model, images, amounts, update="joint") for images in (rest, loader))  # twelve batches were held out
+    for name in ("0", "2", "4"):
+        equal(found.model.get_submodule(name).weight, twin.model.get_submodule(name).weight)
+        assert not torch.equal(twin.model.get_submodule(name).weight, whole.model.get_submodule(name).weight)
+    most = ask(model, rest, 0.95, update="joint")
+
+    def lost(other, name):
+        changed = copy.deepcopy(model)
+        changed.get_submodule(name).load_state_dict(other.model.get_submodule(name).state_dict())
+        return float(torch.cat([changed(a).argmax(1) != b for a, b in held]).double().mean())
+    for name in ("0", "2", "4"):
+        assert lost(found, name) <= 0.05 < lost(most, name)
+    with pytest.raises(UserError, match="held_out.*none of 300"):
+        ask(model, loader, 0.9, **options | {"held_out": 300})
 
 
 def test_biases_may_go_when_asked_and_move_otherwise():
@@ -263,7 +326,9 @@ BAD = [
     ({"amount": {"0": 0.5, "2": 0.5, "4": 2.0}}, UserError, "outside"), ({"loader": []}, UserError, "calibration"),
     ({"loader": broken(float("nan"))}, NumericalError, "'0'.*not finite"), ({"loader": broken(float("inf"))}, NumericalError, "'0'"),
     ({"options": {"damping": 0.0}}, UserError, "damping"), ({"options": {"damping": float("nan")}}, UserError, "damping"),
-    ({"options": {"stop": "tolerance"}}, UserError, "epsilon"), ({"options": {"update": "exact"}}, UserError, "update"),
+    ({"options": {"stop": "tolerance"}}, UserError, "epsilon"), ({"options": {"bound": -0.1}}, UserError, "bound"),
+    ({"options": {"stop": "performance", "inputs": "pruned"}}, UserError, "stop"),
+    ({"options": {"held_out": 0}}, UserError, "held_out"), ({"options": {"update": "exact"}}, UserError, "update"),
     ({"options": {"rescore": 3}}, UserError, "rescore"), ({"options": {"scope": "global", "stop": "inflection"}}, UserError, "stop"),
     ({"options": {"skip": ("7",)}}, UserError, "skip"), ({"model": Unused().double()}, LayerError, "'spare'.*no input"),
 ]
