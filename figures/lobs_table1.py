@@ -23,6 +23,16 @@ SERIES = {"l-obs-iterative": ("L-OBS, ours, iterative, shifted images", style.VE
           "lwc-iterative-plain": ("LWC, iterative", style.GREY, "D"), "l-obs-ours": ("L-OBS, ours", style.BLUE, "o"),
           "l-obs-joint": ("L-OBS, joint optimum", style.GREEN, "D"), "l-obs": ("L-OBS, the paper's walk", style.GREEN, "^"),
           "lwc": ("LWC (magnitude)", style.BLACK, "s"), "obd": ("OBD (diagonal Fisher)", style.ORANGE, "v"),
+          "l-obs-two-protocol": ("L-OBS, two prunings, the paper's protocol", style.VERMILION, "^"),
+          "lwc-two-protocol": ("LWC, two prunings, the same protocol", style.BLACK, "D"),
+          "l-obs-protocol": ("L-OBS, the paper's protocol", style.GREEN, "v"), "lwc-protocol": ("LWC, the same protocol", style.GREY, "o"),
+          "obd-protocol": ("OBD, the same protocol", style.ORANGE, "o"), "l-obs-all-images": ("L-OBS, all images", style.GREEN, "o"),
+          "dense-protocol": ("Dense, 510 or 740 iterations more", style.WINE, "s"),
+          "dense-two-protocol": ("Dense, the two prunings' iterations more", style.WINE, "D"),
+          "dense-iterative": ("Dense, ten prunings' iterations more, shifted images", style.WINE, "*"),
+          "dense-iterative-plain": ("Dense, ten prunings' iterations more", style.WINE, "o"),
+          "dense-510": ("Dense, 510 iterations more", style.WINE, "^"), "dense-740": ("Dense, 740 iterations more", style.WINE, "^"),
+          "dense-841": ("Dense, 841 iterations more", style.WINE, "v"), "dense": ("Dense, retrained", style.WINE, "^"),
           "dns": ("DNS", style.SKY, ">"), "random": ("Random", style.GREY, "x")}
 
 
