@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from figures import style
 from figures.eigendamage_records import NETWORKS, records, save, series
 
-NETWORK, RATIO = "cpu-vgg19-L1", 0.5
+NETWORK, RATIO = "cpu-vgg19", 0.5
 
 
 def figure() -> Figure:

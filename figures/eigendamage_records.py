@@ -18,7 +18,8 @@ from figures import script, style
 PAPER = Path(__file__).resolve().parents[1] / "eigendamage"
 RESULTS = PAPER / "results"
 save = functools.partial(script.save, RESULTS)
-NETWORKS = {"cpu-resnet32": "ResNet-32", "cpu-preresnet29-L1": "PreResNet-29 + L1", "cpu-vgg19-L1": "VGG19 + L1, quarter width",
+NETWORKS = {"cpu-resnet32": "ResNet-32", "cpu-preresnet29-L1": "PreResNet-29 + L1", "cpu-vgg19": "VGG19, quarter width",
+            "cpu-vgg19-L1": "VGG19 + L1, quarter width",
             "lenet300": "LeNet-300-100", "lenet5": "LeNet-5", "lenet300-bn-L1": "LeNet-300-100, BatchNorm + L1",
             "lenet5-bn-L1": "LeNet-5, BatchNorm + L1"}
 Series = dict[str, dict[float, list[Record]]]  # series -> ratio -> records of its seeds
