@@ -21,6 +21,7 @@ import re
 import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from common.record import read_all
 from figures import cells
@@ -142,9 +143,10 @@ def job(name: str) -> Comparison:
 
 
 @functools.cache
-def table(paper: str, name: str, model: str) -> Comparison:
-    """The cells of a paper's own table on one network, as a comparison."""
-    records = [r for r in read_all(ROOT / paper / "results") if r.table == name and r.spec.get("model") == model]
+def table(paper: str, name: str, model: str, pattern: str = "*") -> Comparison:
+    """The cells of a paper's own table on one network whose names match a shell pattern, as a comparison."""
+    records = [r for r in read_all(ROOT / paper / "results")
+               if r.table == name and r.spec.get("model") == model and fnmatchcase(r.cell, pattern)]
     if not records:
         raise Missing(f"{paper} {name} {model}")
     return gather(records)
