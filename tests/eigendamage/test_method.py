@@ -4,6 +4,7 @@ import copy
 import functools
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -258,4 +259,8 @@ def test_every_cell_is_well_formed_and_has_a_folder_of_its_own():
         pipeline.method_of(spec)
         models.MODELS[spec.model.partition(":")[0]]
     count = lambda table, scale: sum(spec.scale == scale for spec in groups[table].values())
-    assert count("1", "paper") == 460 and count("1", "cpu") == 72 and count("mnist", "cpu") == 210 and count("2", "paper") == 30
+    # 460 of the paper, the released form of two criteria on four networks, two data sets, two ratios, five runs, and dense controls
+    assert count("1", "paper") == 460 + 2 * 4 * 2 * 2 * 5 + 4 * 2 and count("2", "paper") == 30 + 2 * 5 + 1
+    networks = {"cpu": 75, "cpu150": 40, "cpu782": 20, "cpu10": 69}  # 150 steps coupled; 150, 782 and ten epochs with the union
+    assert Counter(name.partition("-")[0] for name, spec in groups["1"].items() if spec.scale == "cpu") == networks
+    assert count("mnist", "cpu") == 210 + 4

@@ -44,11 +44,13 @@ FAULTS = {
         ("part.square().sum(0)", "part.sum(0).square()", f"{ORACLES} -k diagonal and Fisher"),
         ("value / examples for", "value for", f"{ORACLES} -k diagonal and Fisher"),
     ],
+    "common/fisher/moving.py": [
+        ("else (self.decay, 1 - self.decay)", "else (1 - self.decay, self.decay)", f"{ORACLES} -k moving"),
+    ],
     "common/fisher/kron.py": [
-        ("second_moment(rows) / (positions * len(x))", "second_moment(rows) / len(x)", f"{ORACLES} -k positions and examples"),
+        ("second_moment(rows) / (rows.shape[2] * len(x))", "second_moment(rows) / len(x)", f"{ORACLES} -k positions and examples"),
         ("torch.kron(g, a) for a, g", "torch.kron(a, g) for a, g", f"{ORACLES} -k exact"),
-        ("if self.decay is None else 1 - self.decay", "if self.decay is None else self.decay", f"{ORACLES} -k moving"),
-        ("rate = len(x) / self.seen", "rate = 1 / self.seen", f"{ORACLES} -k batches"),
+        ("A.lerp_(new.A, len(x) / self.seen)", "A.lerp_(new.A, 1 / self.seen)", f"{ORACLES} -k batches"),
         ("ratio = (mean_a / mean_g).where", "ratio = (mean_g / mean_a).where", f"{ORACLES} -k Kronecker"),
         ("(root / ratio)[:, None].expand(G.shape[:2])", "(root * ratio)[:, None].expand(G.shape[:2])", f"{ORACLES} -k Kronecker"),
         ("return (self.G @ self._matrix(v) @ self.A).flatten()",
