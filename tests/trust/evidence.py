@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ CHECKS: dict[str, tuple[str, ...]] = {
                  "--cov-report=term"),
 }
 KEPT = 400  # lines at the end of what a check said
+PACKAGES = re.compile(r"/\S*/site-packages/")  # where they lie is the machine's business
 
 
 def keep(name: str, words: Sequence[str], folder: Path = FOLDER) -> int:
@@ -35,7 +37,7 @@ def keep(name: str, words: Sequence[str], folder: Path = FOLDER) -> int:
                           errors="replace") as child:
         for line in child.stdout:
             sys.stdout.write(line)
-            lines.append(line.rstrip().replace(str(ROOT), "."))
+            lines.append(PACKAGES.sub("site-packages/", line.rstrip().replace(str(ROOT), ".")))
     head = [f"check:   python {' '.join(words)}", f"date:    {datetime.now(UTC):%Y-%m-%d}",
             f"commit:  {commit}{' with changes' if dirty else ''}", f"machine: {machine.fingerprint()}, {machine.cores()} cores",
             f"ended:   with status {child.returncode} after {(time.monotonic() - start) / 60:.1f} minutes"]
