@@ -183,7 +183,8 @@ def _dense(spec: Spec) -> str:
     source = f"checkpoint {spec.checkpoint}" if spec.checkpoint else f"initialised by seed {spec.dense_seed}"
     if not _trains(spec.train):
         return f"dense: {source}, not trained"
-    return f"dense: {source}, trained for {_length(spec.train.epochs, spec.train)} {_recipe(spec.train)}"
+    stretch = Train(0.0, spec.train.epochs, spec.train, "dense", 0.0, spec.train.epochs)
+    return f"dense: {source}, trained for {stretch.epochs:.6g} epochs{_cap(spec.train)} at {_told(stretch)}; {_settings(spec.train)}"
 
 
 def _line(spec: Spec, event: Event) -> str:
@@ -195,33 +196,22 @@ def _line(spec: Spec, event: Event) -> str:
         layers = "".join(f", {name} {100 * amount:.5g}%" for name, amount in event.layers.items())
         norm = f"; BatchNorm re-estimated over {spec.recalibrate_bn} batches" if spec.recalibrate_bn else ""
         return f"epoch {event.epoch:.6g}: prune to {part} removed by {spec.method}{layers}{norm}"
-    rates = event.rates()
-    cosine = f"{rates[0][1]:.6g} to {rates[-1][1]:.6g} (cosine)"
-    told = cosine if event.recipe.schedule == "cosine" else _told(rates, event.epoch)
     end = event.epoch + event.epochs
-    return f"epoch {event.epoch:.6g} to {end:.6g}{_cap(event.recipe)}: train ({event.stage}) at {told}; {_settings(event.recipe)}"
+    return (f"epoch {event.epoch:.6g} to {end:.6g}{_cap(event.recipe)}: train ({event.stage}) at {_told(event)}; "
+            f"{_settings(event.recipe)}")
 
 
-def _told(rates: list[tuple[float, float]], begin: float) -> str:
-    """Rates that step down; of many the first and the last."""
-    words = [f"{rates[0][1]:.6g}"] + [f"{rate:.6g} from {begin + at:.6g}" for at, rate in rates[1:]]
+def _told(stretch: Train) -> str:
+    """The rates of a stretch: a cosine's first and last, or every step; of many steps the first and the last."""
+    rates = stretch.rates()
+    if stretch.recipe.schedule == "cosine":
+        return f"{rates[0][1]:.6g} to {rates[-1][1]:.6g} (cosine)"
+    words = [f"{rates[0][1]:.6g}"] + [f"{rate:.6g} from {stretch.epoch + at:.6g}" for at, rate in rates[1:]]
     return ", ".join(words if len(words) <= RATES else [*words[:3], f"{len(words) - 4} rates more", words[-1]])
-
-
-def _length(epochs: float, recipe: Recipe) -> str:
-    return f"{epochs:.6g} epochs{_cap(recipe)}"
 
 
 def _cap(recipe: Recipe) -> str:
     return f" (at most {recipe.max_steps:,} steps)" if recipe.max_steps else ""
-
-
-def _recipe(recipe: Recipe) -> str:
-    """A dense recipe's rates and settings."""
-    stretch = Train(0.0, recipe.epochs, recipe, "dense", 0.0, recipe.epochs)
-    rates = stretch.rates()
-    told = f"{rates[0][1]:.6g} to 0 (cosine)" if recipe.schedule == "cosine" else _told(rates, 0.0)
-    return f"at {told}; {_settings(recipe)}"
 
 
 def _settings(recipe: Recipe) -> str:

@@ -1,5 +1,6 @@
 """A finished stage is used again for what it was made of, not for what its files are called."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -47,6 +48,22 @@ def pictures(root, bright, split=("train", "test")):
 
 def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+
+
+@contextlib.contextmanager
+def killed_at(monkeypatch, count):
+    """What runs inside is interrupted as it begins its optimiser step number `count`, and must be."""
+    real, steps = T._step, []
+
+    def dies(*arguments):
+        steps.append(1)
+        if len(steps) == count:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(T, "_step", dies)
+        yield
 
 
 def refused(capsys, verb, argv):
@@ -195,18 +212,8 @@ def test_half_done_work_under_other_data_is_not_taken_up(verb, tmp_path, monkeyp
     before = {"train": None, "prune": "train", "finetune": "prune"}[verb]
     if before:
         pipeline.VERBS[before](spec.but(data_dir=first))
-    real, steps = T._step, []
-
-    def dies(*arguments):
-        steps.append(1)
-        if len(steps) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(T, "_step", dies)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at(monkeypatch, 3):
         pipeline.VERBS[verb](spec.but(data_dir=first))
-    monkeypatch.setattr(T, "_step", real)
     if before:
         with pytest.raises(UserError, match="another value of the data"):
             pipeline.VERBS[verb](spec.but(data_dir=second))
@@ -411,18 +418,8 @@ def test_other_threads_use_a_stage_again_and_say_so(tmp_path, caplog):
 def test_a_training_that_goes_on_under_other_threads_says_so(tmp_path, monkeypatch, caplog):
     spec = Spec(output_dir=str(tmp_path), **DIGITS)
     monkeypatch.setattr(T, "SNAPSHOT_SECONDS", 0.0)
-    real, steps = T._step, []
-
-    def dies(*arguments):
-        steps.append(1)
-        if len(steps) == 5:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(T, "_step", dies)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at(monkeypatch, 5):
         pipeline.train(spec)
-    monkeypatch.setattr(T, "_step", real)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
