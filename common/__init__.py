@@ -1,1 +1,3 @@
-"""What the four papers share: layers, data, curvature, selection, costs, records. Knows no paper's algorithm."""
+"""What the four papers share: layers, data, curvature, selection, costs, records. Knows no paper's
+algorithm.
+"""

@@ -1,10 +1,13 @@
-"""How alike two methods order the weights: Spearman's correlation of when each weight goes, from a comparison's masks.
+"""How alike two methods order the weights: Spearman's correlation of when each weight goes, from a
+comparison's masks.
 
-    python -m common.agreement runs/compare/digits_cnn-digits      writes agreement.csv into that folder
+    python -m common.agreement runs/compare/digits_cnn-digits      writes agreement.csv into that
+                                                                   folder
 
-A method's masks at rising sparsities tell at which sparsity it gives a weight up. That level, over all prunable weights, is compared
-between methods (ties share their rank); `overlap` is the share of kept weights in common at one sparsity, intersection over union.
-Only methods that remove single weights have masks. Seed 0 of every cell.
+A method's masks at rising sparsities tell at which sparsity it gives a weight up. That level, over
+all prunable weights, is compared between methods (ties share their rank); `overlap` is the share of
+kept weights in common at one sparsity, intersection over union. Only methods that remove single
+weights have masks. Seed 0 of every cell.
 """
 
 from __future__ import annotations
@@ -28,7 +31,9 @@ log = logging.getLogger(__name__)
 
 
 def levels(masks: dict[float, Tensor]) -> Tensor:
-    """[n] how many of the sparsities each weight survives, as float; masks: sparsity -> bool [n], True = kept."""
+    """[n] how many of the sparsities each weight survives, as float; masks: sparsity -> bool [n],
+    True = kept.
+    """
     return torch.stack([masks[s].double() for s in sorted(masks)]).sum(0)
 
 
@@ -39,7 +44,9 @@ def overlap(one: Tensor, other: Tensor) -> float:
 
 
 def read(folder: Path) -> tuple[str, dict[str, dict[float, Tensor]]]:
-    """(dense hash, method -> sparsity -> bool [n]) of seed 0; UserError for no such folder or for two dense networks."""
+    """(dense hash, method -> sparsity -> bool [n]) of seed 0; UserError for no such folder or for
+    two dense networks.
+    """
     if not folder.is_dir():
         raise UserError("folder", str(folder), "no such folder", "run the comparison first")
     found: dict[str, dict[float, Tensor]] = {}
@@ -47,12 +54,23 @@ def read(folder: Path) -> tuple[str, dict[str, dict[float, Tensor]]]:
     for path in sorted(folder.rglob("seed0/prune.json")):
         record = Record.read(path)
         sparsity = record.requested.get("sparsity")
-        masks = checkpoint.load(path.with_name("pruned.safetensors")).masks if sparsity is not None else {}
+        masks = (
+            checkpoint.load(path.with_name("pruned.safetensors")).masks
+            if sparsity is not None
+            else {}
+        )
         if masks:
             hashes.add(record.dense_hash)
-            found.setdefault(record.method, {})[sparsity] = torch.cat([masks[name].flatten().cpu() for name in sorted(masks)])
+            found.setdefault(record.method, {})[sparsity] = torch.cat(
+                [masks[name].flatten().cpu() for name in sorted(masks)]
+            )
     if len(hashes) > 1:
-        raise UserError("dense_hash", sorted(hashes), "differs between the records", "give the folder of one comparison")
+        raise UserError(
+            "dense_hash",
+            sorted(hashes),
+            "differs between the records",
+            "give the folder of one comparison",
+        )
     return next(iter(hashes), ""), found
 
 
@@ -64,9 +82,15 @@ def agreement(found: dict[str, dict[float, Tensor]]) -> list[dict]:
         if not shared:
             continue
         a, b = ({s: found[m][s] for s in shared} for m in (one, other))
-        rows.append({"method": one, "other": other, "sparsities": " ".join(f"{s:g}" for s in shared),
-                     "spearman": round(float(stats.spearmanr(levels(a), levels(b)).statistic), 4),
-                     "overlap": " ".join(f"{overlap(a[s], b[s]):.4f}" for s in shared)})
+        rows.append(
+            {
+                "method": one,
+                "other": other,
+                "sparsities": " ".join(f"{s:g}" for s in shared),
+                "spearman": round(float(stats.spearmanr(levels(a), levels(b)).statistic), 4),
+                "overlap": " ".join(f"{overlap(a[s], b[s]):.4f}" for s in shared),
+            }
+        )
     return rows
 
 

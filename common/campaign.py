@@ -1,10 +1,13 @@
-"""A committed list of cells to be computed, in order, each with its reason and its cost; common.queue works it down.
+"""A committed list of cells to be computed, in order, each with its reason and its cost;
+common.queue works it down.
 
-An [[entry]] of the list: name; paper; verb (train, prune or finetune); table or figure; cells (patterns of names); why; decides (the
-verdict that depends on it); minutes (core-minutes a cell, its dense network aside). Optional: scale; results (where records are
-committed, <paper>/results unless given). Instead of paper, verb, table and cells: compare = "flags of common.compare".
+An [[entry]] of the list: name; paper; verb (train, prune or finetune); table or figure; cells
+(patterns of names); why; decides (the verdict that depends on it); minutes (core-minutes a cell,
+its dense network aside). Optional: scale; results (where records are committed, <paper>/results
+unless given). Instead of paper, verb, table and cells: compare = "flags of common.compare".
 
-A cell is finished when its record lies in the output folder, or is committed and was made from a clean tree.
+A cell is finished when its record lies in the output folder, or is committed and was made from a
+clean tree.
 """
 
 from __future__ import annotations
@@ -25,7 +28,8 @@ from common.errors import UserError, choose
 from common.record import Record, core_seconds
 from common.spec import SCALES, Spec
 
-STAGES = {"train": ("train",), "prune": ("prune",), "finetune": ("prune", "finetune")}  # verb -> what it leaves for a cell
+# verb -> what it leaves for a cell
+STAGES = {"train": ("train",), "prune": ("prune",), "finetune": ("prune", "finetune")}
 HELP = "see python -m common.queue --help"
 
 
@@ -49,8 +53,8 @@ class Entry:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What one process computes: the words after `python`, and the cells that they leave; `training`, if not empty, are words that
-    leave the dense network alone."""
+    """What one process computes: the words after `python`, and the cells that they leave;
+    `training`, if not empty, are words that leave the dense network alone."""
 
     entry: Entry
     name: str
@@ -66,13 +70,18 @@ class Job:
     def dense(self) -> Path:
         """Where the dense network lies."""
         from common import pipeline  # torch
+
         return pipeline.dense_folder(self.specs[0])
 
     @functools.cached_property
     def folders(self) -> list[Path]:
         """Where the cells lie."""
         from common import pipeline  # torch
-        return [self.dense if self.verb == "train" else pipeline.cell_folder(spec) for spec in self.specs]
+
+        return [
+            self.dense if self.verb == "train" else pipeline.cell_folder(spec)
+            for spec in self.specs
+        ]
 
     @functools.cached_property
     def committed(self) -> list[committed.Stages]:
@@ -86,12 +95,15 @@ class Job:
 
     def finished(self) -> bool:
         """Whether every cell lies in the output folder or is committed, from a clean tree."""
-        return all(path.exists() or (self.verb in kept and kept[self.verb].provenance.get("dirty") is False)
-                   for path, kept in zip(self.records, self.committed, strict=True))
+        return all(
+            path.exists()
+            or (self.verb in kept and kept[self.verb].provenance.get("dirty") is False)
+            for path, kept in zip(self.records, self.committed, strict=True)
+        )
 
     def seconds(self) -> float | None:
-        """Core-seconds that the records tell of, those of a dirty tree included; None unless all cells have them
-        in whole."""
+        """Core-seconds that the records tell of, those of a dirty tree included; None unless all
+        cells have them in whole."""
         total = 0.0
         for folder, kept in zip(self.folders, self.committed, strict=True):
             for stage in STAGES[self.verb]:
@@ -103,7 +115,7 @@ class Job:
         return total
 
 
-# -- the list -------------------------------------------------------------------------------------------------------------
+# -- the list --------------------------------------------------------------------------------------
 
 
 def read(path: Path) -> list[Entry]:
@@ -115,7 +127,9 @@ def read(path: Path) -> list[Entry]:
     if set(data) != {"entry"} or not isinstance(data["entry"], list):
         raise UserError("file", str(path), "must hold [[entry]] tables and nothing else", HELP)
     entries = [_entry(values) for values in data["entry"]]
-    for name in (entry.name for i, entry in enumerate(entries) if entry.name in {e.name for e in entries[:i]}):
+    for name in (
+        entry.name for i, entry in enumerate(entries) if entry.name in {e.name for e in entries[:i]}
+    ):
         raise UserError("entry", name, "stands there twice", "give each a name of its own")
     return entries
 
@@ -126,13 +140,24 @@ def _entry(values: dict) -> Entry:
         if key not in Entry.__dataclass_fields__:
             raise UserError("entry", given["name"], f"has no field {key!r}", HELP)
         kind = {"minutes": int | float, "cells": list}.get(key, str)
-        if not isinstance(value, kind) or (kind is list and not all(isinstance(cell, str) for cell in value)):
+        if not isinstance(value, kind) or (
+            kind is list and not all(isinstance(cell, str) for cell in value)
+        ):
             raise UserError("entry", given["name"], f"{key} has the wrong type", HELP)
-    one, other = ("compare",), ("paper", "verb", "cells", *("table" if values.get("table") else "figure",))
+    one, other = (
+        ("compare",),
+        ("paper", "verb", "cells", *("table" if values.get("table") else "figure",)),
+    )
     for key in ("name", "why", "decides", "minutes", *(one if values.get("compare") else other)):
         if not values.get(key):
             raise UserError("entry", given["name"], f"lacks {key}", HELP)
-    for key in (*other, "scale", "figure") if values.get("compare") else ("figure",) if values.get("table") else ():
+    for key in (
+        (*other, "scale", "figure")
+        if values.get("compare")
+        else ("figure",)
+        if values.get("table")
+        else ()
+    ):
         if values.get(key):
             raise UserError("entry", given["name"], f"has {key} and what stands in its place", HELP)
     if not 0 < values["minutes"] < float("inf"):
@@ -145,7 +170,9 @@ def _entry(values: dict) -> Entry:
 
 
 def jobs(entries: Sequence[Entry], output: str, data_dir: str) -> list[Job]:
-    """What is to be computed, in the order of the list; a record that two entries name is the first one's."""
+    """What is to be computed, in the order of the list; a record that two entries name is the first
+    one's.
+    """
     seen, found = set(), []
     for entry in entries:
         for job in (_compared if entry.compare else _cells)(entry, output, data_dir):
@@ -160,18 +187,34 @@ def _cells(entry: Entry, output: str, data_dir: str) -> Iterator[Job]:
     try:
         module = importlib.import_module(f"{entry.paper}.experiments")
     except ImportError:
-        raise UserError("paper", entry.paper, "has no experiments", f"mend the entry {entry.name!r}") from None
+        raise UserError(
+            "paper", entry.paper, "has no experiments", f"mend the entry {entry.name!r}"
+        ) from None
     known = module.TABLES if kind == "table" else module.FIGURES
     group = known[choose(kind, label, known)]
     for pattern in entry.cells:
-        found = [name for name, spec in group.items() if fnmatchcase(name, pattern) and entry.scale in ("", spec.scale)]
+        found = [
+            name
+            for name, spec in group.items()
+            if fnmatchcase(name, pattern) and entry.scale in ("", spec.scale)
+        ]
         if not found:
-            raise UserError("cells", pattern, f"no such cell in {entry.paper}'s {kind} {label}", f"mend the entry {entry.name!r}")
+            raise UserError(
+                "cells",
+                pattern,
+                f"no such cell in {entry.paper}'s {kind} {label}",
+                f"mend the entry {entry.name!r}",
+            )
         for name in found:
             words = (f"--{kind}", label, "--cell", name, *_place(output, data_dir))
             training = () if entry.verb == "train" else ("-m", f"{entry.paper}.train", *words)
-            yield Job(entry, name, ("-m", f"{entry.paper}.{entry.verb}", *words),
-                      (group[name].but(output_dir=output, data_dir=data_dir),), training)
+            yield Job(
+                entry,
+                name,
+                ("-m", f"{entry.paper}.{entry.verb}", *words),
+                (group[name].but(output_dir=output, data_dir=data_dir),),
+                training,
+            )
 
 
 def _compared(entry: Entry, output: str, data_dir: str) -> Iterator[Job]:
@@ -179,26 +222,41 @@ def _compared(entry: Entry, output: str, data_dir: str) -> Iterator[Job]:
     words = [*shlex.split(entry.compare), *_place(output, data_dir)]
     grid = compare.grid(compare.parser().parse_args(words))
     for first in (spec for spec in grid if spec.seed == 0):
-        command = ("-m", "common.compare", *words, "--methods", first.method, "--sparsities", repr(first.amount))
+        command = (
+            "-m",
+            "common.compare",
+            *words,
+            "--methods",
+            first.method,
+            "--sparsities",
+            repr(first.amount),
+        )
         yield Job(entry, first.cell, command, tuple(s for s in grid if s.cell == first.cell))
 
 
 def _place(output: str, data_dir: str) -> list[str]:
-    return ["--output-dir", output] * (output != Spec.output_dir) + ["--data-dir", data_dir] * bool(data_dir)
+    return ["--output-dir", output] * (output != Spec.output_dir) + ["--data-dir", data_dir] * bool(
+        data_dir
+    )
 
 
-# -- what is left ---------------------------------------------------------------------------------------------------------
+# -- what is left ----------------------------------------------------------------------------------
 
 
 def left(found: Sequence[Job]) -> list[tuple[Job, float]]:
-    """The unfinished jobs with their core-seconds: their own by an older record, their siblings' mean, or as the list says."""
+    """The unfinished jobs with their core-seconds: their own by an older record, their siblings'
+    mean, or as the list says.
+    """
     measured = {job: seconds for job in found if (seconds := job.seconds()) is not None}
     siblings: dict[Entry, list[float]] = {}
     for job, seconds in measured.items():
         siblings.setdefault(job.entry, []).append(seconds)
     mean = {entry: statistics.fmean(values) for entry, values in siblings.items()}
-    return [(job, measured.get(job, mean.get(job.entry, 60 * job.entry.minutes * len(job.specs))))
-            for job in found if not job.finished()]
+    return [
+        (job, measured.get(job, mean.get(job.entry, 60 * job.entry.minutes * len(job.specs))))
+        for job in found
+        if not job.finished()
+    ]
 
 
 def overview(found: Sequence[Job], lanes: int) -> Iterator[str]:
@@ -218,4 +276,7 @@ def forecast(todo: Sequence[tuple[Job, float]], lanes: int) -> str:
         return "nothing is left"
     total, longest = sum(s for _, s in todo), max(s for _, s in todo)
     end = datetime.now() + timedelta(seconds=max(total / lanes, longest))
-    return f"{len(todo)} to do, {total / 60:.1f} core-minutes: until about {end:%a %H:%M} on {lanes} lane{'s' * (lanes > 1)}"
+    return (
+        f"{len(todo)} to do, {total / 60:.1f} core-minutes: until about {end:%a %H:%M} on "
+        f"{lanes} lane{'s' * (lanes > 1)}"
+    )

@@ -1,7 +1,7 @@
 """What is committed of a cell: the records below <paper>/results, read once. Standard library only.
 
-A record is a cell's where its table, its cell and all that decides the result agree; the digest in its name, which has been of six
-hexadecimal digits and of more, plays no part.
+A record is a cell's where its table, its cell and all that decides the result agree; the digest in
+its name, which has been of six hexadecimal digits and of more, plays no part.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def _records(paper: str, root: Path) -> list[Record]:
 
 @functools.cache
 def by_cell(paper: str, root: Path = ROOT) -> dict[tuple[str, str], list[Record]]:
-    """(Spec.table, Spec.cell) -> its records of every seed, stage and setting, without the dense networks'. A cell that was changed
-    and run again has records of both settings."""
+    """(Spec.table, Spec.cell) -> its records of every seed, stage and setting, without the dense
+    networks'. A cell that was changed and run again has records of both settings."""
     found: dict[tuple[str, str], list[Record]] = {}
     for record in _records(paper, root):
         if record.stage != "train" and record.cell:
@@ -42,8 +42,11 @@ def by_cell(paper: str, root: Path = ROOT) -> dict[tuple[str, str], list[Record]
 @functools.cache
 def dense(paper: str, root: Path = ROOT) -> dict[str, Record]:
     """Identity of the dense network, with its seed -> its train record."""
-    return {_dense_key(spec): record for record in _records(paper, root)
-            if record.stage == "train" and (spec := spec_of(record)) is not None}
+    return {
+        _dense_key(spec): record
+        for record in _records(paper, root)
+        if record.stage == "train" and (spec := spec_of(record)) is not None
+    }
 
 
 def stages(spec: Spec, root: Path = ROOT) -> Stages:
@@ -55,11 +58,17 @@ def stages(spec: Spec, root: Path = ROOT) -> Stages:
         made = spec_of(record)
         if made is not None and made.seed == spec.seed and identity(made) == wanted:
             found[record.stage] = record
-    return {stage: found[stage] for stage in ("train", "prune", "finetune") if found.get(stage) is not None}
+    return {
+        stage: found[stage]
+        for stage in ("train", "prune", "finetune")
+        if found.get(stage) is not None
+    }
 
 
 def spec_of(record: Record) -> Spec | None:
-    """The record's Spec; None where it has a field that this version does not know or a value that it refuses."""
+    """The record's Spec; None where it has a field that this version does not know or a value that
+    it refuses.
+    """
     try:
         return Spec.from_dict(record.spec)
     except (UserError, TypeError, ValueError):

@@ -1,11 +1,12 @@
-"""The main job: every registered method on one dense network, at several sparsities and seeds, with one fine-tuning budget.
+"""The main job: every registered method on one dense network, at several sparsities and seeds, with
+one fine-tuning budget.
 
     python -m common.compare [--dataset digits --model digits_cnn ...]
 
-trains or loads the dense network, then prunes and fine-tunes a grid of cells, one JSON record a stage, into
-runs/compare/<job>/. Finished cells are skipped, so a killed or extended run continues. A method that finds nothing to prune in this
-network (CP-decomposition without a convolution) is left out and named at the end, unless --methods asks for it. `make compare` draws
-the records next.
+trains or loads the dense network, then prunes and fine-tunes a grid of cells, one JSON record a
+stage, into runs/compare/<job>/. Finished cells are skipped, so a killed or extended run continues.
+A method that finds nothing to prune in this network (CP-decomposition without a convolution) is
+left out and named at the end, unless --methods asks for it. `make compare` draws the records next.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98)
 
 @dataclass(frozen=True)
 class Job:
-    """How one pair of data set and network is compared. Sparsities apply to weights methods, unit ratios to the others. rows: at most
-    so many gradients, each the mean over as many examples as there are a row, make the Fisher of a method that has rows."""
+    """How one pair of data set and network is compared. Sparsities apply to weights methods, unit
+    ratios to the others. rows: at most so many gradients, each the mean over as many examples as
+    there are a row, make the Fisher of a method that has rows."""
 
     train: Recipe
     finetune: Recipe
@@ -41,29 +43,56 @@ class Job:
     dataset_options: str = ""
 
 
-_CIFAR_TRAIN = Recipe(epochs=30, lr=0.1, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True)
+_CIFAR_TRAIN = Recipe(
+    epochs=30, lr=0.1, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True
+)
 JOBS: dict[tuple[str, str], Job] = {
     ("digits", "digits_cnn"): Job(
         Recipe(epochs=20, lr=0.05, batch_size=64, weight_decay=5e-4, schedule="cosine"),
-        Recipe(epochs=2, lr=0.01, batch_size=64, weight_decay=5e-4, schedule="cosine"), scale="quick"),
+        Recipe(epochs=2, lr=0.01, batch_size=64, weight_decay=5e-4, schedule="cosine"),
+        scale="quick",
+    ),
     # the L-OBS authors' dense network reads inputs in [0, 1]
     ("mnist", "lenet300"): Job(
-        Recipe(epochs=0), Recipe(epochs=1, lr=0.02, batch_size=128, schedule="cosine"), checkpoint="lenet300_mnist"),
+        Recipe(epochs=0),
+        Recipe(epochs=1, lr=0.02, batch_size=128, schedule="cosine"),
+        checkpoint="lenet300_mnist",
+    ),
     ("mnist", "lenet5"): Job(
         Recipe(epochs=8, lr=0.05, batch_size=128, weight_decay=5e-4, schedule="cosine"),
-        Recipe(epochs=1, lr=0.02, batch_size=128, weight_decay=5e-4, schedule="cosine")),
+        Recipe(epochs=1, lr=0.02, batch_size=128, weight_decay=5e-4, schedule="cosine"),
+    ),
     # a public network trained on the original pixels, so it is tuned on the JPEG copy first
     ("cifar10-jpeg", "resnet20"): Job(
-        Recipe(epochs=3, lr=0.02, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
-        Recipe(epochs=0.1, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
-        checkpoint="resnet20_cifar10", sparsities=(0.5, 0.7, 0.8, 0.9, 0.95), dataset_options="norm=imagenet"),
+        Recipe(
+            epochs=3, lr=0.02, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True
+        ),
+        Recipe(
+            epochs=0.1, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True
+        ),
+        checkpoint="resnet20_cifar10",
+        sparsities=(0.5, 0.7, 0.8, 0.9, 0.95),
+        dataset_options="norm=imagenet",
+    ),
 }
 # of any size, so its rows are few: as many as WoodFisher's Sec. 3.2 at least calls typical
-FALLBACK = Job(_CIFAR_TRAIN, Recipe(epochs=2, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
-               rows=registry.OPEN_ROWS)
+FALLBACK = Job(
+    _CIFAR_TRAIN,
+    Recipe(epochs=2, lr=0.01, batch_size=128, weight_decay=5e-4, schedule="cosine", augment=True),
+    rows=registry.OPEN_ROWS,
+)
 
-USUAL = {"digits": "digits_cnn", "synthetic": "digits_cnn", "mnist": "lenet300", "cifar10": "resnet20", "cifar10-jpeg": "resnet20",
-         "cifar100": "resnet20", "imagefolder": "resnet20", "tiny-imagenet": "vgg19:width=0.25", "imagenet": "resnet50"}
+USUAL = {
+    "digits": "digits_cnn",
+    "synthetic": "digits_cnn",
+    "mnist": "lenet300",
+    "cifar10": "resnet20",
+    "cifar10-jpeg": "resnet20",
+    "cifar100": "resnet20",
+    "imagefolder": "resnet20",
+    "tiny-imagenet": "vgg19:width=0.25",
+    "imagenet": "resnet50",
+}
 
 
 def job_of(dataset: str, model: str) -> Job:
@@ -72,7 +101,9 @@ def job_of(dataset: str, model: str) -> Job:
 
 
 def grid(arguments: argparse.Namespace) -> list[Spec]:
-    """The cells, method by method within each seed, so that an early stop still leaves whole seeds."""
+    """The cells, method by method within each seed, so that an early stop still leaves whole
+    seeds.
+    """
     dataset = arguments.dataset
     base_name = dataset.partition(":")[0]
     model = arguments.model or USUAL[choose("dataset", base_name, USUAL)]
@@ -80,16 +111,37 @@ def grid(arguments: argparse.Namespace) -> list[Spec]:
     name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{model}-{dataset}")
     if job.dataset_options and ":" not in dataset:
         dataset = f"{dataset}:{job.dataset_options}"
-    finetune = job.finetune if arguments.epochs is None else replace(job.finetune, epochs=arguments.epochs)
-    train = job.train if arguments.train_epochs is None else replace(job.train, epochs=arguments.train_epochs)
+    finetune = (
+        job.finetune if arguments.epochs is None else replace(job.finetune, epochs=arguments.epochs)
+    )
+    train = (
+        job.train
+        if arguments.train_epochs is None
+        else replace(job.train, epochs=arguments.train_epochs)
+    )
     chosen = _words(arguments.methods) if arguments.methods else list(registry.METHODS)
     amounts = _fractions(arguments.sparsities) if arguments.sparsities else None
-    base = Spec(paper="compare", table=name, scale=job.scale, model=model, dataset=dataset, data_dir=arguments.data_dir, train=train,
-                checkpoint=job.checkpoint if arguments.checkpoint is None else arguments.checkpoint, finetune=finetune,
-                num_samples=job.num_samples if arguments.num_samples is None else arguments.num_samples,
-                device=arguments.device, output_dir=arguments.output_dir, allow_untrained=arguments.allow_untrained)
-    if any(getattr(arguments, changed) is not None for changed in ("epochs", "train_epochs", "num_samples", "checkpoint")):
-        base = base.but(table=f"{name}-{base.digest()}")  # another budget or dense network is another comparison
+    base = Spec(
+        paper="compare",
+        table=name,
+        scale=job.scale,
+        model=model,
+        dataset=dataset,
+        data_dir=arguments.data_dir,
+        train=train,
+        checkpoint=job.checkpoint if arguments.checkpoint is None else arguments.checkpoint,
+        finetune=finetune,
+        num_samples=job.num_samples if arguments.num_samples is None else arguments.num_samples,
+        device=arguments.device,
+        output_dir=arguments.output_dir,
+        allow_untrained=arguments.allow_untrained,
+    )
+    if any(
+        getattr(arguments, changed) is not None
+        for changed in ("epochs", "train_epochs", "num_samples", "checkpoint")
+    ):
+        # another budget or dense network is another comparison
+        base = base.but(table=f"{name}-{base.digest()}")
     cells = []
     rows = {"fisher_batch_size": max(1, base.num_samples // job.rows)}
     for seed in range(arguments.seeds):
@@ -98,32 +150,61 @@ def grid(arguments: argparse.Namespace) -> list[Spec]:
             own = rows if registry.lookup(method).curvature == "rows" else {}
             for amount in amounts or (job.sparsities if weights else job.unit_ratios):
                 unit = {"sparsity": amount} if weights else {"unit_ratio": amount}
-                cells.append(base.but(method=method, seed=seed, cell=f"{method}-{amount:g}", **unit, **own))
+                cells.append(
+                    base.but(method=method, seed=seed, cell=f"{method}-{amount:g}", **unit, **own)
+                )
     return cells
 
 
 def parser() -> argparse.ArgumentParser:
     """The flags of a comparison."""
     p = Parser(description=__doc__)
-    p.add_argument("--dataset", default="digits", help="data set (default: digits, which needs no download)")
-    p.add_argument("--model", default=None, help="network (default: the usual one for the data set)")
-    p.add_argument("--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)")
+    p.add_argument(
+        "--dataset", default="digits", help="data set (default: digits, which needs no download)"
+    )
+    p.add_argument(
+        "--model", default=None, help="network (default: the usual one for the data set)"
+    )
+    p.add_argument(
+        "--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)"
+    )
     p.add_argument("--checkpoint", default=None, help="dense network to start from; '' trains one")
     p.add_argument("--methods", help="comma-separated registered methods (default: all)")
     p.add_argument("--sparsities", help="comma-separated fractions REMOVED (default: by job)")
     p.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
     p.add_argument("--epochs", type=float, help="epochs of fine-tuning a cell (default: by job)")
     p.add_argument("--train-epochs", type=float, help="epochs of dense training (default: by job)")
-    p.add_argument("--allow-untrained", action="store_true", help="compare on a network with neither a checkpoint nor an epoch")
+    p.add_argument(
+        "--allow-untrained",
+        action="store_true",
+        help="compare on a network with neither a checkpoint nor an epoch",
+    )
     p.add_argument("--num-samples", type=int, help="calibration examples (default: by job)")
-    p.add_argument("--share-curvature", action="store_true",
-                   help="cells that differ in the amount alone share their curvature, whose time only one of them then has")
-    p.add_argument("--threads", type=int, help="CPU threads (default: 1 for quick jobs, which gain nothing from more, else all)")
-    p.add_argument("--shard", default="1/1", metavar="I/N", help="this process is the I-th of N on one output folder (default: 1/1)")
+    p.add_argument(
+        "--share-curvature",
+        action="store_true",
+        help="cells that differ in the amount alone share their curvature, whose time only one of "
+        "them then has",
+    )
+    p.add_argument(
+        "--threads",
+        type=int,
+        help="CPU threads (default: 1 for quick jobs, which gain nothing from more, else all)",
+    )
+    p.add_argument(
+        "--shard",
+        default="1/1",
+        metavar="I/N",
+        help="this process is the I-th of N on one output folder (default: 1/1)",
+    )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     p.add_argument("--output-dir", default="runs", help="where runs are kept (default: runs)")
     p.add_argument("--dry-run", action="store_true", help="print the folders of the cells and stop")
-    p.add_argument("--print-folder", action="store_true", help="print the folder that the records go to and stop")
+    p.add_argument(
+        "--print-folder",
+        action="store_true",
+        help="print the folder that the records go to and stop",
+    )
     return p
 
 
@@ -155,11 +236,21 @@ def _main(arguments: argparse.Namespace) -> None:
     if arguments.threads or cells[0].scale == "quick":
         torch.set_num_threads(arguments.threads or 1)
     dense = pipeline.train(cells[0])
-    print(f"dense {dense.spec['model']} on {dense.spec['dataset']}: test accuracy {100 * dense.accuracy['last']:.2f}%, "
-          f"{dense.achieved['dense_params']:,} prunable weights, {dense.achieved['dense_macs']:,} MACs", flush=True)
+    print(
+        f"dense {dense.spec['model']} on {dense.spec['dataset']}: test accuracy "
+        f"{100 * dense.accuracy['last']:.2f}%, "
+        f"{dense.achieved['dense_params']:,} prunable weights, {dense.achieved['dense_macs']:,} "
+        "MACs",
+        flush=True,
+    )
     unfit: dict[str, str] = {}
     shared = registry.sessions({cell.method for cell in cells} if arguments.share_curvature else ())
-    with shared, progress(total=len(cells), desc="compare", unit="cell", leave=True) as bar, quiet():
+    with (
+        shared,
+        progress(total=len(cells), desc="compare", unit="cell", leave=True) as bar,
+        quiet(),
+    ):
+
         def run(cell: Spec) -> bool:
             bar.set_postfix_str(f"{cell.cell} seed {cell.seed}", refresh=True)
             if cell.method not in unfit:
@@ -167,7 +258,8 @@ def _main(arguments: argparse.Namespace) -> None:
                     pipeline.finetune(cell)
                 except (LayerError, UserError) as error:
                     if arguments.methods or getattr(error, "field", "model") != "model":
-                        raise  # a method that was asked for by name, or trouble that is not the network's
+                        # a method that was asked for by name, or trouble that is not the network's
+                        raise
                     unfit[cell.method] = str(error)
             bar.update(1)
             return cell.method not in unfit
@@ -180,7 +272,9 @@ def _main(arguments: argparse.Namespace) -> None:
 
 
 def _words(text: str) -> list[str]:
-    return [choose("method", word.strip(), registry.METHODS) for word in text.split(",") if word.strip()]
+    return [
+        choose("method", word.strip(), registry.METHODS) for word in text.split(",") if word.strip()
+    ]
 
 
 def _fractions(text: str) -> tuple[float, ...]:

@@ -1,7 +1,9 @@
-"""Several processes under torchrun: rank, world size, and the process group; one process without it.
+"""Several processes under torchrun: rank, world size, and the process group; one process without
+it.
 
-Training splits each batch (train.py). A curvature pass deals out the batches of its loader, which every process reads alike, and
-adds up what came of them; labels are drawn from one generator in one order by all, so the masks are those of one process.
+Training splits each batch (train.py). A curvature pass deals out the batches of its loader, which
+every process reads alike, and adds up what came of them; labels are drawn from one generator in one
+order by all, so the masks are those of one process.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from common.errors import UserError
 
 
 def start(device: torch.device) -> None:
-    """Join the process group that torchrun describes in the environment (gloo on CPU, NCCL on CUDA); else do nothing."""
+    """Join the process group that torchrun describes in the environment (gloo on CPU, NCCL on
+    CUDA); else do nothing.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
@@ -47,14 +51,18 @@ def mine(index: int) -> bool:
 
 
 def add_up(tensors: Iterable[torch.Tensor]) -> None:
-    """Every process's tensors become the sums over all processes, in place; all give the same shapes in the same order."""
+    """Every process's tensors become the sums over all processes, in place; all give the same
+    shapes in the same order.
+    """
     if dist.is_initialized():
         for tensor in tensors:
             dist.all_reduce(tensor)
 
 
 def gathered(mine: dict[str, Any], names: Iterable[str], device: torch.device) -> dict[str, Any]:
-    """What all processes know, each of names of its own, in the order of `names`: tensors and plain values, tensors on `device`."""
+    """What all processes know, each of names of its own, in the order of `names`: tensors and plain
+    values, tensors on `device`.
+    """
     if not dist.is_initialized():
         return mine
     packed, found = io.BytesIO(), {}
@@ -67,11 +75,17 @@ def gathered(mine: dict[str, Any], names: Iterable[str], device: torch.device) -
 
 
 def abandoned(error: Exception) -> UserError | None:
-    """What an error says that means that another process of the job is gone, as one line; None for any other error."""
+    """What an error says that means that another process of the job is gone, as one line; None for
+    any other error.
+    """
     if not (dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))):
         return None
-    return UserError("process", rank(), "another process of this job has ended or cannot be reached",
-                     "run the same command again: it goes on from what is saved")
+    return UserError(
+        "process",
+        rank(),
+        "another process of this job has ended or cannot be reached",
+        "run the same command again: it goes on from what is saved",
+    )
 
 
 def barrier() -> None:

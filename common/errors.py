@@ -1,4 +1,6 @@
-"""Errors that a person can act on. The command line turns a UserError into one line and exit status 2."""
+"""Errors that a person can act on. The command line turns a UserError into one line and exit status
+2.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ class NumericalError(ArithmeticError):
 
 
 class LayerError(TypeError):
-    """A layer that an algorithm cannot treat correctly (unknown kind, reused, tied); names the layer."""
+    """A layer that an algorithm cannot treat correctly (unknown kind, reused, tied); names the
+    layer.
+    """
 
     def __init__(self, layer: str, problem: str):
         self.layer = layer
@@ -33,10 +37,15 @@ class LayerError(TypeError):
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser that complains in one line, with status 2; its description keeps its line breaks."""
+    """An ArgumentParser that complains in one line, with status 2; its description keeps its line
+    breaks.
+    """
 
     def __init__(self, **options):
-        super().__init__(**{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False} | options)
+        super().__init__(
+            **{"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+            | options
+        )
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {' '.join(message.split())}; see --help\n")
@@ -44,6 +53,7 @@ class Parser(argparse.ArgumentParser):
 
 def whole(least: int = 1) -> Callable[[str], int]:
     """An argparse type: a whole number of at least `least`."""
+
     def number(text: str) -> int:
         try:
             value = int(text)
@@ -52,19 +62,24 @@ def whole(least: int = 1) -> Callable[[str], int]:
         if value < least:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
         return value
+
     return number
 
 
 def number(least: float = 0.0) -> Callable[[str], float]:
     """An argparse type: a finite number of at least `least`."""
+
     def read(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and value >= least):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a finite number of at least {least:g}")
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a finite number of at least {least:g}"
+            )
         return value
+
     return read
 
 

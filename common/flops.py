@@ -1,7 +1,9 @@
-"""What a network costs: weights and multiply-accumulates (MACs) per layer for one image, dense and with zeros left out.
+"""What a network costs: weights and multiply-accumulates (MACs) per layer for one image, dense and
+with zeros left out.
 
-Convolutions and linear layers are counted, nothing else: biases, BatchNorm, activations and pooling add no MACs. A weight
-costs one MAC at each output position, so a layer's MACs are weights × positions, grouped convolutions included.
+Convolutions and linear layers are counted, nothing else: biases, BatchNorm, activations and pooling
+add no MACs. A weight costs one MAC at each output position, so a layer's MACs are weights ×
+positions, grouped convolutions included.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from common.layers import prunable
 
 @dataclass(frozen=True)
 class LayerCost:
-    """One layer. params: its weights, without bias. nonzero: those that the mask keeps, or that are not zero where there is
-    no mask. macs, nonzero_macs: the same times output positions, summed over every call of the layer."""
+    """One layer. params: its weights, without bias. nonzero: those that the mask keeps, or that are
+    not zero where there is no mask. macs, nonzero_macs: the same times output positions, summed
+    over every call of the layer."""
 
     name: str
     params: int
@@ -31,7 +34,9 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class Costs:
-    """All layers in definition order. model_params: every parameter of the model, biases and BatchNorm included."""
+    """All layers in definition order. model_params: every parameter of the model, biases and
+    BatchNorm included.
+    """
 
     layers: list[LayerCost] = field(default_factory=list)
     model_params: int = 0
@@ -57,12 +62,14 @@ class Costs:
         return sum(layer.nonzero_macs for layer in self.layers)
 
 
-def costs(model: nn.Module, input_shape: tuple[int, int, int], masks: Mapping[str, Tensor] | None = None) -> Costs:
-    """Count `model` on one image of `input_shape` (c, h, w), in evaluation mode, where the model lies (the meta device too,
-    whose weights all count as kept). The model is left as it was.
+def costs(
+    model: nn.Module, input_shape: tuple[int, int, int], masks: Mapping[str, Tensor] | None = None
+) -> Costs:
+    """Count `model` on one image of `input_shape` (c, h, w), in evaluation mode, where the model
+    lies (the meta device too, whose weights all count as kept). The model is left as it was.
 
-    masks: parameter name -> bool, True = kept; only "<layer>.weight" matters. Raises UserError for a mask that fits no
-    parameter of the model, LayerError where two layers share one weight.
+    masks: parameter name -> bool, True = kept; only "<layer>.weight" matters. Raises UserError for
+    a mask that fits no parameter of the model, LayerError where two layers share one weight.
     """
     layers, masks = prunable(model), masks or {}
     parameters = dict(model.named_parameters(remove_duplicate=False))
@@ -70,12 +77,17 @@ def costs(model: nn.Module, input_shape: tuple[int, int, int], masks: Mapping[st
         if name not in parameters:
             raise UserError("masks", name, "the model has no such parameter")
         if mask.shape != parameters[name].shape:
-            raise UserError("masks", name, f"has shape {tuple(mask.shape)}, the parameter {tuple(parameters[name].shape)}")
+            raise UserError(
+                "masks",
+                name,
+                f"has shape {tuple(mask.shape)}, the parameter {tuple(parameters[name].shape)}",
+            )
     positions = dict.fromkeys(layers, 0)
 
     def count(name: str):
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
             positions[name] += output.numel() // module.weight.shape[0]
+
         return hook
 
     with _evaluating(model), torch.no_grad():
@@ -89,7 +101,9 @@ def costs(model: nn.Module, input_shape: tuple[int, int, int], masks: Mapping[st
     counted = []
     for name, layer in layers.items():
         params, kept = layer.weight.numel(), _kept(layer.weight, masks.get(f"{name}.weight"))
-        counted.append(LayerCost(name, params, kept, params * positions[name], kept * positions[name]))
+        counted.append(
+            LayerCost(name, params, kept, params * positions[name], kept * positions[name])
+        )
     return Costs(counted, sum(parameter.numel() for parameter in model.parameters()))
 
 

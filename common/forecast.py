@@ -12,20 +12,33 @@ from common.fisher.spool import work_bytes
 from common.gradual import DEFAULT_CALIBRATION, method_of
 from common.spec import Recipe, Spec
 
-SHAPES = {"digits": (10, (1, 8, 8)), "mnist": (10, (1, 28, 28)), "cifar10": (10, (3, 32, 32)), "cifar10-jpeg": (10, (3, 32, 32)),
-          "cifar100": (100, (3, 32, 32)), "tiny-imagenet": (200, (3, 64, 64)), "imagenet": (1_000, (3, 224, 224))}
-DEFAULT_ROWS = 100  # gradient rows where neither their number nor their size is said (woodfisher.fisher.ROWS)
+SHAPES = {
+    "digits": (10, (1, 8, 8)),
+    "mnist": (10, (1, 28, 28)),
+    "cifar10": (10, (3, 32, 32)),
+    "cifar10-jpeg": (10, (3, 32, 32)),
+    "cifar100": (100, (3, 32, 32)),
+    "tiny-imagenet": (200, (3, 64, 64)),
+    "imagenet": (1_000, (3, 224, 224)),
+}
+# gradient rows where neither their number nor their size is said (woodfisher.fisher.ROWS)
+DEFAULT_ROWS = 100
 
 
 def forecast(spec: Spec, verb: str) -> dict[str, float]:
-    """GB. training: weights, gradients, optimiser state and the last good epoch, float32. curvature: what the method keeps of all
-    layers in memory, at most (Method.curvature). disk: gradient rows that the budget does not hold beside the work on them, and that
-    go to a file (fisher.spool). budget: what curvature may take now. Activations of a batch come on top.
+    """GB. training: weights, gradients, optimiser state and the last good epoch, float32.
+    curvature: what the method keeps of all layers in memory, at most (Method.curvature). disk:
+    gradient rows that the budget does not hold beside the work on them, and that go to a file
+    (fisher.spool). budget: what curvature may take now. Activations of a batch come on top.
 
     Raises UserError as the run itself would, for the network, the method and its options.
     """
     base = spec.dataset.partition(":")[0]
-    classes, shape = SHAPES[base] if base in SHAPES else ((data := D.load(spec.dataset, spec.data_dir)).classes, data.input_shape)
+    classes, shape = (
+        SHAPES[base]
+        if base in SHAPES
+        else ((data := D.load(spec.dataset, spec.data_dir)).classes, data.input_shape)
+    )
     with torch.device("meta"):
         model = models.build(spec.model, classes, shape)
     found = {"training": _training(model, spec.train if verb == "train" else spec.finetune)}
@@ -43,15 +56,18 @@ def _training(model: nn.Module, recipe: Recipe) -> int:
 
 
 def _curvature(model: nn.Module, spec: Spec, budget: float) -> tuple[int, int]:
-    """Bytes in memory and on disk of the method's statistics over all layers, float64 but for gradient rows, which the work on them
-    stands beside; a factor stands beside its inverse."""
+    """Bytes in memory and on disk of the method's statistics over all layers, float64 but for
+    gradient rows, which the work on them stands beside; a factor stands beside its inverse."""
     options, kind = method_of(spec)[1], registry.lookup(spec.method).curvature
     layers = L.prunable(model, getattr(options, "skip", ()))
     weights = sum(module.weight.numel() for module in layers.values())
     if kind == "rows":
         examples, batch = spec.num_samples or DEFAULT_CALIBRATION, options.fisher_batch_size
         m = options.num_rows or (examples // batch if batch else min(DEFAULT_ROWS, examples))
-        rows, work = 4 * weights * m, work_bytes((module.weight.numel() for module in layers.values()), m, options.chunk)
+        rows, work = (
+            4 * weights * m,
+            work_bytes((module.weight.numel() for module in layers.values()), m, options.chunk),
+        )
         return (rows + work, 0) if rows + work <= budget else (work, rows)
     if kind in ("kron", "channel", "moment"):
         total = 0

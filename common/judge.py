@@ -1,4 +1,6 @@
-"""What is wrong with a Spec whatever the data hold: said before they are looked for, downloaded or read."""
+"""What is wrong with a Spec whatever the data hold: said before they are looked for, downloaded or
+read.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ from common.spec import Spec
 
 
 def flags(spec: Spec, verb: str, files: bool = True) -> None:
-    """Raise the UserError that the run would end in, for the device, the data set's and the network's names and options, the amount,
-    the method and its options, and, with `files`, for a checkpoint that is not there."""
+    """Raise the UserError that the run would end in, for the device, the data set's and the
+    network's names and options, the amount, the method and its options, and, with `files`, for a
+    checkpoint that is not there."""
     machine.device(spec.device)
     _network(spec.model, spec.dataset)
     if verb != "train":
@@ -28,7 +31,9 @@ def flags(spec: Spec, verb: str, files: bool = True) -> None:
 
 @functools.lru_cache(maxsize=64)
 def _network(model: str, dataset: str) -> None:
-    """Build it without its weights where the size of the data set's images is known, which tells whether it takes them."""
+    """Build it without its weights where the size of the data set's images is known, which tells
+    whether it takes them.
+    """
     base, source, options = D.named(dataset)
     models.named(model)
     size = SHAPES.get(base)

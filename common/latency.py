@@ -1,5 +1,5 @@
-"""How long networks take on an input, measured side by side: one call of each in turn, round after round, so that whatever else
-the machine does falls on all of them alike."""
+"""How long networks take on an input, measured side by side: one call of each in turn, round after
+round, so that whatever else the machine does falls on all of them alike."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ from common.errors import UserError
 
 
 @torch.inference_mode()
-def medians(runs: Mapping[str, Callable[[Tensor], object]], x: Tensor, rounds: int = 30, warmup: int = 3) -> dict[str, float]:
-    """Median seconds of one call by name. Networks must be in evaluation mode; torch's thread count is left as it is."""
+def medians(
+    runs: Mapping[str, Callable[[Tensor], object]], x: Tensor, rounds: int = 30, warmup: int = 3
+) -> dict[str, float]:
+    """Median seconds of one call by name. Networks must be in evaluation mode; torch's thread count
+    is left as it is.
+    """
     if rounds < 1:
         raise UserError("rounds", rounds, "must be at least 1")
     for name, run in runs.items():

@@ -1,10 +1,13 @@
 """The only place that tells Conv2d from Linear.
 
-Every layer is brought to one layout, with its `groups` convolution groups as independent blocks (1 for Linear):
-    weight    [groups, out, in]       out = output units of a group, in = (cin / groups)·kh·kw, ordered (cin, kh, kw)
+Every layer is brought to one layout, with its `groups` convolution groups as independent blocks (1
+for Linear):
+    weight    [groups, out, in]       out = output units of a group, in = (cin / groups)·kh·kw,
+              ordered (cin, kh, kw)
     inputs    [batch, groups, T, in]  T = output positions: one row is what one output position sees
     gradients [batch, groups, T, out] of the loss in the layer's output
-so that output = inputs @ weightᵀ + bias and dLoss/dweight = Σ_batch Σ_T gradientsᵀ inputs, for both kinds.
+so that output = inputs @ weightᵀ + bias and dLoss/dweight = Σ_batch Σ_T gradientsᵀ inputs, for both
+kinds.
 """
 
 from __future__ import annotations
@@ -21,18 +24,29 @@ PRUNABLE = (nn.Conv2d, nn.Linear)
 
 
 def prunable(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module]:
-    """Every Conv2d and Linear of the model by name, in definition order, without those named in `skip`.
+    """Every Conv2d and Linear of the model by name, in definition order, without those named in
+    `skip`.
 
-    Raises UserError for a name in `skip` that is no layer, LayerError where two layers share one weight.
+    Raises UserError for a name in `skip` that is no layer, LayerError where two layers share one
+    weight.
     """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, PRUNABLE)}
+    layers = {
+        name: module for name, module in model.named_modules() if isinstance(module, PRUNABLE)
+    }
     for name in skip:
         if name not in layers:
-            raise UserError("skip", name, "not a Conv2d or Linear layer of the model", f"layers: {', '.join(layers)}")
+            raise UserError(
+                "skip",
+                name,
+                "not a Conv2d or Linear layer of the model",
+                f"layers: {', '.join(layers)}",
+            )
     owner: dict[int, str] = {}
     for name, module in layers.items():
         if id(module.weight) in owner:
-            raise LayerError(name, f"shares its weight with {owner[id(module.weight)]!r}; untie them or skip one")
+            raise LayerError(
+                name, f"shares its weight with {owner[id(module.weight)]!r}; untie them or skip one"
+            )
         owner[id(module.weight)] = name
     skipped = set(skip)
     return {name: module for name, module in layers.items() if name not in skipped}
@@ -54,7 +68,9 @@ def to_weight(module: nn.Module, matrix: Tensor) -> Tensor:
 
 
 def joined(module: nn.Module, bias: bool) -> Tensor:
-    """The weight as [groups, out, in], float64, with the layer's bias as a last column if `bias`."""
+    """The weight as [groups, out, in], float64, with the layer's bias as a last column if
+    `bias`.
+    """
     W = to_matrix(module, module.weight.detach())
     if not bias:
         return W.double()
@@ -88,15 +104,21 @@ def pad(module: nn.Conv2d, x: Tensor) -> Tensor:
     padding = spatial_padding(module)
     if not any(padding):
         return x
-    return F.pad(x, padding, mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
+    return F.pad(
+        x, padding, mode="constant" if module.padding_mode == "zeros" else module.padding_mode
+    )
 
 
 def inputs(module: nn.Module, x: Tensor, bias: bool = False) -> Tensor:
-    """What each output position sees: [batch, groups, T, in], with a last column of ones if `bias`."""
+    """What each output position sees: [batch, groups, T, in], with a last column of ones if
+    `bias`.
+    """
     if isinstance(module, nn.Linear):
         rows = x.reshape(x.shape[0], 1, -1, x.shape[-1])
     elif isinstance(module, nn.Conv2d):
-        columns = F.unfold(pad(module, x), module.kernel_size, dilation=module.dilation, stride=module.stride)
+        columns = F.unfold(
+            pad(module, x), module.kernel_size, dilation=module.dilation, stride=module.stride
+        )
         rows = columns.reshape(x.shape[0], module.groups, -1, columns.shape[-1]).transpose(2, 3)
     else:
         raise LayerError(type(module).__name__, "neither Conv2d nor Linear")
@@ -113,21 +135,32 @@ def gradients(module: nn.Module, g: Tensor) -> Tensor:
 
 
 def weight_gradients(module: nn.Module, x: Tensor, g: Tensor, each: bool = True) -> Tensor:
-    """Gradients in the weight from the layer's input x and output gradient g: each example's, [batch, groups, out, in], or
-    their sum, [1, groups, out, in].
+    """Gradients in the weight from the layer's input x and output gradient g: each example's,
+    [batch, groups, out, in], or their sum, [1, groups, out, in].
 
-    A convolution's are one grouped convolution backward, with every example a group of its own: no patches are formed,
-    which on a CPU is three to six times faster than multiplying unfolded patches.
+    A convolution's are one grouped convolution backward, with every example a group of its own: no
+    patches are formed, which on a CPU is three to six times faster than multiplying unfolded
+    patches.
     """
     if isinstance(module, nn.Linear):
         rows, gradient = inputs(module, x), gradients(module, g)
-        return gradient.mT @ rows if each else (gradient.flatten(0, 2).mT @ rows.flatten(0, 2))[None, None]
+        return (
+            gradient.mT @ rows
+            if each
+            else (gradient.flatten(0, 2).mT @ rows.flatten(0, 2))[None, None]
+        )
     if not isinstance(module, nn.Conv2d):
         raise LayerError(type(module).__name__, "neither Conv2d nor Linear")
     padded, examples = pad(module, x), len(x) if each else 1
     if each:
         padded, g = padded.flatten(0, 1)[None], g.flatten(0, 1)[None]
     out, *rest = module.weight.shape
-    total = torch.nn.grad.conv2d_weight(padded, (examples * out, *rest), g, stride=module.stride, dilation=module.dilation,
-                                        groups=examples * module.groups)
+    total = torch.nn.grad.conv2d_weight(
+        padded,
+        (examples * out, *rest),
+        g,
+        stride=module.stride,
+        dilation=module.dilation,
+        groups=examples * module.groups,
+    )
     return total.reshape(examples, module.groups, out // module.groups, -1)

@@ -1,4 +1,6 @@
-"""Masks: a plain dict from parameter name to a bool tensor of its shape, True where the weight is kept. No wrappers."""
+"""Masks: a plain dict from parameter name to a bool tensor of its shape, True where the weight is
+kept. No wrappers.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,12 @@ def _parameters(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, nn.P
         if name not in parameters:
             raise UserError("mask", name, "the model has no such parameter")
         if parameters[name].shape != mask.shape or mask.dtype != torch.bool:
-            raise UserError("mask", name, f"is {mask.dtype} {tuple(mask.shape)}, the parameter {tuple(parameters[name].shape)}")
+            raise UserError(
+                "mask",
+                name,
+                f"is {mask.dtype} {tuple(mask.shape)}, the parameter "
+                f"{tuple(parameters[name].shape)}",
+            )
     return {name: parameters[name] for name in masks}
 
 
@@ -32,10 +39,12 @@ def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
 
 
 class Hold:
-    """Keeps masked weights at zero through training: call before the first step and after every optimiser step.
+    """Keeps masked weights at zero through training: call before the first step and after every
+    optimiser step.
 
-    Weights are zeroed again after the step, which undoes gradient, momentum and weight decay alike, and the optimiser's
-    own state (momentum, Adam moments) is zeroed there too, so that nothing is left to revive them if a mask is lifted.
+    Weights are zeroed again after the step, which undoes gradient, momentum and weight decay alike,
+    and the optimiser's own state (momentum, Adam moments) is zeroed there too, so that nothing is
+    left to revive them if a mask is lifted.
     """
 
     def __init__(self, model: nn.Module, masks: Mapping[str, Tensor]):
@@ -52,7 +61,9 @@ class Hold:
 
 
 def nested(inner: Mapping[str, Tensor], outer: Mapping[str, Tensor]) -> bool:
-    """Whether everything `inner` keeps is kept by `outer` too: pruning went on and revived nothing."""
+    """Whether everything `inner` keeps is kept by `outer` too: pruning went on and revived
+    nothing.
+    """
     return all(bool((~mask | outer[name]).all()) for name, mask in inner.items() if name in outer)
 
 

@@ -1,4 +1,6 @@
-"""Progress that suits where it is seen: a tqdm bar with an ETA on a terminal, a log line now and then otherwise."""
+"""Progress that suits where it is seen: a tqdm bar with an ETA on a terminal, a log line now and
+then otherwise.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ class _Lines:
 def progress(total: int | None, desc: str, unit: str = "it", leave: bool = False):
     """A context manager with update(n) and set_postfix_str(text)."""
     if _quiet.get() or sys.stderr.isatty():
-        return tqdm(total=total, desc=desc, unit=unit, leave=leave, dynamic_ncols=True, disable=_quiet.get())
+        return tqdm(
+            total=total, desc=desc, unit=unit, leave=leave, dynamic_ncols=True, disable=_quiet.get()
+        )
     return _Lines(total, desc)
 
 

@@ -13,12 +13,13 @@ from common.masks import Masks
 class Pruned:
     """A pruned copy of the network (the one that was given is untouched).
 
-    masks: parameter name -> bool, True = kept (unstructured methods). edits: replayable surgery (structured methods).
-    predicted_increase: of the mean training loss, or None for a method that predicts none. latent: by name, what the method
-    goes on from at its next pruning: whole weights where masked ones may come back (Method.training), or Method.statistics.
-    moments: the optimiser's, where training goes on after a pruning as if nothing had happened (Spec.clock "course").
-    layers: by layer name, what the method knows of it (numbers, kept in the record's layers). notes: what the numerics had to
-    do, one line each, kept in the record.
+    masks: parameter name -> bool, True = kept (unstructured methods). edits: replayable surgery
+    (structured methods). predicted_increase: of the mean training loss, or None for a method that
+    predicts none. latent: by name, what the method goes on from at its next pruning: whole weights
+    where masked ones may come back (Method.training), or Method.statistics. moments: the
+    optimiser's, where training goes on after a pruning as if nothing had happened (Spec.clock
+    "course"). layers: by layer name, what the method knows of it (numbers, kept in the record's
+    layers). notes: what the numerics had to do, one line each, kept in the record.
     """
 
     model: nn.Module

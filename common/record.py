@@ -1,7 +1,8 @@
-"""Record: what one stage of one cell produced, as JSON. Standard library only, so that figures need no torch.
+"""Record: what one stage of one cell produced, as JSON. Standard library only, so that figures need
+no torch.
 
-Accuracies are fractions in [0, 1]; losses are mean training-loss units (nats for cross-entropy); times are seconds.
-Fields are added, never renamed.
+Accuracies are fractions in [0, 1]; losses are mean training-loss units (nats for cross-entropy);
+times are seconds. Fields are added, never renamed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from pathlib import Path
 
 from common.errors import UserError
 
-STAGES = ("train", "prune", "finetune", "study")  # study: numbers that are no cell, in the trajectory
+# study: numbers that are no cell, in the trajectory
+STAGES = ("train", "prune", "finetune", "study")
 MAX_BYTES = 1 << 20  # a record is at most tens of kilobytes; larger files are not records
 log = logging.getLogger(__name__)
 
@@ -25,16 +27,17 @@ log = logging.getLogger(__name__)
 class Record:
     """One stage of one cell.
 
-    achieved: sparsity, kept_params, kept_macs, dense_params, dense_macs (prunable weights and their multiply-accumulates),
-    and model_params, dense_model_params (all parameters, biases and BatchNorm included).
-    accuracy: dense, pruned, last, best, best_selected_on; of more than ten classes also
-    top5_dense, top5_pruned, top5_last. loss: dense, pruned, predicted_increase, measured_increase.
-    layers: [{name, kept, total, and what the method knows of it}]. timing: seconds per phase, core_s of processor time in all,
-    peak_rss_mb, and resumed where the stage went on from half-done work and the seconds are those since.
-    provenance: git, dirty, versions, device, threads, seed, command, data_sha256, machine (a fingerprint), load.
-    identity: what decided the result, compared before the stage is used again (common.reuse), and the digests of what came
-    out: file_sha256 of the network file, mask_sha256 of what was kept.
-    trajectory: one entry a pruning step or epoch. notes: what the numerics had to do (dead units, raised damping).
+    achieved: sparsity, kept_params, kept_macs, dense_params, dense_macs (prunable weights and their
+    multiply-accumulates), and model_params, dense_model_params (all parameters, biases and
+    BatchNorm included). accuracy: dense, pruned, last, best, best_selected_on; of more than ten
+    classes also top5_dense, top5_pruned, top5_last. loss: dense, pruned, predicted_increase,
+    measured_increase. layers: [{name, kept, total, and what the method knows of it}]. timing:
+    seconds per phase, core_s of processor time in all, peak_rss_mb, and resumed where the stage
+    went on from half-done work and the seconds are those since. provenance: git, dirty, versions,
+    device, threads, seed, command, data_sha256, machine (a fingerprint), load. identity: what
+    decided the result, compared before the stage is used again (common.reuse), and the digests of
+    what came out: file_sha256 of the network file, mask_sha256 of what was kept. trajectory: one
+    entry a pruning step or epoch. notes: what the numerics had to do (dead units, raised damping).
     """
 
     id: str
@@ -74,10 +77,19 @@ class Record:
             known = {f.name for f in fields(cls)}
             record = cls(**{k: v for k, v in data.items() if k in known})
         except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise UserError("record", str(path), f"unreadable ({error})", "delete it to compute the cell again") from None
-        wrong = [f.name for f in fields(cls) if not isinstance(getattr(record, f.name), _TYPES[f.type])]
+            raise UserError(
+                "record", str(path), f"unreadable ({error})", "delete it to compute the cell again"
+            ) from None
+        wrong = [
+            f.name for f in fields(cls) if not isinstance(getattr(record, f.name), _TYPES[f.type])
+        ]
         if wrong:
-            raise UserError("record", str(path), f"field {wrong[0]!r} has the wrong type", "delete it to compute the cell again")
+            raise UserError(
+                "record",
+                str(path),
+                f"field {wrong[0]!r} has the wrong type",
+                "delete it to compute the cell again",
+            )
         return record
 
 
@@ -86,7 +98,11 @@ _TYPES = {"str": str, "dict": dict, "list": list}
 
 def wall_seconds(record: Record) -> float:
     """What the phases of a stage took by the clock."""
-    return sum(v for k, v in record.timing.items() if k.endswith("_s") and k != "core_s" and isinstance(v, int | float))
+    return sum(
+        v
+        for k, v in record.timing.items()
+        if k.endswith("_s") and k != "core_s" and isinstance(v, int | float)
+    )
 
 
 def core_seconds(record: Record) -> float:
@@ -103,17 +119,25 @@ def record_id(slug: str, seed: int, stage: str) -> str:
 
 
 def write_json(path: str | Path, data: object) -> Path:
-    """Atomic, fsynced JSON with NaN refused, so that every reader can parse it. Raises UserError where it cannot be written."""
+    """Atomic, fsynced JSON with NaN refused, so that every reader can parse it. Raises UserError
+    where it cannot be written.
+    """
     path = Path(path)
     try:
         text = json.dumps(data, indent=1, allow_nan=False)
     except ValueError as error:
-        raise UserError("record", path.name, f"not written ({error})", "lower --lr, or raise --damping") from None
+        raise UserError(
+            "record", path.name, f"not written ({error})", "lower --lr, or raise --damping"
+        ) from None
     try:
         return _write(path, text)
     except OSError as error:
-        raise UserError("output_dir", str(path.parent), f"cannot write {path.name} ({error.strerror})",
-                        "free some space, or choose another folder") from None
+        raise UserError(
+            "output_dir",
+            str(path.parent),
+            f"cannot write {path.name} ({error.strerror})",
+            "free some space, or choose another folder",
+        ) from None
 
 
 def _write(path: Path, text: str) -> Path:
@@ -133,14 +157,16 @@ def _write(path: Path, text: str) -> Path:
 
 
 def read_all(*folders: str | Path) -> Iterator[Record]:
-    """Every record below the folders, in path order. Others are passed over: with a warning where a file is damaged, in silence
-    where it is JSON that names no stage, another kind of result."""
+    """Every record below the folders, in path order. Others are passed over: with a warning where a
+    file is damaged, in silence where it is JSON that names no stage, another kind of result."""
     for folder in folders:
         for path in sorted(Path(folder).rglob("*.json")):
             try:
                 yield Record.read(path)
             except UserError as error:
-                log.log(logging.DEBUG if _other(path) else logging.WARNING, "passed over: %s", error)
+                log.log(
+                    logging.DEBUG if _other(path) else logging.WARNING, "passed over: %s", error
+                )
 
 
 def _other(path: Path) -> bool:

@@ -1,6 +1,8 @@
-"""Files of tensors: ours, written whole or not at all and refused once changed, and other people's, read without running them.
+"""Files of tensors: ours, written whole or not at all and refused once changed, and other people's,
+read without running them.
 
-One of ours is a safetensors file whose metadata are a text ("checkpoint") and the SHA-256 of that text and every tensor.
+One of ours is a safetensors file whose metadata are a text ("checkpoint") and the SHA-256 of that
+text and every tensor.
 """
 
 from __future__ import annotations
@@ -19,12 +21,13 @@ from torch import Tensor
 
 from common.errors import UserError
 
-MAX_HEADER = 1 << 24  # bytes; the longest real one (ResNet-50 with a channel list for every layer) is some 0.3 MB
+# bytes; the longest real one (ResNet-50 with a channel list for every layer) is some 0.3 MB
+MAX_HEADER = 1 << 24
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], text: str) -> str:
-    """Write atomically and through to the disk: whatever happens, `path` holds the old file or the whole new one. Returns the
-    digest that the file states of itself.
+    """Write atomically and through to the disk: whatever happens, `path` holds the old file or the
+    whole new one. Returns the digest that the file states of itself.
 
     Raises UserError ("output_dir") where it cannot be written.
     """
@@ -45,16 +48,20 @@ def write(path: Path, tensors: Mapping[str, Tensor], text: str) -> str:
         return sha256
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError("output_dir", str(path.parent), f"cannot write {path.name} ({reason})",
-                        "free some space, or choose another --output-dir") from None
+        raise UserError(
+            "output_dir",
+            str(path.parent),
+            f"cannot write {path.name} ({reason})",
+            "free some space, or choose another --output-dir",
+        ) from None
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
 
 
 def read(path: str | Path) -> tuple[dict[str, Tensor], str]:
-    """(tensors in memory of their own, text) of a file that `write` wrote and nobody changed; else ValueError, OSError or
-    SafetensorError."""
+    """(tensors in memory of their own, text) of a file that `write` wrote and nobody changed; else
+    ValueError, OSError or SafetensorError."""
     _require_header(path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
@@ -67,8 +74,8 @@ def read(path: str | Path) -> tuple[dict[str, Tensor], str]:
 
 
 def stated_digest(path: str | Path) -> str | None:
-    """The digest that a file of ours states of itself, from its header alone (`read` checks that it is true); None for any
-    other file."""
+    """The digest that a file of ours states of itself, from its header alone (`read` checks that it
+    is true); None for any other file."""
     try:
         _require_header(path)
         with safe_open(path, framework="pt") as file:
@@ -78,8 +85,8 @@ def stated_digest(path: str | Path) -> str | None:
 
 
 def read_foreign(path: str | Path) -> Mapping:
-    """The tensors of a .safetensors file, or whatever mapping torch.save put into another one; mapped into memory where
-    the format allows it. Raises ValueError, OSError or SafetensorError."""
+    """The tensors of a .safetensors file, or whatever mapping torch.save put into another one;
+    mapped into memory where the format allows it. Raises ValueError, OSError or SafetensorError."""
     if Path(path).suffix == ".safetensors":
         _require_header(path)
         with safe_open(path, framework="pt") as file:
@@ -99,7 +106,9 @@ def read_foreign(path: str | Path) -> Mapping:
 
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
-    """SHA-256 of `text` and of every tensor's name, type, shape and bytes, in the order of the names."""
+    """SHA-256 of `text` and of every tensor's name, type, shape and bytes, in the order of the
+    names.
+    """
     sha = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -109,19 +118,24 @@ def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
 
 
 def _sort_header(path: str | Path) -> None:
-    """Write the header of a safetensors file again with its names in order, so that equal contents are equal bytes: the library
-    writes the metadata in the order of a hash table that begins at random."""
+    """Write the header of a safetensors file again with its names in order, so that equal contents
+    are equal bytes: the library writes the metadata in the order of a hash table that begins at
+    random."""
     with Path(path).open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-        text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+        text = json.dumps(
+            header, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+        ).encode()
         if len(text) <= length:  # as long but for escapes, which JSON lets a writer choose
             file.seek(8)
             file.write(text.ljust(length))
 
 
 def _require_header(path: str | Path) -> None:
-    """The length that a safetensors file gives its header is one that it can have, and that we are willing to read."""
+    """The length that a safetensors file gives its header is one that it can have, and that we are
+    willing to read.
+    """
     with Path(path).open("rb") as file:
         length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
     if length > min(MAX_HEADER, size - 8):
@@ -129,7 +143,9 @@ def _require_header(path: str | Path) -> None:
 
 
 def _separate(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Contiguous CPU tensors, none of which shares memory with another: what the format can hold."""
+    """Contiguous CPU tensors, none of which shares memory with another: what the format can
+    hold.
+    """
     separate, taken = {}, set()
     for name, tensor in tensors.items():
         tensor = tensor.detach().cpu().contiguous()

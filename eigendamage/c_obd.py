@@ -1,7 +1,8 @@
-"""C-OBD (Wang et al. 2019, Sec. 4.2): Optimal Brain Damage's importance of each weight, summed over a filter. No weight update.
+"""C-OBD (Wang et al. 2019, Sec. 4.2): Optimal Brain Damage's importance of each weight, summed over
+a filter. No weight update.
 
-Uses common.fisher.diag (exact per-example gradients, positions summed before squaring) and eigendamage.filters. The filter's
-bias goes with it and is not scored.
+Uses common.fisher.diag (exact per-example gradients, positions summed before squaring) and
+eigendamage.filters. The filter's bias goes with it and is not scored.
 """
 
 from __future__ import annotations
@@ -22,10 +23,18 @@ def importance(weight: Tensor, fisher: Tensor) -> Tensor:
     return (0.5 * weight.detach().double().square() * fisher).flatten(1).sum(1)
 
 
-def prune(model: nn.Module, calibration: Iterable, amount: float, options: FilterOptions, generator: torch.Generator,
-          masks: M.Masks | None = None) -> Pruned:
+def prune(
+    model: nn.Module,
+    calibration: Iterable,
+    amount: float,
+    options: FilterOptions,
+    generator: torch.Generator,
+    masks: M.Masks | None = None,
+) -> Pruned:
     """A copy of `model` without the `amount` of its units whose filters score lowest."""
     net = Filters(model, calibration, options.skip, masks, options.coupling)
-    fisher = diagonal_fisher(model, net.calibration, net.layers, options.fisher, generator=generator)
+    fisher = diagonal_fisher(
+        model, net.calibration, net.layers, options.fisher, generator=generator
+    )
     scores = {name: importance(module.weight, fisher[name]) for name, module in net.layers.items()}
     return net.remove(scores, amount, options.cap)

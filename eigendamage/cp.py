@@ -1,8 +1,10 @@
-"""CP-decomposition (Lebedev et al. 2014), the paper's low-rank baseline: each kernel a sum of `rank` rank-one tensors.
+"""CP-decomposition (Lebedev et al. 2014), the paper's low-rank baseline: each kernel a sum of
+`rank` rank-one tensors.
 
-W[o, i, p] ≈ Σ_q U[o, q] D[p, q] V[i, q] becomes a 1x1 convolution (V), a depthwise one (D) and a 1x1 one (U), fitted in the
-Frobenius norm by eigendamage.depthwise's alternating least squares. Lebedev et al. also split the two kernel axes, which for 3x3
-kernels would save 3 of each 9 + cin + cout weights a rank. Fully connected layers stay. No curvature, so no prediction.
+W[o, i, p] ≈ Σ_q U[o, q] D[p, q] V[i, q] becomes a 1x1 convolution (V), a depthwise one (D) and a
+1x1 one (U), fitted in the Frobenius norm by eigendamage.depthwise's alternating least squares.
+Lebedev et al. also split the two kernel axes, which for 3x3 kernels would save 3 of each 9 + cin +
+cout weights a rank. Fully connected layers stay. No curvature, so no prediction.
 """
 
 from __future__ import annotations
@@ -24,12 +26,12 @@ from eigendamage.method import rotatable
 
 @dataclass(frozen=True)
 class Options:
-    """A layer's rank is (1 − amount) · rank times its original one, min(cin, cout) (Sec. 5.4's first setting), or (1 − amount) ·
-    rank itself and at most the original one (its second)."""
+    """A layer's rank is (1 − amount) · rank times its original one, min(cin, cout) (Sec. 5.4's
+    first setting), or (1 − amount) · rank itself and at most the original one (its second)."""
 
     rank: float = 1.0
     absolute: bool = False
-    skip: tuple[str, ...] = ()   # layers left as they are
+    skip: tuple[str, ...] = ()  # layers left as they are
 
     def __post_init__(self):
         if not 0 < self.rank < 1e6:
@@ -42,22 +44,49 @@ class Options:
         return max(1, round(min(target, original) if self.absolute else target * original))
 
 
-def prune(model: nn.Module, calibration: Iterable, amount: float, options: Options, generator: torch.Generator,
-          masks: M.Masks | None = None) -> Pruned:
-    """A copy of `model` with every convolution that has a kernel decomposed; one that would be larger stays (noted)."""
+def prune(
+    model: nn.Module,
+    calibration: Iterable,
+    amount: float,
+    options: Options,
+    generator: torch.Generator,
+    masks: M.Masks | None = None,
+) -> Pruned:
+    """A copy of `model` with every convolution that has a kernel decomposed; one that would be
+    larger stays (noted).
+    """
     if masks:
-        raise UserError("masks", sorted(masks)[0], "single weights were masked before", "decompose a network without masks")
+        raise UserError(
+            "masks",
+            sorted(masks)[0],
+            "single weights were masked before",
+            "decompose a network without masks",
+        )
     if not 0 <= amount < 1:
-        raise UserError("unit_ratio", amount, "outside [0, 1)", "give the fraction REMOVED of the rank")
-    layers = {name: m for name, m in rotatable(model, options.skip).items() if isinstance(m, nn.Conv2d) and m.weight[0, 0].numel() > 1}
+        raise UserError(
+            "unit_ratio", amount, "outside [0, 1)", "give the fraction REMOVED of the rank"
+        )
+    layers = {
+        name: m
+        for name, m in rotatable(model, options.skip).items()
+        if isinstance(m, nn.Conv2d) and m.weight[0, 0].numel() > 1
+    }
     if not layers:
-        raise UserError("model", type(model).__name__, "has no convolution to decompose", "choose another method")
+        raise UserError(
+            "model",
+            type(model).__name__,
+            "has no convolution to decompose",
+            "choose another method",
+        )
     result = Pruned(copy.deepcopy(model))
     for name, module in layers.items():
         W = module.weight.detach().double().flatten(2)
         rank = options.of(W, amount)
         if rank * sum(W.shape) > W.numel():
-            result.notes.append(f"{name}: left dense, rank {rank} would have {rank * sum(W.shape)} weights for {W.numel()}")
+            result.notes.append(
+                f"{name}: left dense, rank {rank} would have {rank * sum(W.shape)} weights for "
+                f"{W.numel()}"
+            )
             continue
         U, D, V = separate(W, rank=rank)
         error = float((joined(U, D, V) - W).norm() / W.norm())

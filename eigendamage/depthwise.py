@@ -1,4 +1,6 @@
-"""The depthwise-separable step (Wang et al. 2019, Sec. 4.6): a core W' as U D_i Vᵀ with bases shared by all kernel offsets i."""
+"""The depthwise-separable step (Wang et al. 2019, Sec. 4.6): a core W' as U D_i Vᵀ with bases
+shared by all kernel offsets i.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +10,15 @@ from torch import Tensor
 SWEEPS = 50  # of the alternating least squares; the paper states none
 
 
-def separate(W: Tensor, sweeps: int = SWEEPS, rank: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """(U [r, q], D [offsets, q], V [a, q]) that make Σ_i ‖U diag(D_i) Vᵀ − W[:, :, i]‖² small (Eq. 18); W [r, a, offsets],
-    q = `rank`, or min(r, a). The same as a CP-decomposition of W.
+def separate(
+    W: Tensor, sweeps: int = SWEEPS, rank: int | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(U [r, q], D [offsets, q], V [a, q]) that make Σ_i ‖U diag(D_i) Vᵀ − W[:, :, i]‖² small (Eq.
+    18); W [r, a, offsets], q = `rank`, or min(r, a). The same as a CP-decomposition of W.
 
-    Alternating least squares from the SVD of the mean over offsets, so the error never grows; columns of U and V have unit norm.
-    What a rank above min(r, a) adds starts at random, the same on every call.
+    Alternating least squares from the SVD of the mean over offsets, so the error never grows;
+    columns of U and V have unit norm. What a rank above min(r, a) adds starts at random, the same
+    on every call.
     """
     U, _, Vt = torch.linalg.svd(W.mean(2), full_matrices=False)
     generator = torch.Generator().manual_seed(0)
@@ -35,7 +40,15 @@ def joined(U: Tensor, D: Tensor, V: Tensor) -> Tensor:
 def _start(basis: Tensor, rank: int, generator: torch.Generator) -> Tensor:
     """The first `rank` columns; random ones where there are not so many."""
     more = max(0, rank - basis.shape[1])
-    return torch.cat([basis[:, :rank], _unit(torch.randn(len(basis), more, generator=generator, dtype=basis.dtype)).to(basis.device)], 1)
+    return torch.cat(
+        [
+            basis[:, :rank],
+            _unit(torch.randn(len(basis), more, generator=generator, dtype=basis.dtype)).to(
+                basis.device
+            ),
+        ],
+        1,
+    )
 
 
 def _offsets(W: Tensor, U: Tensor, V: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
-"""Example 1 (Wang et al. 2019, Sec. 3.1): three weights on which the surgeon is better for one removal and worse for two.
+"""Example 1 (Wang et al. 2019, Sec. 3.1): three weights on which the surgeon is better for one
+removal and worse for two.
 
-`python -m eigendamage.example1` prints it. Nothing is read off a network: the quadratic's Hessian is given.
+`python -m eigendamage.example1` prints it. Nothing is read off a network: the quadratic's Hessian
+is given.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ from common.errors import Parser
 
 WEIGHTS = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64)
 HESSIAN = torch.tensor([[1.0, 0.99, 0.0], [0.99, 1.0, 0.01], [0.0, 0.01, 0.5]], dtype=torch.float64)
-CASES = ((2,), (0,), (1, 2), (0, 1))  # what the paper removes: OBD's and OBS's one weight, OBD's and OBS's two
+# what the paper removes: OBD's and OBS's one weight, OBD's and OBS's two
+CASES = ((2,), (0,), (1, 2), (0, 1))
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ def obs_scores() -> Tensor:
 
 
 def removal(which: tuple[int, ...], kind: str) -> tuple[Tensor, float]:
-    """(δθ, the true increase ½ δᵀHδ) of removing `which`. kind: "zero" for plain zeroing, else an update of common.obs."""
+    """(δθ, the true increase ½ δᵀHδ) of removing `which`. kind: "zero" for plain zeroing, else an
+    update of common.obs.
+    """
     gone = torch.zeros(3, dtype=torch.bool).index_fill(0, torch.tensor(which), True)
     if kind == "zero":
         delta = torch.where(gone, -WEIGHTS, 0.0)
@@ -62,12 +67,19 @@ def removal(which: tuple[int, ...], kind: str) -> tuple[Tensor, float]:
 
 
 def table() -> str:
-    """The scores, and every case with plain zeroing, with each weight's own update, and with the joint optimum."""
-    lines = [f"scores  OBD {_row(obd_scores())}  OBS {_row(obs_scores())}", f"{'removed':8} {'update':9} {'increase':>9}  change"]
+    """The scores, and every case with plain zeroing, with each weight's own update, and with the
+    joint optimum.
+    """
+    lines = [
+        f"scores  OBD {_row(obd_scores())}  OBS {_row(obs_scores())}",
+        f"{'removed':8} {'update':9} {'increase':>9}  change",
+    ]
     for which in CASES:
         for kind in ("zero", "diagonal", "joint"):
             delta, increase = removal(which, kind)
-            lines.append(f"{','.join(str(q + 1) for q in which):8} {kind:9} {increase:9.5f}  {_row(delta)}")
+            lines.append(
+                f"{','.join(str(q + 1) for q in which):8} {kind:9} {increase:9.5f}  {_row(delta)}"
+            )
     return "\n".join(lines) + "\n"
 
 

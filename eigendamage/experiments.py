@@ -1,7 +1,9 @@
-"""The tables and figures of EigenDamage as cells: the differences from a base Spec, and the arithmetic behind them.
+"""The tables and figures of EigenDamage as cells: the differences from a base Spec, and the
+arithmetic behind them.
 
-`python -m eigendamage.prune --list` shows them. Unit ratios are fractions removed, of channels or of eigenvectors. Scales: paper
-is the paper's own setting, cpu the same methods on networks that two cores finish. A cell is <network>-<ratio>-<method>-seed<k>.
+`python -m eigendamage.prune --list` shows them. Unit ratios are fractions removed, of channels or
+of eigenvectors. Scales: paper is the paper's own setting, cpu the same methods on networks that two
+cores finish. A cell is <network>-<ratio>-<method>-seed<k>.
 """
 
 from __future__ import annotations
@@ -19,72 +21,149 @@ COUPLED = "groups"  # Options.coupling: the channels that an addition joins go t
 RATIOS = (0.5, 0.6, 0.7, 0.8, 0.9)
 Cells = dict[str, Spec]
 
-# -- the paper's scale ----------------------------------------------------------------------------------------------------
+# -- the paper's scale -----------------------------------------------------------------------------
 
-# Sec. 5.1: SGD 150 epochs from 0.1, weight decay 2e-4, a tenth at 1/2 and 3/4 (batch: released code); then 150 epochs from 1e-3,
-# weight decay 1e-4, the same decay. Statistics over all 50,000 training images. "+L1": the settings of Liu et al. (2017), who
-# start BatchNorm at 0.5 (preresnet29 does, vgg19 here at 1).
-DENSE = Recipe(epochs=150, lr=0.1, batch_size=128, weight_decay=2e-4, schedule="multistep", milestones=(75, 112.5), augment=True)
-TUNE = Recipe(epochs=150, lr=1e-3, batch_size=128, weight_decay=1e-4, schedule="multistep", milestones=(75, 112.5), augment=True)
-LIU = Recipe(epochs=160, lr=0.1, batch_size=64, weight_decay=1e-4, nesterov=True, schedule="multistep", milestones=(80, 120), augment=True)
+# Sec. 5.1: SGD 150 epochs from 0.1, weight decay 2e-4, a tenth at 1/2 and 3/4 (batch: released
+# code); then 150 epochs from 1e-3, weight decay 1e-4, the same decay. Statistics over all 50,000
+# training images. "+L1": the settings of Liu et al. (2017), who start BatchNorm at 0.5 (preresnet29
+# does, vgg19 here at 1).
+DENSE = Recipe(
+    epochs=150,
+    lr=0.1,
+    batch_size=128,
+    weight_decay=2e-4,
+    schedule="multistep",
+    milestones=(75, 112.5),
+    augment=True,
+)
+TUNE = Recipe(
+    epochs=150,
+    lr=1e-3,
+    batch_size=128,
+    weight_decay=1e-4,
+    schedule="multistep",
+    milestones=(75, 112.5),
+    augment=True,
+)
+LIU = Recipe(
+    epochs=160,
+    lr=0.1,
+    batch_size=64,
+    weight_decay=1e-4,
+    nesterov=True,
+    schedule="multistep",
+    milestones=(80, 120),
+    augment=True,
+)
 PAPER = Spec(paper="eigendamage", scale="paper", train=DENSE, finetune=TUNE, num_samples=50_000)
 RESNET_TUNE = replace(TUNE, batch_size=64)  # released code
 NETWORKS = {
     "vgg19": PAPER.but(model="vgg19"),
     "vgg19-L1": PAPER.but(model="vgg19", train=replace(LIU, bn_l1=1e-4)),
     "resnet32": PAPER.but(model="resnet32:width=4,shortcut=B", finetune=RESNET_TUNE),
-    "preresnet29-L1": PAPER.but(model="preresnet29:width=4", train=replace(LIU, bn_l1=1e-5), finetune=RESNET_TUNE),
+    "preresnet29-L1": PAPER.but(
+        model="preresnet29:width=4", train=replace(LIU, bn_l1=1e-5), finetune=RESNET_TUNE
+    ),
 }
-TINY_VGG = NETWORKS["vgg19"].but(dataset="tiny-imagenet", train=replace(DENSE, epochs=300, milestones=(150, 225)),
-                                 num_samples=100_000)  # Sec. 5.1
+TINY_VGG = NETWORKS["vgg19"].but(
+    dataset="tiny-imagenet",
+    train=replace(DENSE, epochs=300, milestones=(150, 225)),
+    num_samples=100_000,
+)  # Sec. 5.1
 
-# -- cpu scale ------------------------------------------------------------------------------------------------------------
+# -- cpu scale -------------------------------------------------------------------------------------
 
-# Labels: a network that fits its training set almost never draws a wrong one, so all ten take part, weighted by their probability
-# ("exact"), on fewer images: a pass costs six times as much.
+# Labels: a network that fits its training set almost never draws a wrong one, so all ten take part,
+# weighted by their probability ("exact"), on fewer images: a pass costs six times as much.
 MNIST = Spec(paper="eigendamage", scale="cpu", dataset="mnist", num_samples=1_000)
-# rate: at 0.02 one of three bottlenecked LeNet-300s diverged (three layers in a row, no BatchNorm), so all methods take a quarter of it
-_LENET5 = MNIST.but(model="lenet5", train=job_of("mnist", "lenet5").train,
-                    finetune=Recipe(epochs=0.3, lr=0.005, batch_size=128, schedule="cosine"))
-_LENET300 = MNIST.but(model="lenet300", checkpoint="lenet300_mnist",
-                      finetune=Recipe(epochs=1, lr=0.005, batch_size=128, schedule="cosine"))
+# rate: at 0.02 one of three bottlenecked LeNet-300s diverged (three layers in a row, no BatchNorm),
+# so all methods take a quarter of it
+_LENET5 = MNIST.but(
+    model="lenet5",
+    train=job_of("mnist", "lenet5").train,
+    finetune=Recipe(epochs=0.3, lr=0.005, batch_size=128, schedule="cosine"),
+)
+_LENET300 = MNIST.but(
+    model="lenet300",
+    checkpoint="lenet300_mnist",
+    finetune=Recipe(epochs=1, lr=0.005, batch_size=128, schedule="cosine"),
+)
 _BN_TRAIN = replace(_LENET5.train, epochs=5, bn_l1=1e-4)
 MNIST_NETWORKS = {
-    "lenet300": _LENET300,  # the L-OBS authors' network; 300 + 100 channels, 784 + 300 and 300 + 100 columns and rows
-    "lenet5": _LENET5,      # 20 + 50 + 500 channels; 1 + 20, 20 + 50 and 800 + 500 columns and rows
+    # the L-OBS authors' network; 300 + 100 channels, 784 + 300 and 300 + 100 columns and rows
+    "lenet300": _LENET300,
+    "lenet5": _LENET5,  # 20 + 50 + 500 channels; 1 + 20, 20 + 50 and 800 + 500 columns and rows
 }
-MNIST_BN = {                # the same with BatchNorm and the pull on its scales, without which there is no NN Slimming
+# the same with BatchNorm and the pull on its scales, without which there is no NN Slimming
+MNIST_BN = {
     "lenet300-bn-L1": _LENET300.but(model="lenet300:bn=1", checkpoint="", train=_BN_TRAIN),
     "lenet5-bn-L1": _LENET5.but(model="lenet5:bn=1", train=_BN_TRAIN),
 }
 # JPEG CIFAR-10: short schedules; "+L1" where NN Slimming needs it, as in Table 1
-_SHORT = Recipe(epochs=10, lr=0.1, batch_size=128, weight_decay=2e-4, schedule="cosine", augment=True)
-_TUNE = Recipe(epochs=1, max_steps=150, lr=0.02, batch_size=128, weight_decay=1e-4, schedule="cosine", augment=True)
-CIFAR = Spec(paper="eigendamage", scale="cpu", dataset="cifar10-jpeg", num_samples=500, finetune=_TUNE)
+_SHORT = Recipe(
+    epochs=10, lr=0.1, batch_size=128, weight_decay=2e-4, schedule="cosine", augment=True
+)
+_TUNE = Recipe(
+    epochs=1,
+    max_steps=150,
+    lr=0.02,
+    batch_size=128,
+    weight_decay=1e-4,
+    schedule="cosine",
+    augment=True,
+)
+CIFAR = Spec(
+    paper="eigendamage", scale="cpu", dataset="cifar10-jpeg", num_samples=500, finetune=_TUNE
+)
 CIFAR_NETWORKS = {
     # a public network trained on the original pixels, so it is tuned on the JPEG copy first
-    "resnet32": CIFAR.but(model="resnet32", dataset="cifar10-jpeg:norm=imagenet", checkpoint="resnet32_cifar10",
-                          train=replace(_SHORT, epochs=2, lr=0.02, weight_decay=5e-4)),
+    "resnet32": CIFAR.but(
+        model="resnet32",
+        dataset="cifar10-jpeg:norm=imagenet",
+        checkpoint="resnet32_cifar10",
+        train=replace(_SHORT, epochs=2, lr=0.02, weight_decay=5e-4),
+    ),
     "preresnet29-L1": CIFAR.but(model="preresnet29", train=replace(_SHORT, epochs=7, bn_l1=1e-5)),
     "vgg19-L1": CIFAR.but(model="vgg19:width=0.25", train=replace(_SHORT, bn_l1=1e-4)),
 }
 VGG = CIFAR_NETWORKS["vgg19-L1"]
-# Figs. 4, 5, 6 and 8 prune VGG19 without the pull, trained until it fits: their premise is a gradient of zero
+# Figs. 4, 5, 6 and 8 prune VGG19 without the pull, trained until it fits: their premise is a
+# gradient of zero
 PLAIN_VGG = CIFAR.but(model="vgg19:width=0.25", amp=True, train=replace(_SHORT, epochs=30))
-# Table 1 with a budget at which methods settle: ten epochs in the paper's shape (a tenth at 1/2 and 3/4), dense networks trained
-# until they stop gaining, bfloat16. Costs on an idle core: a ResNet-32 cell at 90% some 15 minutes, VGG19 and PreResNet-29 some 5
-_TUNE10 = Recipe(epochs=10, lr=0.02, batch_size=128, weight_decay=1e-4, schedule="multistep", milestones=(5, 7.5), augment=True)
+# Table 1 with a budget at which methods settle: ten epochs in the paper's shape (a tenth at 1/2 and
+# 3/4), dense networks trained until they stop gaining, bfloat16. Costs on an idle core: a ResNet-32
+# cell at 90% some 15 minutes, VGG19 and PreResNet-29 some 5
+_TUNE10 = Recipe(
+    epochs=10,
+    lr=0.02,
+    batch_size=128,
+    weight_decay=1e-4,
+    schedule="multistep",
+    milestones=(5, 7.5),
+    augment=True,
+)
 TEN_EPOCHS = {  # cpu150-, cpu782-: the same dense networks with a smaller budget
     "cpu10-resnet32": CIFAR_NETWORKS["resnet32"].but(amp=True, finetune=_TUNE10),
-    "cpu10-preresnet29-L1": CIFAR_NETWORKS["preresnet29-L1"].but(amp=True, finetune=_TUNE10,
-                                                                 train=replace(_SHORT, epochs=30, bn_l1=1e-5)),
+    "cpu10-preresnet29-L1": CIFAR_NETWORKS["preresnet29-L1"].but(
+        amp=True, finetune=_TUNE10, train=replace(_SHORT, epochs=30, bn_l1=1e-5)
+    ),
     "cpu10-vgg19": PLAIN_VGG.but(finetune=_TUNE10),
 }
 
 
-def cell(base: Spec, table: str, name: str, ratio: float, method: str, seed: int = 0, label: str = "", **changes) -> Cells:
-    """The one cell `<name>-<ratio>-<label or method>-seed<k>`. At cpu scale a criterion's labels are exact. Residual branches lose
-    channels one by one, as in the paper, unless the cell names another coupling."""
+def cell(
+    base: Spec,
+    table: str,
+    name: str,
+    ratio: float,
+    method: str,
+    seed: int = 0,
+    label: str = "",
+    **changes,
+) -> Cells:
+    """The one cell `<name>-<ratio>-<label or method>-seed<k>`. At cpu scale a criterion's labels
+    are exact. Residual branches lose channels one by one, as in the paper, unless the cell names
+    another coupling."""
     called = f"{name}-{ratio:g}-{label or method}-seed{seed}"
     if base.scale == "cpu" and method in CRITERIA:
         changes["fisher"] = "exact"
@@ -93,43 +172,87 @@ def cell(base: Spec, table: str, name: str, ratio: float, method: str, seed: int
         changes["options"] = {"coupling": "union"} | options
     if options.get("coupling") == COUPLED:  # the option's default
         changes["options"] = {key: value for key, value in options.items() if key != "coupling"}
-    return {called: base.but(table=table, cell=called, method=method, unit_ratio=ratio, seed=seed, **changes)}
+    return {
+        called: base.but(
+            table=table, cell=called, method=method, unit_ratio=ratio, seed=seed, **changes
+        )
+    }
 
 
-def sweep(base: Spec, table: str, name: str, ratios: tuple[float, ...], seeds: int, methods: tuple[str, ...] = METHODS, **changes) -> Cells:
+def sweep(
+    base: Spec,
+    table: str,
+    name: str,
+    ratios: tuple[float, ...],
+    seeds: int,
+    methods: tuple[str, ...] = METHODS,
+    **changes,
+) -> Cells:
     """Every method at every ratio."""
-    return {key: spec for seed in range(seeds) for ratio in ratios for method in methods
-            for key, spec in cell(base, table, name, ratio, method, seed, **changes).items()}
+    return {
+        key: spec
+        for seed in range(seeds)
+        for ratio in ratios
+        for method in methods
+        for key, spec in cell(base, table, name, ratio, method, seed, **changes).items()
+    }
 
 
 def released(base: Spec, table: str, name: str, ratios: tuple[float, ...], seeds: int) -> Cells:
-    """Kron-OBD and Kron-OBS with the quadratic form of the released code, which probably made the paper's rows."""
-    return {key: spec for seed in range(seeds) for ratio in ratios for method in ("kron-obd", "kron-obs")
-            for key, spec in cell(base, table, name, ratio, method, seed, f"{method}-released", options={"form": "released"}).items()}
+    """Kron-OBD and Kron-OBS with the quadratic form of the released code, which probably made the
+    paper's rows.
+    """
+    return {
+        key: spec
+        for seed in range(seeds)
+        for ratio in ratios
+        for method in ("kron-obd", "kron-obs")
+        for key, spec in cell(
+            base,
+            table,
+            name,
+            ratio,
+            method,
+            seed,
+            f"{method}-released",
+            options={"form": "released"},
+        ).items()
+    }
 
 
 def dense_tuned(base: Spec, table: str, name: str) -> Cells:
-    """The dense network with the tuning that the pruned ones get: what of their accuracy is the pruning's."""
+    """The dense network with the tuning that the pruned ones get: what of their accuracy is the
+    pruning's.
+    """
     called = f"{name}-dense-tuned-seed0"
-    return {called: base.but(table=table, cell=called, method="magnitude-global", sparsity=0.0, num_samples=None)}
+    return {
+        called: base.but(
+            table=table, cell=called, method="magnitude-global", sparsity=0.0, num_samples=None
+        )
+    }
 
 
 def one_pass(table: str, ratios: tuple[float, ...]) -> Cells:
-    """The paper's networks on CIFAR-10 and CIFAR-100, five runs over one dense network each (Sec. 5.2)."""
+    """The paper's networks on CIFAR-10 and CIFAR-100, five runs over one dense network each (Sec.
+    5.2).
+    """
     cells: Cells = {}
     for name, base in NETWORKS.items():
         for dataset in ("cifar10", "cifar100"):
             on, called = base.but(dataset=dataset), f"{name}-{dataset}"
-            cells |= sweep(on, table, called, ratios, 5, CRITERIA if name == "resnet32" else METHODS)
+            cells |= sweep(
+                on, table, called, ratios, 5, CRITERIA if name == "resnet32" else METHODS
+            )
             cells |= released(on, table, called, ratios, 5)
     return cells
 
 
 def table1() -> Cells:
-    """One pass at 60% and 90%: 2 data sets · (3 networks · 6 methods + ResNet-32 · 5) · 2 · 5 = 460, the released form of Kron-OBD and
-    Kron-OBS, and the dense controls. NN Slimming is not applicable to ResNet-32 in the paper; at cpu scale coupled channels make
-    it so. The cells named cpu- have 150 steps of tuning and, on residual networks, coupled channels (ours). Those named cpu10- have
-    ten epochs, cpu782- 782 steps and cpu150- 150, all with the paper's coupling."""
+    """One pass at 60% and 90%: 2 data sets · (3 networks · 6 methods + ResNet-32 · 5) · 2 · 5 =
+    460, the released form of Kron-OBD and Kron-OBS, and the dense controls. NN Slimming is not
+    applicable to ResNet-32 in the paper; at cpu scale coupled channels make it so. The cells named
+    cpu- have 150 steps of tuning and, on residual networks, coupled channels (ours). Those named
+    cpu10- have ten epochs, cpu782- 782 steps and cpu150- 150, all with the paper's coupling."""
     cells = one_pass("1", (0.6, 0.9))
     for name, base in NETWORKS.items():
         for dataset in ("cifar10", "cifar100"):
@@ -141,19 +264,33 @@ def table1() -> Cells:
 
 
 def short_budgets() -> Cells:
-    """Residual networks at 90% with 150 and 782 steps. Both couplings from one dense network and one budget: only the unit
-    differs. Three seeds for who leads, one for the rest. A ResNet-32 cell takes about two minutes, at 782 steps four."""
+    """Residual networks at 90% with 150 and 782 steps. Both couplings from one dense network and
+    one budget: only the unit differs. Three seeds for who leads, one for the rest. A ResNet-32 cell
+    takes about two minutes, at 782 steps four."""
     cells: Cells = {}
     for name in ("resnet32", "preresnet29-L1"):
         for steps, seeds in ((150, 3), (782, 1)):
-            base = TEN_EPOCHS[f"cpu10-{name}"].but(finetune=replace(_TUNE, epochs=math.ceil(steps / 391), max_steps=steps))
+            base = TEN_EPOCHS[f"cpu10-{name}"].but(
+                finetune=replace(_TUNE, epochs=math.ceil(steps / 391), max_steps=steps)
+            )
             called = f"cpu{steps}-{name}"
-            cells |= sweep(base, "1", called, (0.9,), seeds, ("eigendamage", "kron-obd", "kron-obs"))
+            cells |= sweep(
+                base, "1", called, (0.9,), seeds, ("eigendamage", "kron-obd", "kron-obs")
+            )
             cells |= sweep(base, "1", called, (0.9,), 1, ("c-obd", "c-obs"))
             cells |= released(base, "1", called, (0.9,), 1)
             for method in ("kron-obd", "kron-obs"):
                 for seed in range(seeds):
-                    cells |= cell(base, "1", called, 0.9, method, seed, f"{method}-coupled", options={"coupling": COUPLED})
+                    cells |= cell(
+                        base,
+                        "1",
+                        called,
+                        0.9,
+                        method,
+                        seed,
+                        f"{method}-coupled",
+                        options={"coupling": COUPLED},
+                    )
             cells |= dense_tuned(base, "1", called)
     return cells
 
@@ -164,7 +301,9 @@ def ten_epochs() -> Cells:
     for name, base in TEN_EPOCHS.items():
         methods = METHODS if base.train.bn_l1 else CRITERIA
         for ratio, seeds in ((0.9, 2), (0.6, 1)):
-            cells |= sweep(base, "1", name, (ratio,), seeds, methods) | released(base, "1", name, (ratio,), seeds)
+            cells |= sweep(base, "1", name, (ratio,), seeds, methods) | released(
+                base, "1", name, (ratio,), seeds
+            )
         cells |= dense_tuned(base, "1", name)
     return cells
 
@@ -173,8 +312,11 @@ def tiny(table: str, ratios: tuple[float, ...]) -> Cells:
     """Tiny-ImageNet, five runs: 5 criteria on VGG19, NN Slimming on VGG19+L1."""
     base = TINY_VGG
     slim = base.but(train=replace(LIU, epochs=300, milestones=(150, 225), bn_l1=1e-4))
-    return sweep(base, table, "vgg19-tiny", ratios, 5, CRITERIA) | released(base, table, "vgg19-tiny", ratios, 5) | \
-        sweep(slim, table, "vgg19-L1-tiny", ratios, 5, ("nn-slimming",))
+    return (
+        sweep(base, table, "vgg19-tiny", ratios, 5, CRITERIA)
+        | released(base, table, "vgg19-tiny", ratios, 5)
+        | sweep(slim, table, "vgg19-L1-tiny", ratios, 5, ("nn-slimming",))
+    )
 
 
 def table2() -> Cells:
@@ -188,8 +330,8 @@ def appendix() -> Cells:
 
 
 def mnist() -> Cells:
-    """The criteria on two LeNets at every ratio, three seeds; NN Slimming and EigenDamage on the same with BatchNorm; the dense
-    networks tuned as long."""
+    """The criteria on two LeNets at every ratio, three seeds; NN Slimming and EigenDamage on the
+    same with BatchNorm; the dense networks tuned as long."""
     cells: Cells = {}
     for name, base in (MNIST_NETWORKS | MNIST_BN).items():
         cells |= dense_tuned(base, "mnist", name)
@@ -201,40 +343,89 @@ def mnist() -> Cells:
 
 
 def fold() -> Cells:
-    """Ours: a basis multiplied into the core where that is smaller. The same seeds and ratios as above; CIFAR-10 without tuning."""
+    """Ours: a basis multiplied into the core where that is smaller. The same seeds and ratios as
+    above; CIFAR-10 without tuning.
+    """
     cells: Cells = {}
     for name, base in MNIST_NETWORKS.items():
         cells |= sweep(base, "fold", name, RATIOS, 1, ("eigendamage",), options={"fold": True})
     for name, base in CIFAR_NETWORKS.items():
-        cells |= sweep(base.but(finetune=Recipe()), "fold", f"cpu-{name}", (0.6, 0.9), 1, ("eigendamage",), options={"fold": True})
+        cells |= sweep(
+            base.but(finetune=Recipe()),
+            "fold",
+            f"cpu-{name}",
+            (0.6, 0.9),
+            1,
+            ("eigendamage",),
+            options={"fold": True},
+        )
     return cells
 
 
 def figure5() -> Cells:
-    """VGG19 beside low-rank approximations. Paper: CIFAR-100 and Tiny-ImageNet, ratios 0.4 to 0.9, CP ranks 0.1 to 2 times the
-    original or 4 to 512; the depthwise step is tuned from a tenth of the rate (released code). cpu: CIFAR-10 at a quarter of the
-    width, one seed, plain as in the paper, and with the pull on BatchNorm's scales (there EigenDamage at 60% and 90% is Table 1's)."""
+    """VGG19 beside low-rank approximations. Paper: CIFAR-100 and Tiny-ImageNet, ratios 0.4 to 0.9,
+    CP ranks 0.1 to 2 times the original or 4 to 512; the depthwise step is tuned from a tenth of
+    the rate (released code). cpu: CIFAR-10 at a quarter of the width, one seed, plain as in the
+    paper, and with the pull on BatchNorm's scales (there EigenDamage at 60% and 90% is Table
+    1's)."""
     cells: Cells = {}
     paper = {"cifar100": NETWORKS["vgg19"].but(dataset="cifar100"), "tiny": TINY_VGG}
     for name, base, ratios, depthwise, times, ranks in (
-            *((f"vgg19-{key}", base, (0.4, *RATIOS), (0.4, *RATIOS), (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0),
-               (4, 8, 16, 32, 64, 128, 256, 512)) for key, base in paper.items()),
-            ("cpu-vgg19", PLAIN_VGG, RATIOS, (0.6, 0.8, 0.9), (0.25, 0.5, 1.0, 2.0), (8, 32)),
-            ("cpu-vgg19-L1", VGG, (0.4, 0.5, 0.7, 0.8), (0.4, 0.6, 0.8, 0.9), (0.25, 0.5, 1.0, 2.0), (4, 8, 32))):
+        *(
+            (
+                f"vgg19-{key}",
+                base,
+                (0.4, *RATIOS),
+                (0.4, *RATIOS),
+                (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.25, 1.5, 2.0),
+                (4, 8, 16, 32, 64, 128, 256, 512),
+            )
+            for key, base in paper.items()
+        ),
+        ("cpu-vgg19", PLAIN_VGG, RATIOS, (0.6, 0.8, 0.9), (0.25, 0.5, 1.0, 2.0), (8, 32)),
+        (
+            "cpu-vgg19-L1",
+            VGG,
+            (0.4, 0.5, 0.7, 0.8),
+            (0.4, 0.6, 0.8, 0.9),
+            (0.25, 0.5, 1.0, 2.0),
+            (4, 8, 32),
+        ),
+    ):
         slow = replace(base.finetune, lr=base.finetune.lr / 10)
         cells |= sweep(base, "figure 5", name, ratios, 1, ("eigendamage",))
         for ratio in depthwise:
-            cells |= cell(base, "figure 5", name, ratio, "eigendamage", label="depthwise", finetune=slow, options={"depthwise": True})
+            cells |= cell(
+                base,
+                "figure 5",
+                name,
+                ratio,
+                "eigendamage",
+                label="depthwise",
+                finetune=slow,
+                options={"depthwise": True},
+            )
         for value in times:
-            cells |= cell(base, "figure 5", name, 0, "cp", label=f"cp-{value:g}x", options={"rank": value})
+            cells |= cell(
+                base, "figure 5", name, 0, "cp", label=f"cp-{value:g}x", options={"rank": value}
+            )
         for value in ranks:
-            cells |= cell(base, "figure 5", name, 0, "cp", label=f"cp-{value}", options={"rank": float(value), "absolute": True})
+            cells |= cell(
+                base,
+                "figure 5",
+                name,
+                0,
+                "cp",
+                label=f"cp-{value}",
+                options={"rank": float(value), "absolute": True},
+            )
     return cells
 
 
 def figure6() -> Cells:
-    """Loss right after pruning, at the ratios that Table 1 leaves out; Fig. 4's picture on CIFAR-10 at 50% is read off the same.
-    cpu: a plain VGG19 as in the paper, at every ratio, and the one with the pull on BatchNorm's scales."""
+    """Loss right after pruning, at the ratios that Table 1 leaves out; Fig. 4's picture on CIFAR-10
+    at 50% is read off the same. cpu: a plain VGG19 as in the paper, at every ratio, and the one
+    with the pull on BatchNorm's scales."""
     cells: Cells = {}
     for name in ("vgg19", "resnet32"):
         for dataset in ("cifar10", "cifar100"):
@@ -245,20 +436,41 @@ def figure6() -> Cells:
 
 
 def figure8() -> Cells:
-    """Six times half of what is left, at most half of a layer each time, with fine-tuning between (Sec. 5.3): a VGG19 and a
-    residual network, as in the paper, and the VGG19 with the pull on its scales. Accuracy of every step is in the record's
-    trajectory. Not on LeNets: with half of the rows and columns of a fully connected layer gone its bottleneck is still the
-    larger, so it would stay dense for ever."""
+    """Six times half of what is left, at most half of a layer each time, with fine-tuning between
+    (Sec. 5.3): a VGG19 and a residual network, as in the paper, and the VGG19 with the pull on its
+    scales. Accuracy of every step is in the record's trajectory. Not on LeNets: with half of the
+    rows and columns of a fully connected layer gone its bottleneck is still the larger, so it would
+    stay dense for ever."""
     cells: Cells = {}
     iterative = {"steps": 6, "step_schedule": "constant", "options": {"cap": 0.5}}
     for name in ("vgg19", "resnet32"):
         for dataset in ("cifar10", "cifar100"):
-            cells |= sweep(NETWORKS[name].but(dataset=dataset), "figure 8", f"{name}-{dataset}", (0.5,), 1, CRITERIA, step_epochs=150,
-                           **iterative)
-    for name, base in (("vgg19", PLAIN_VGG), ("resnet32", TEN_EPOCHS["cpu10-resnet32"].but(finetune=_TUNE)), ("vgg19-L1", VGG)):
-        cells |= sweep(base, "figure 8", f"cpu-{name}", (0.5,), 1, CRITERIA, step_epochs=0.2, **iterative)
+            cells |= sweep(
+                NETWORKS[name].but(dataset=dataset),
+                "figure 8",
+                f"{name}-{dataset}",
+                (0.5,),
+                1,
+                CRITERIA,
+                step_epochs=150,
+                **iterative,
+            )
+    for name, base in (
+        ("vgg19", PLAIN_VGG),
+        ("resnet32", TEN_EPOCHS["cpu10-resnet32"].but(finetune=_TUNE)),
+        ("vgg19-L1", VGG),
+    ):
+        cells |= sweep(
+            base, "figure 8", f"cpu-{name}", (0.5,), 1, CRITERIA, step_epochs=0.2, **iterative
+        )
     return cells
 
 
-TABLES: dict[str, Cells] = {"1": table1(), "2": table2(), "F": appendix(), "mnist": mnist(), "fold": fold()}
+TABLES: dict[str, Cells] = {
+    "1": table1(),
+    "2": table2(),
+    "F": appendix(),
+    "mnist": mnist(),
+    "fold": fold(),
+}
 FIGURES: dict[str, Cells] = {"5": figure5(), "6": figure6(), "8": figure8()}

@@ -1,4 +1,6 @@
-"""EigenDamage: fine-tune the pruned cells of its tables. `--list` shows the cells, `--help` the flags."""
+"""EigenDamage: fine-tune the pruned cells of its tables. `--list` shows the cells, `--help` the
+flags.
+"""
 
 import sys
 

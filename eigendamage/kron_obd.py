@@ -1,6 +1,8 @@
-"""Kron-OBD (Wang et al. 2019, Sec. 4.2, Eq. 13, Algorithm 2): a filter's importance with the weights inside it correlated.
+"""Kron-OBD (Wang et al. 2019, Sec. 4.2, Eq. 13, Algorithm 2): a filter's importance with the
+weights inside it correlated.
 
-Uses common.fisher.kron (S and A) and eigendamage.filters. No inverse, so no damping, and no weight update.
+Uses common.fisher.kron (S and A) and eigendamage.filters. No inverse, so no damping, and no weight
+update.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from eigendamage.filters import FORMS, FilterOptions, Filters, input_form
 
 @dataclass(frozen=True)
 class Options(FilterOptions):
-    """form: "paper" for θᵀAθ (Eq. 13), "released" for the (θ∘θ)ᵀA1 that the released code computes."""
+    """form: "paper" for θᵀAθ (Eq. 13), "released" for the (θ∘θ)ᵀA1 that the released code
+    computes.
+    """
 
     form: str = "paper"
 
@@ -35,11 +39,23 @@ def importance(W: Tensor, factors: Kron, form: str = "paper") -> Tensor:
     return (0.5 * factors.G.diagonal(dim1=-2, dim2=-1) * input_form(W, factors.A, form)).flatten()
 
 
-def prune(model: nn.Module, calibration: Iterable, amount: float, options: Options, generator: torch.Generator,
-          masks: M.Masks | None = None) -> Pruned:
-    """A copy of `model` without the `amount` of its units whose filters score lowest; δθ_i = −θ_i and nothing else moves."""
+def prune(
+    model: nn.Module,
+    calibration: Iterable,
+    amount: float,
+    options: Options,
+    generator: torch.Generator,
+    masks: M.Masks | None = None,
+) -> Pruned:
+    """A copy of `model` without the `amount` of its units whose filters score lowest; δθ_i = −θ_i
+    and nothing else moves.
+    """
     net = Filters(model, calibration, options.skip, masks, options.coupling)
-    factors = kron_factors(model, net.calibration, net.layers, fisher=options.fisher, bias=True, generator=generator)
-    scores = {name: importance(L.joined(module, module.bias is not None), factors[name], options.form)
-              for name, module in net.layers.items()}
+    factors = kron_factors(
+        model, net.calibration, net.layers, fisher=options.fisher, bias=True, generator=generator
+    )
+    scores = {
+        name: importance(L.joined(module, module.bias is not None), factors[name], options.form)
+        for name, module in net.layers.items()
+    }
     return net.remove(scores, amount, options.cap)

@@ -1,8 +1,10 @@
-"""Where the predicted increase of the loss and the measured one part: one layer at a time, directions removed in its eigenbasis.
+"""Where the predicted increase of the loss and the measured one part: one layer at a time,
+directions removed in its eigenbasis.
 
-The loss moves by gᵀδ + ½ δᵀHδ + ..., and EigenDamage's score (Algorithm 1, lines 4 to 7) is ½ δᵀFδ with Kronecker factors for the
-Fisher F, which stands for H, and without gᵀδ, as at a minimum. Beside the score stand gᵀδ and ½ δᵀFδ of the layer's exact Fisher, so that
-what is lost by the factors, by the gradient and by the quadratic can be told apart.
+The loss moves by gᵀδ + ½ δᵀHδ + ..., and EigenDamage's score (Algorithm 1, lines 4 to 7) is ½ δᵀFδ
+with Kronecker factors for the Fisher F, which stands for H, and without gᵀδ, as at a minimum.
+Beside the score stand gᵀδ and ½ δᵀFδ of the layer's exact Fisher, so that what is lost by the
+factors, by the gradient and by the quadratic can be told apart.
 """
 
 from __future__ import annotations
@@ -36,14 +38,17 @@ def unrotate(layer: Rotated, W: Tensor, like: Tensor) -> Tensor:
 
 
 def expansion(model: nn.Module, name: str, change: Tensor, batches: Batches) -> tuple[float, float]:
-    """(gᵀδ, ½ δᵀFδ) of the mean training loss in nats, δ the change of one layer's weight. F is the exact Fisher over the model's own
-    labels, diag(p) − ppᵀ of the logits pulled back through their directional derivative: no matrix of weights is formed."""
+    """(gᵀδ, ½ δᵀFδ) of the mean training loss in nats, δ the change of one layer's weight. F is the
+    exact Fisher over the model's own labels, diag(p) − ppᵀ of the logits pulled back through their
+    directional derivative: no matrix of weights is formed."""
     weight = f"{name}.weight"
     held = {n: p.detach() for n, p in model.named_parameters()}
     first = second = examples = 0
     for x, y in batches:
+
         def logits(w: Tensor, x: Tensor = x) -> Tensor:
             return functional_call(model, held | {weight: w}, (x,))
+
         z, dz = jvp(logits, (held[weight],), (change,))
         p, dz = z.softmax(1).double(), dz.double()
         first += float(((p - F.one_hot(y, z.shape[1])) * dz).sum())
@@ -55,18 +60,34 @@ def expansion(model: nn.Module, name: str, change: Tensor, batches: Batches) -> 
 @torch.no_grad()
 def mean_loss(model: nn.Module, batches: Batches) -> float:
     """Mean cross-entropy, nats."""
-    return sum(float(F.cross_entropy(model(x), y, reduction="sum")) for x, y in batches) / sum(len(y) for _, y in batches)
+    return sum(float(F.cross_entropy(model(x), y, reduction="sum")) for x, y in batches) / sum(
+        len(y) for _, y in batches
+    )
 
 
-def rows(model: nn.Module, loader: Iterable, ratios: tuple[float, ...], factors: tuple[str, ...] = ("channel", "patch")) -> Iterator[dict]:
-    """One row a factor of A, layer and ratio: the score, the exact expansion, and the measured increase over the same examples."""
+def rows(
+    model: nn.Module,
+    loader: Iterable,
+    ratios: tuple[float, ...],
+    factors: tuple[str, ...] = ("channel", "patch"),
+) -> Iterator[dict]:
+    """One row a factor of A, layer and ratio: the score, the exact expansion, and the measured
+    increase over the same examples.
+    """
     model, batches = copy.deepcopy(model).eval(), list(loader)
     modules, dense = rotatable(model), mean_loss(model, batches)
-    with progress(total=len(factors) * len(modules) * len(ratios), desc="expansion", unit="removal") as bar:
+    with progress(
+        total=len(factors) * len(modules) * len(ratios), desc="expansion", unit="removal"
+    ) as bar:
         for factor in factors:
-            kron = kron_factors(model, batches, modules, fisher="exact", channel_only=factor == "channel")
+            kron = kron_factors(
+                model, batches, modules, fisher="exact", channel_only=factor == "channel"
+            )
             for name, module in modules.items():
-                layer, before = rotate(module.weight, kron.pop(name)), module.weight.detach().clone()
+                layer, before = (
+                    rotate(module.weight, kron.pop(name)),
+                    module.weight.detach().clone(),
+                )
                 for ratio in ratios:
                     new = without(layer, ratio)
                     change = unrotate(layer, new, before) - before
@@ -74,6 +95,13 @@ def rows(model: nn.Module, loader: Iterable, ratios: tuple[float, ...], factors:
                     module.weight.data.copy_(before + change)
                     measured = mean_loss(model, batches) - dense
                     module.weight.data.copy_(before)
-                    yield {"layer": name, "factor": factor, "ratio": ratio, "score": float(layer.increase(new).sum()), "fisher": fisher,
-                           "gradient": gradient, "measured": measured}
+                    yield {
+                        "layer": name,
+                        "factor": factor,
+                        "ratio": ratio,
+                        "score": float(layer.increase(new).sum()),
+                        "fisher": fisher,
+                        "gradient": gradient,
+                        "measured": measured,
+                    }
                     bar.update(1)

@@ -1,1 +1,3 @@
-"""Tables, figures and reports from records alone. Nothing here imports torch or touches a network."""
+"""Tables, figures and reports from records alone. Nothing here imports torch or touches a
+network.
+"""

@@ -1,8 +1,10 @@
-"""python -m figures.book [--output runs/book]: one static page of every table and figure of the four papers, the paper's beside ours.
+"""python -m figures.book [--output runs/book]: one static page of every table and figure of the
+four papers, the paper's beside ours.
 
-Each entry of gallery.toml has its status, the commands that make it again, what they cost, the deviations that explain a gap, its
-table and its pictures, and the records behind them; the comparison's figures follow. One file, offline, nothing is fetched.
-`--index docs/gallery.md` writes the list of entries alone, as Markdown.
+Each entry of gallery.toml has its status, the commands that make it again, what they cost, the
+deviations that explain a gap, its table and its pictures, and the records behind them; the
+comparison's figures follow. One file, offline, nothing is fetched. `--index docs/gallery.md` writes
+the list of entries alone, as Markdown.
 """
 
 from __future__ import annotations
@@ -75,7 +77,13 @@ $comparisons""")
 
 def duration(seconds: float) -> str:
     """In words: "45 s", "12 min", "3.4 h"."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 100
+        else f"{seconds / 60:.0f} min"
+        if seconds < 6000
+        else f"{seconds / 3600:.1f} h"
+    )
 
 
 def cost(item: Item, now: State) -> str:
@@ -83,7 +91,10 @@ def cost(item: Item, now: State) -> str:
     parts = []
     if now.seconds:
         memory = f", at most {now.memory / 1000:.1f} GB" if now.memory else ""
-        parts.append(f"{duration(now.seconds)} for the {sum(now.ran.values())} cells that ran{memory} (their records' own timing)")
+        parts.append(
+            f"{duration(now.seconds)} for the {sum(now.ran.values())} cells that ran{memory} "
+            "(their records' own timing)"
+        )
     if item.cost:
         parts.append(item.cost)
     return "; ".join(parts)
@@ -101,44 +112,84 @@ def html_table(lines: Sequence[tables.Line]) -> str:
     shares = tables.kept_of(lines)
     quantities = tables.quantities_of(lines)
     settings, fixed = tables.settings_of(lines)
-    top = "".join(f'<th scope="col" rowspan="2">{escape(h)}</th>' for h in ("method", "ours is", "network, data set", *(
-        NAMES.get(name, name.replace("_", " ")) for name in settings)))
-    top += "".join(f'<th scope="colgroup" colspan="2">{escape(NAMES.get(q, q.replace("_", " ")))}</th>' for q in quantities)
+    top = "".join(
+        f'<th scope="col" rowspan="2">{escape(h)}</th>'
+        for h in (
+            "method",
+            "ours is",
+            "network, data set",
+            *(NAMES.get(name, name.replace("_", " ")) for name in settings),
+        )
+    )
+    top += "".join(
+        f'<th scope="colgroup" colspan="2">{escape(NAMES.get(q, q.replace("_", " ")))}</th>'
+        for q in quantities
+    )
     top += f'<th scope="col" rowspan="2">{tables.KEPT}</th>' if any(shares) else ""
     under = '<th scope="col">paper</th><th scope="col">ours</th>' * len(quantities)
     body = []
     for line, share in zip(lines, shares, strict=True):
-        cells = [line.what, ", ".join(filter(None, line.network)), *(line.setting.get(name, "") for name in settings)]
-        body.append(f'<tr><th scope="row">{escape(line.value.method)}</th>' + "".join(f"<td>{escape(c)}</td>" for c in cells)
-                    + "".join(f'<td class="n">{field}</td>' for field in _fields(line, quantities))
-                    + (f"<td>{escape(share)}</td>" if any(shares) else "") + "</tr>")
-    table = (f'<div class="wide" tabindex="0" role="region" aria-label="table"><table><thead><tr>{top}</tr><tr>{under}</tr></thead>'
-             f"<tbody>{''.join(body)}</tbody></table></div>")
+        cells = [
+            line.what,
+            ", ".join(filter(None, line.network)),
+            *(line.setting.get(name, "") for name in settings),
+        ]
+        body.append(
+            f'<tr><th scope="row">{escape(line.value.method)}</th>'
+            + "".join(f"<td>{escape(c)}</td>" for c in cells)
+            + "".join(f'<td class="n">{field}</td>' for field in _fields(line, quantities))
+            + (f"<td>{escape(share)}</td>" if any(shares) else "")
+            + "</tr>"
+        )
+    table = (
+        '<div class="wide" tabindex="0" role="region" '
+        f'aria-label="table"><table><thead><tr>{top}</tr><tr>{under}</tr></thead>'
+        f"<tbody>{''.join(body)}</tbody></table></div>"
+    )
     table = (f'<p class="soft">Everywhere {escape("; ".join(fixed))}.</p>' if fixed else "") + table
-    return table if len(lines) <= FOLDED else f"<details><summary>{len(lines)} rows</summary>{table}</details>"
+    return (
+        table
+        if len(lines) <= FOLDED
+        else f"<details><summary>{len(lines)} rows</summary>{table}</details>"
+    )
 
 
-def article(item: Item, now: State, lines: Sequence[tables.Line], outcomes: dict[str, redraw.Outcome]) -> str:
+def article(
+    item: Item, now: State, lines: Sequence[tables.Line], outcomes: dict[str, redraw.Outcome]
+) -> str:
     """One entry."""
     word, found = seen(item.paper, item.label)
     on = now.networks(item)
-    parts = [f'<article id="{item.key}"><h3>{PAPERS[item.paper]}, {escape(item.label)}: {escape(item.title)}'
-             f'{escape(f" ({on})") if on else ""}</h3><p>Ran: {badge(now.words(item))} Seen: {badge(verdict_of(item, word))} '
-             f'<span class="soft">{escape(now.detail())}</span></p>']
+    parts = [
+        f'<article id="{item.key}"><h3>{PAPERS[item.paper]}, {escape(item.label)}: '
+        f"{escape(item.title)}"
+        f"{escape(f' ({on})') if on else ''}</h3><p>Ran: {badge(now.words(item))} Seen: "
+        f"{badge(verdict_of(item, word))} "
+        f'<span class="soft">{escape(now.detail())}</span></p>'
+    ]
     for statement, (verdict, evidence) in found:
         shown = "".join(f"<li>{prose(line)}</li>" for line in evidence)
-        parts.append(f'<p>{prose(statement)} <strong>{escape(SEEN[verdict].capitalize())}.</strong></p><ul class="plain">{shown}</ul>')
+        parts.append(
+            f"<p>{prose(statement)} <strong>{escape(SEEN[verdict].capitalize())}.</strong></p><ul "
+            f'class="plain">{shown}</ul>'
+        )
     commands = [*item.commands, *(f"python -m figures.{name}" for name in item.scripts)]
     if commands:
         parts.append(f"<pre>{escape(chr(10).join(commands))}</pre>")
     if spent := cost(item, now):
         parts.append(f'<p class="soft">Cost: {escape(spent)}.</p>')
     if item.deviations:
-        parts.append(f'<ul class="plain">{"".join(f"<li>{escape(why)}</li>" for why in item.deviations)}</ul>')
+        parts.append(
+            f'<ul class="plain">{"".join(f"<li>{escape(why)}</li>" for why in item.deviations)}</ul>'
+        )
     for name in item.scripts:
         outcome = outcomes.get(name)
         if outcome is not None and outcome.files:
-            parts += [picture(item.title, outcome.alt, file.read_bytes()) for file in outcome.files if file.suffix == ".png"]
+            parts += [
+                picture(item.title, outcome.alt, file.read_bytes())
+                for file in outcome.files
+                if file.suffix == ".png"
+            ]
         elif outcome is not None:
             parts.append(f'<p class="soft">figures.{escape(name)}: {escape(outcome.why)}.</p>')
     if lines:
@@ -146,9 +197,14 @@ def article(item: Item, now: State, lines: Sequence[tables.Line], outcomes: dict
     ids = sorted({record.id for record in now.records})
     if ids:
         listed = "".join(f"<li><code>{escape(one)}</code></li>" for one in ids)
-        parts.append(f"<details><summary>{len(ids)} records in {item.paper}/results</summary><ul class=\"plain\">{listed}</ul></details>")
+        parts.append(
+            f"<details><summary>{len(ids)} records in {item.paper}/results</summary><ul "
+            f'class="plain">{listed}</ul></details>'
+        )
     elif now.outputs:
-        named = ", ".join(f"<code>{escape(f'{item.paper}/results/{name}')}</code>" for name in now.outputs)
+        named = ", ".join(
+            f"<code>{escape(f'{item.paper}/results/{name}')}</code>" for name in now.outputs
+        )
         parts.append(f'<p class="soft">From {named}.</p>')
     return "".join(parts) + "</article>"
 
@@ -173,7 +229,9 @@ def summary(ran: Sequence[str], verdicts: Sequence[str]) -> str:
     told = []
     for words, order in ((ran, (DRAWING, UNBUILT, WAITING)), (list(filter(None, verdicts)), ())):
         counts = Counter(words)
-        told.append(", ".join(f"{counts[w]} {w}" for w in sorted(counts, key=lambda w: (w in order, w))))
+        told.append(
+            ", ".join(f"{counts[w]} {w}" for w in sorted(counts, key=lambda w: (w in order, w)))
+        )
     return f"{len(ran)} entries. Ran: {told[0]}. Seen of the papers' claims: {told[1]}."
 
 
@@ -191,24 +249,46 @@ def build(folder: Path) -> str:
         for item in (item for item in items() if item.paper == paper):
             body.append(article(item, states[item.key], lines.get(item.label, ()), by_name))
             ran, word = words[item.key], verdicts[item.key]
-            contents.append(f'<tr data-ran="{escape(ran)}" data-seen="{escape(word)}"><th scope="row"><a href="#{item.key}">{name}, '
-                            f"{escape(item.label)}</a></th><td>{escape(item.title)}</td><td>{badge(ran)}</td>"
-                            f"<td>{badge(word) if word else ''}</td></tr>")
+            contents.append(
+                f'<tr data-ran="{escape(ran)}" data-seen="{escape(word)}"><th scope="row"><a '
+                f'href="#{item.key}">{name}, '
+                f"{escape(item.label)}</a></th><td>{escape(item.title)}</td><td>{badge(ran)}</td>"
+                f"<td>{badge(word) if word else ''}</td></tr>"
+            )
     compared = [outcome for outcome in outcomes if outcome.name.startswith("compare_")]
-    pictures = "".join(f"<h3>{escape(one.name.removeprefix('compare_').replace('_', ' '))}</h3>"
-                       + "".join(picture(one.name, one.alt, file.read_bytes()) for file in one.files if file.suffix == ".png")
-                       + (f'<p class="soft">{escape(one.why)}</p>' if one.why else "") for one in compared)
-    options, chosen = ("".join(f'<option value="{escape(w)}">{escape(w)}</option>' for w in dict.fromkeys(filter(None, found.values())))
-                       for found in (words, verdicts))
+    pictures = "".join(
+        f"<h3>{escape(one.name.removeprefix('compare_').replace('_', ' '))}</h3>"
+        + "".join(
+            picture(one.name, one.alt, file.read_bytes())
+            for file in one.files
+            if file.suffix == ".png"
+        )
+        + (f'<p class="soft">{escape(one.why)}</p>' if one.why else "")
+        for one in compared
+    )
+    options, chosen = (
+        "".join(
+            f'<option value="{escape(w)}">{escape(w)}</option>'
+            for w in dict.fromkeys(filter(None, found.values()))
+        )
+        for found in (words, verdicts)
+    )
     main = MAIN.substitute(
-        summary=escape(summary(list(words.values()), list(verdicts.values()))), options=options, verdicts=chosen,
-        contents="".join(contents), body="".join(body), comparisons=pictures,
-        papers="".join(f'<a href="#{paper}">{name}</a>' for paper, name in PAPERS.items()))
+        summary=escape(summary(list(words.values()), list(verdicts.values()))),
+        options=options,
+        verdicts=chosen,
+        contents="".join(contents),
+        body="".join(body),
+        comparisons=pictures,
+        papers="".join(f'<a href="#{paper}">{name}</a>' for paper, name in PAPERS.items()),
+    )
     return page(TITLE, main, SCRIPT, MORE)
 
 
 def index() -> str:
-    """docs/gallery.md: every entry with what ran, what was seen, its command and cost, and the evidence."""
+    """docs/gallery.md: every entry with what ran, what was seen, its command and cost, and the
+    evidence.
+    """
     rows, words, verdicts, evidence = [], [], [], []
     for item in items():
         now, (word, found) = state(item), seen(item.paper, item.label)
@@ -216,27 +296,57 @@ def index() -> str:
         verdicts.append(verdict_of(item, word))
         command = f"`{item.commands[0]}`" if item.commands else ""
         told = "; ".join(filter(None, (now.detail(), cost(item, now))))
-        rows.append(f"| {PAPERS[item.paper]} | {item.label} | {item.title} | {words[-1]} | {now.networks(item)} | {verdicts[-1]} | "
-                    f"{command} | {told} |")
+        rows.append(
+            f"| {PAPERS[item.paper]} | {item.label} | {item.title} | {words[-1]} | "
+            f"{now.networks(item)} | {verdicts[-1]} | "
+            f"{command} | {told} |"
+        )
         if found:
             evidence += ["", f"### {PAPERS[item.paper]}, {item.label}: {word}"]
         for statement, (verdict, lines) in found:
-            evidence += ["", f"{statement} **{SEEN[verdict].capitalize()}.**", "", *(f"- {line}" for line in lines)]
-    return "\n".join([
-        "# Every table and figure of the four papers", "", "Written by `python -m figures.book --index` from figures/gallery.toml and the "
-        "committed records; `make book` builds the page with the tables and pictures.", "",
-        "*Ran* says which of an entry's cells have records, at the paper's scale or at one that two cores finish (cpu), and on what. "
-        "*Seen* says what those records show of the paper's claim, by a rule with the paper's number in it; the claims, verdicts and "
-        "numbers follow the table. An entry that ran without a rule is *not tested*.", "",
-        summary(words, verdicts), "", "| paper | entry | what it shows | ran | on | seen | command | what ran, and cost |",
-        "|---|---|---|---|---|---|---|---|", *rows, "", "## What was seen", *evidence, ""])
+            evidence += [
+                "",
+                f"{statement} **{SEEN[verdict].capitalize()}.**",
+                "",
+                *(f"- {line}" for line in lines),
+            ]
+    return "\n".join(
+        [
+            "# Every table and figure of the four papers",
+            "",
+            "Written by `python -m figures.book --index` from figures/gallery.toml and the "
+            "committed records; `make book` builds the page with the tables and pictures.",
+            "",
+            "*Ran* says which of an entry's cells have records, at the paper's scale or at one "
+            "that two cores finish (cpu), and on what. "
+            "*Seen* says what those records show of the paper's claim, by a rule with the paper's "
+            "number in it; the claims, verdicts and "
+            "numbers follow the table. An entry that ran without a rule is *not tested*.",
+            "",
+            summary(words, verdicts),
+            "",
+            "| paper | entry | what it shows | ran | on | seen | command | what ran, and cost |",
+            "|---|---|---|---|---|---|---|---|",
+            *rows,
+            "",
+            "## What was seen",
+            *evidence,
+            "",
+        ]
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = Parser(prog="python -m figures.book", description=__doc__)
     parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: runs/book)")
-    parser.add_argument("--index", type=Path, nargs="?", const=INDEX, help="write the list of entries there instead (docs/gallery.md)")
+    parser.add_argument(
+        "--index",
+        type=Path,
+        nargs="?",
+        const=INDEX,
+        help="write the list of entries there instead (docs/gallery.md)",
+    )
     options = parser.parse_args(argv)
     target = options.index or options.output / "book.html"
     try:

@@ -1,7 +1,9 @@
-"""python -m figures.claims: the evidence in docs/claims.md, written from the committed records between its markers.
+"""python -m figures.claims: the evidence in docs/claims.md, written from the committed records
+between its markers.
 
-A block starts with `<!-- claim: NAME VERDICT -->` and ends with `<!-- end -->`. The verdict is computed by the rule of that claim; where
-the records say another than the essay's marker does, writing stops, so that the prose is read again by a person.
+A block starts with `<!-- claim: NAME VERDICT -->` and ends with `<!-- end -->`. The verdict is
+computed by the rule of that claim; where the records say another than the essay's marker does,
+writing stops, so that the prose is read again by a person.
 """
 
 from __future__ import annotations
@@ -14,50 +16,88 @@ from pathlib import Path
 from common.errors import Parser, UserError
 from figures import paired, side_panels
 from figures.compare import write_file
-from figures.evidence import CLAIMS, FAILS, HOLDS, JOBS, OPEN, PART, Evidence, claim, job, judged, setting, verdict
+from figures.evidence import (
+    CLAIMS,
+    FAILS,
+    HOLDS,
+    JOBS,
+    OPEN,
+    PART,
+    Evidence,
+    claim,
+    job,
+    judged,
+    setting,
+    verdict,
+)
 from figures.style import look
 from figures.values import ROOT
 
 ESSAY = ROOT / "docs" / "claims.md"
 BLOCK = re.compile(r"(<!-- claim: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.S)
-WORDS = {HOLDS: "Holds.", PART: "Holds in part.", FAILS: "Does not hold here.", OPEN: "Open: too few records."}
-for _module in sorted(Path(__file__).parent.glob("*_claims.py")):  # imported, each has put its rules into CLAIMS and ENTRIES
+WORDS = {
+    HOLDS: "Holds.",
+    PART: "Holds in part.",
+    FAILS: "Does not hold here.",
+    OPEN: "Open: too few records.",
+}
+# imported, each has put its rules into CLAIMS and ENTRIES
+for _module in sorted(Path(__file__).parent.glob("*_claims.py")):
     importlib.import_module(f"figures.{_module.stem}")
 
 
 @claim
 def one_method_leads() -> Evidence:
-    """Among methods that remove single weights one has the best mean rank in every comparison, right after pruning and after tuning."""
+    """Among methods that remove single weights one has the best mean rank in every comparison,
+    right after pruning and after tuning.
+    """
     lines, each = [], []
-    for quantity, words in (("accuracy_pruned", "right after pruning"), ("accuracy_finetuned", "after fine-tuning")):
+    for quantity, words in (
+        ("accuracy_pruned", "right after pruning"),
+        ("accuracy_finetuned", "after fine-tuning"),
+    ):
         first = set()
         for name in JOBS:
             (ranking,) = (r for r in paired.rankings(job(name), quantity) if r.group == "weights")
             first.add(ranking.ranks[0][0])
             told = ", ".join(f"{look(m).label} {rank:.1f}" for m, rank in ranking.ranks[:4])
-            lines.append(f"{name}, mean rank of {len(ranking.ranks)} methods over {len(ranking.amounts)} amounts {words}: {told}; "
-                         f"figures/results/{name}.")
+            lines.append(
+                f"{name}, mean rank of {len(ranking.ranks)} methods over {len(ranking.amounts)} "
+                f"amounts {words}: {told}; "
+                f"figures/results/{name}."
+            )
         each.append(len(first) == 1)
     for name in JOBS:
         spent = side_panels.costs(job(name))
-        shown = [setting(name, m) for m in ("l-obs-ours", "l-obs-joint", "woodfisher", "kfac-prune", "nap")]
+        shown = [
+            setting(name, m)
+            for m in ("l-obs-ours", "l-obs-joint", "woodfisher", "kfac-prune", "nap")
+        ]
         told = ", ".join(f"{look(m).label} {spent[m][0]:.3g}" for m in shown)
-        lines.append(f"{name}, seconds of pruning at the dearest amount, median over seeds: {told}; figures/results/{name}.")
+        lines.append(
+            f"{name}, seconds of pruning at the dearest amount, median over seeds: {told}; "
+            f"figures/results/{name}."
+        )
     return verdict(*each), lines
 
 
 @claim
 def losses_are_predicted() -> Evidence:
-    """A score is a predicted loss increase: it orders amounts as the measured one does (Spearman above 0.9) and is within a factor of
-    two of it for most methods."""
+    """A score is a predicted loss increase: it orders amounts as the measured one does (Spearman
+    above 0.9) and is within a factor of two of it for most methods."""
     lines, orders, sizes = [], [], []
     for name in JOBS:
         found = paired.predictions(job(name))
         orders += [(p.spearman or 0) > 0.9 for p in found]
         sizes += [0.5 < p.ratio < 2 for p in found]
         told = ", ".join(f"{look(p.method).label} {p.ratio:.2g}" for p in found)
-        lines.append(f"{name}, predicted over measured increase, median: {told}; figures/results/{name}.")
-    lines.append(f"The order of the amounts is right (above 0.9) for {sum(orders)} of {len(orders)}, the size within two for {sum(sizes)}.")
+        lines.append(
+            f"{name}, predicted over measured increase, median: {told}; figures/results/{name}."
+        )
+    lines.append(
+        f"The order of the amounts is right (above 0.9) for {sum(orders)} of {len(orders)}, the "
+        f"size within two for {sum(sizes)}."
+    )
     return verdict(sum(orders) > len(orders) / 2, sum(sizes) > len(sizes) / 2), lines
 
 
@@ -69,14 +109,22 @@ def evidence(name: str) -> Evidence:
 
 
 def render(text: str) -> str:
-    """`text` with every block written anew; UserError where the records say another than the marker."""
+    """`text` with every block written anew; UserError where the records say another than the
+    marker.
+    """
+
     def block(match: re.Match) -> str:
         start, name, expected, end = match.groups()
         found, lines = evidence(name)
         if found != expected:
-            raise UserError("claim", name, f"the records say {found!r}, docs/claims.md {expected!r}",
-                            "read the prose again, then change its marker")
+            raise UserError(
+                "claim",
+                name,
+                f"the records say {found!r}, docs/claims.md {expected!r}",
+                "read the prose again, then change its marker",
+            )
         return start + f"**{WORDS[found]}**\n\n" + "".join(f"- {line}\n" for line in lines) + end
+
     return BLOCK.sub(block, text)
 
 

@@ -1,7 +1,8 @@
-"""python -m figures.compare --records <folder>... --output <folder>: one table, figures and a report from records alone.
+"""python -m figures.compare --records <folder>... --output <folder>: one table, figures and a
+report from records alone.
 
-Everything is drawn in memory first and then written file by file, each atomically; when the records may not be compared
-nothing is written and the exit status is 2.
+Everything is drawn in memory first and then written file by file, each atomically; when the records
+may not be compared nothing is written and the exit status is 2.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from figures import paired, report, side_panels
 from figures.records import QUANTITIES, UNITS, Comparison, Row, Stat, gather
 
 NOTHING = "–"
-FORMATS = {"png": {"Software": None}, "pdf": {"CreationDate": None}}  # with what keeps their bytes the same every time
+# with what keeps their bytes the same every time
+FORMATS = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the printed tables: its heading, a row's text in it, and the number it sorts by (None sorts last)."""
+    """A column of the printed tables: its heading, a row's text in it, and the number it sorts by
+    (None sorts last).
+    """
 
     heading: str
     text: Callable[[Row], str]
@@ -35,22 +39,34 @@ class Column:
 
 
 def spread(stat: Stat, expected: int) -> str:
-    """Percent as "97.12 ± 0.31 (3)": mean, sample standard deviation, and seeds; "(2 of 3)" where seeds are missing."""
+    """Percent as "97.12 ± 0.31 (3)": mean, sample standard deviation, and seeds; "(2 of 3)" where
+    seeds are missing.
+    """
     seeds = f"({stat.n})" if stat.n == expected else f"({stat.n} of {expected})"
     if not stat.n:
         return f"missing {seeds}"
-    return f"{100 * stat.mean:.2f} ± {NOTHING if stat.std is None else f'{100 * stat.std:.2f}'} {seeds}"
+    return (
+        f"{100 * stat.mean:.2f} ± {NOTHING if stat.std is None else f'{100 * stat.std:.2f}'} "
+        f"{seeds}"
+    )
 
 
 def _mean(heading: str, quantity: str, form: str, factor: float = 1.0) -> Column:
     def value(row: Row) -> float | None:
         mean = row.stat(quantity).mean
         return None if mean is None else factor * mean
-    return Column(heading, lambda row: NOTHING if value(row) is None else format(value(row), form), value)
+
+    return Column(
+        heading, lambda row: NOTHING if value(row) is None else format(value(row), form), value
+    )
 
 
 def _accuracy(heading: str, quantity: str) -> Column:
-    return Column(heading, lambda row: spread(row.stat(quantity), row.expected), lambda row: row.stat(quantity).mean)
+    return Column(
+        heading,
+        lambda row: spread(row.stat(quantity), row.expected),
+        lambda row: row.stat(quantity).mean,
+    )
 
 
 COLUMNS = (
@@ -65,8 +81,15 @@ COLUMNS = (
     _mean("Predicted Δloss", "predicted_increase", ".3g"),
     _mean("Measured Δloss", "measured_increase", ".3g"),
     _mean("Prune s", "prune_s", ".2f"),
-    Column("Peak MB", lambda row: format(max(row.stat("peak_rss_mb").values), ".0f") if row.stat("peak_rss_mb").n else NOTHING,
-           lambda row: max(row.stat("peak_rss_mb").values, default=None)),
+    Column(
+        "Peak MB",
+        lambda row: (
+            format(max(row.stat("peak_rss_mb").values), ".0f")
+            if row.stat("peak_rss_mb").n
+            else NOTHING
+        ),
+        lambda row: max(row.stat("peak_rss_mb").values, default=None),
+    ),
 )
 
 
@@ -75,51 +98,103 @@ def headline(comparison: Comparison) -> str:
     dense = comparison.dense
     accuracy = "unknown" if dense["accuracy"] is None else f"{100 * dense['accuracy']:.2f}%"
     batch_norm = f"{dense['recalibrate_bn']} batches" if dense["recalibrate_bn"] else "none"
-    return (f"Dense accuracy {accuracy}; model {dense['model']}; data set {dense['dataset']}; dense hash "
-            f"{dense['dense_hash'] or 'unknown'}; fine-tuning {dense['finetune']}; BatchNorm recalibration {batch_norm}; scale "
-            f"{dense['scale']}; fine-tuned accuracy is that of the last epoch; mean ± sample standard deviation (seeds).")
+    return (
+        f"Dense accuracy {accuracy}; model {dense['model']}; data set {dense['dataset']}; dense "
+        "hash "
+        f"{dense['dense_hash'] or 'unknown'}; fine-tuning {dense['finetune']}; BatchNorm "
+        f"recalibration {batch_norm}; scale "
+        f"{dense['scale']}; fine-tuned accuracy is that of the last epoch; mean ± sample standard "
+        "deviation (seeds)."
+    )
 
 
 def markdown(comparison: Comparison) -> str:
     """table.md."""
+
     def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(_one_line(c).replace("<", "&lt;").replace("|", "\\|") for c in cells) + " |"
-    lines = [_one_line(headline(comparison)).replace("<", "&lt;"), "", line([c.heading for c in COLUMNS]),
-             "|" + "---|" * 3 + "---:|" * (len(COLUMNS) - 3)]
+        return (
+            "| "
+            + " | ".join(_one_line(c).replace("<", "&lt;").replace("|", "\\|") for c in cells)
+            + " |"
+        )
+
+    lines = [
+        _one_line(headline(comparison)).replace("<", "&lt;"),
+        "",
+        line([c.heading for c in COLUMNS]),
+        "|" + "---|" * 3 + "---:|" * (len(COLUMNS) - 3),
+    ]
     lines += [line([column.text(row) for column in COLUMNS]) for row in comparison.rows]
     notes = [f"- {_one_line(note)}".replace("<", "&lt;") for note in comparison.notes]
     return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
 
 
 def comma_separated(comparison: Comparison) -> str:
-    """table.csv: raw numbers (fractions, loss units, seconds, MB); an empty field is a missing one."""
+    """table.csv: raw numbers (fractions, loss units, seconds, MB); an empty field is a missing
+    one.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    names = [f"{q}_{part}" for q in QUANTITIES
-             for part in (("mean", "std", "min", "max", "n") if q.startswith("accuracy") else ("mean",))]
-    writer.writerow(["method", "label", "kind", "amount_unit", "amount", "seeds_expected", "accuracy_dense", *names,
-                     "peak_rss_mb_max"])
+    names = [
+        f"{q}_{part}"
+        for q in QUANTITIES
+        for part in (("mean", "std", "min", "max", "n") if q.startswith("accuracy") else ("mean",))
+    ]
+    writer.writerow(
+        [
+            "method",
+            "label",
+            "kind",
+            "amount_unit",
+            "amount",
+            "seeds_expected",
+            "accuracy_dense",
+            *names,
+            "peak_rss_mb_max",
+        ]
+    )
     for row in comparison.rows:
         numbers = {}
         for quantity in QUANTITIES:
             stat = row.stat(quantity)
-            numbers |= {f"{quantity}_mean": stat.mean, f"{quantity}_std": stat.std, f"{quantity}_n": stat.n,
-                        f"{quantity}_min": min(stat.values, default=None), f"{quantity}_max": max(stat.values, default=None)}
-        writer.writerow([row.method, row.label, row.kind, row.unit, row.amount, row.expected, comparison.dense["accuracy"],
-                         *(numbers[name] for name in names), numbers["peak_rss_mb_max"]])
+            numbers |= {
+                f"{quantity}_mean": stat.mean,
+                f"{quantity}_std": stat.std,
+                f"{quantity}_n": stat.n,
+                f"{quantity}_min": min(stat.values, default=None),
+                f"{quantity}_max": max(stat.values, default=None),
+            }
+        writer.writerow(
+            [
+                row.method,
+                row.label,
+                row.kind,
+                row.unit,
+                row.amount,
+                row.expected,
+                comparison.dense["accuracy"],
+                *(numbers[name] for name in names),
+                numbers["peak_rss_mb_max"],
+            ]
+        )
     return out.getvalue()
 
 
 def plain_text(comparison: Comparison) -> str:
     """The table for a terminal, a blank line between amounts."""
     shown = [column for column in COLUMNS if column.heading not in ("Kind", "Sparsity")]
-    cells = [[column.heading for column in shown]] + [[_one_line(c.text(row)) for c in shown] for row in comparison.rows]
+    cells = [[column.heading for column in shown]] + [
+        [_one_line(c.text(row)) for c in shown] for row in comparison.rows
+    ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines, before = [], None
     for line, row in zip(cells, [None, *comparison.rows], strict=True):
         now = row and (row.group, row.unit, row.amount)
         lines += [""] if now != before else []
-        aligned = (c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths, strict=True)))
+        aligned = (
+            c.ljust(w) if i < 2 else c.rjust(w)
+            for i, (c, w) in enumerate(zip(line, widths, strict=True))
+        )
         lines.append("  ".join(aligned).rstrip())
         before = now
     return "\n".join(lines)
@@ -135,10 +210,15 @@ def _encoded(text: str) -> bytes:
 
 
 def render(comparison: Comparison, folders: Sequence[Path] = ()) -> dict[str, bytes]:
-    """File name -> content of everything that the command writes. folders: searched for agreement.csv."""
+    """File name -> content of everything that the command writes. folders: searched for
+    agreement.csv.
+    """
     drawings = side_panels.draw(comparison, folders)
-    files = {"table.md": _encoded(markdown(comparison)), "table.csv": _encoded(comma_separated(comparison)),
-             "statistics.md": _encoded(paired.markdown(comparison))}
+    files = {
+        "table.md": _encoded(markdown(comparison)),
+        "table.csv": _encoded(comma_separated(comparison)),
+        "statistics.md": _encoded(paired.markdown(comparison)),
+    }
     for drawing in drawings:
         for suffix, metadata in FORMATS.items():
             out = io.BytesIO()
@@ -163,7 +243,9 @@ def write_file(path: Path, content: bytes) -> None:
 
 
 def compare(folders: Sequence[str | Path], output: str | Path) -> Comparison:
-    """Read, check, draw, write. Raises UserError when the folders or the output cannot be used or must not be compared."""
+    """Read, check, draw, write. Raises UserError when the folders or the output cannot be used or
+    must not be compared.
+    """
     for folder in folders:
         if not Path(folder).is_dir():
             raise UserError("records", str(folder), "no such folder", "run the comparison first")
@@ -175,15 +257,27 @@ def compare(folders: Sequence[str | Path], output: str | Path) -> Comparison:
         for name, content in files.items():
             write_file(Path(output) / name, content)
     except OSError as error:
-        raise UserError("output", str(output), f"cannot be written ({error.strerror})", "name another folder") from None
+        raise UserError(
+            "output", str(output), f"cannot be written ({error.strerror})", "name another folder"
+        ) from None
     return comparison
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; the exit status."""
-    parser = Parser(prog="python -m figures.compare", description="Table, figures and report from records.")
-    parser.add_argument("--records", nargs="+", required=True, metavar="FOLDER", help="folders searched for record files")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="where the table, figures and report go")
+    parser = Parser(
+        prog="python -m figures.compare", description="Table, figures and report from records."
+    )
+    parser.add_argument(
+        "--records",
+        nargs="+",
+        required=True,
+        metavar="FOLDER",
+        help="folders searched for record files",
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="FOLDER", help="where the table, figures and report go"
+    )
     options = parser.parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="replace")  # a terminal without ± must not cost the run
@@ -193,13 +287,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {_one_line(str(error))}", file=sys.stderr)
         return 2
-    print(_one_line(headline(comparison)), plain_text(comparison), "",
-          *map(_one_line, [*report.overview(comparison), *report.summary(comparison), *paired.sentences(comparison)]), sep="\n")
+    print(
+        _one_line(headline(comparison)),
+        plain_text(comparison),
+        "",
+        *map(
+            _one_line,
+            [
+                *report.overview(comparison),
+                *report.summary(comparison),
+                *paired.sentences(comparison),
+            ],
+        ),
+        sep="\n",
+    )
     for note in comparison.notes:
         print(f"note: {_one_line(note)}")
     output = Path(options.output)
-    print(f"\nreport   {output / 'report.html'}", f"table    {output / 'table.md'}, {output / 'table.csv'}, {output / 'statistics.md'}",
-          f"figures  {output / '*.png'}, {output / '*.pdf'}", sep="\n")
+    print(
+        f"\nreport   {output / 'report.html'}",
+        f"table    {output / 'table.md'}, {output / 'table.csv'}, {output / 'statistics.md'}",
+        f"figures  {output / '*.png'}, {output / '*.pdf'}",
+        sep="\n",
+    )
     return 0
 
 

@@ -1,4 +1,6 @@
-"""EigenDamage Fig. 5: accuracy after fine-tuning, and training loss before it, against speed-up, beside CP-decomposition."""
+"""EigenDamage Fig. 5: accuracy after fine-tuning, and training loss before it, against speed-up,
+beside CP-decomposition.
+"""
 
 import sys
 
@@ -11,9 +13,12 @@ from figures.eigendamage_records import NETWORKS, Series, lines, records, save
 from figures.style import Look
 
 NETWORK = "cpu-vgg19-L1"
-LOOKS = {"eigendamage": Look(style.GREEN, "*", "EigenDamage"), "depthwise": Look(style.SKY, "o", "EigenDamage, depthwise (Frobenius)"),
-         "times": Look(style.ORANGE, "s", "CP, ranks 0.25 to 2 times the original", "--"),
-         "ranks": Look(style.VERMILION, "v", "CP, ranks 4 to 32", ":")}
+LOOKS = {
+    "eigendamage": Look(style.GREEN, "*", "EigenDamage"),
+    "depthwise": Look(style.SKY, "o", "EigenDamage, depthwise (Frobenius)"),
+    "times": Look(style.ORANGE, "s", "CP, ranks 0.25 to 2 times the original", "--"),
+    "ranks": Look(style.VERMILION, "v", "CP, ranks 4 to 32", ":"),
+}
 
 
 def grouped(found: list[Record]) -> Series:
@@ -24,7 +29,10 @@ def grouped(found: list[Record]) -> Series:
         if record.method == "cp":
             name, at = "ranks" if options.get("absolute") else "times", options["rank"]
         elif record.method == "eigendamage":
-            name, at = "depthwise" if options.get("depthwise") else "eigendamage", record.requested["unit_ratio"]
+            name, at = (
+                "depthwise" if options.get("depthwise") else "eigendamage",
+                record.requested["unit_ratio"],
+            )
         else:
             continue
         result.setdefault(name, {}).setdefault(at, []).append(record)
@@ -44,11 +52,25 @@ def figure() -> Figure:
         left, right = result.subplots(1, 2)
         lines(left, grouped(tuned), speedup, lambda r: 100 * r.accuracy["last"], LOOKS)
         lines(right, grouped(pruned), speedup, lambda r: r.loss["pruned"], LOOKS)
-        left.axhline(100 * tuned[0].accuracy["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)), label="Dense network")
+        left.axhline(
+            100 * tuned[0].accuracy["dense"],
+            color="#444444",
+            linewidth=1,
+            linestyle=(0, (1, 2)),
+            label="Dense network",
+        )
         right.axhline(pruned[0].loss["dense"], color="#444444", linewidth=1, linestyle=(0, (1, 2)))
-        left.set(xlabel="Speed-up [dense MACs / MACs]", ylabel="Test accuracy after fine-tuning [%]", xscale="log")
-        right.set(xlabel="Speed-up [dense MACs / MACs]", ylabel="Training loss before fine-tuning [nats, log scale]", xscale="log",
-                  yscale="log")
+        left.set(
+            xlabel="Speed-up [dense MACs / MACs]",
+            ylabel="Test accuracy after fine-tuning [%]",
+            xscale="log",
+        )
+        right.set(
+            xlabel="Speed-up [dense MACs / MACs]",
+            ylabel="Training loss before fine-tuning [nats, log scale]",
+            xscale="log",
+            yscale="log",
+        )
         for ax in (left, right):
             ax.set_xticks([1, 2, 3, 5, 10, 20], ["1", "2", "3", "5", "10", "20"])
             ax.minorticks_off()

@@ -1,4 +1,6 @@
-"""EigenDamage's committed records, as its figures read them, and the panels that several of them share."""
+"""EigenDamage's committed records, as its figures read them, and the panels that several of them
+share.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +20,38 @@ from figures import script, style
 PAPER = Path(__file__).resolve().parents[1] / "eigendamage"
 RESULTS = PAPER / "results"
 save = functools.partial(script.save, RESULTS)
-NETWORKS = {"cpu-resnet32": "ResNet-32", "cpu-preresnet29-L1": "PreResNet-29 + L1", "cpu-vgg19": "VGG19, quarter width",
-            "cpu-vgg19-L1": "VGG19 + L1, quarter width",
-            "lenet300": "LeNet-300-100", "lenet5": "LeNet-5", "lenet300-bn-L1": "LeNet-300-100, BatchNorm + L1",
-            "lenet5-bn-L1": "LeNet-5, BatchNorm + L1"}
+NETWORKS = {
+    "cpu-resnet32": "ResNet-32",
+    "cpu-preresnet29-L1": "PreResNet-29 + L1",
+    "cpu-vgg19": "VGG19, quarter width",
+    "cpu-vgg19-L1": "VGG19 + L1, quarter width",
+    "lenet300": "LeNet-300-100",
+    "lenet5": "LeNet-5",
+    "lenet300-bn-L1": "LeNet-300-100, BatchNorm + L1",
+    "lenet5-bn-L1": "LeNet-5, BatchNorm + L1",
+}
 Series = dict[str, dict[float, list[Record]]]  # series -> ratio -> records of its seeds
 
 
-def records(stage: str, tables: Iterable[str], network: str, results: Path = RESULTS) -> list[Record]:
-    """The records of a stage in these tables whose cells are <network>-<ratio>-...; UserError where there is none."""
+def records(
+    stage: str, tables: Iterable[str], network: str, results: Path = RESULTS
+) -> list[Record]:
+    """The records of a stage in these tables whose cells are <network>-<ratio>-...; UserError where
+    there is none.
+    """
     tables = tuple(tables)
-    found = [r for r in read_all(results) if r.stage == stage and r.table in tables and _network(r.cell) == network]
+    found = [
+        r
+        for r in read_all(results)
+        if r.stage == stage and r.table in tables and _network(r.cell) == network
+    ]
     if not found:
-        raise UserError("results", network, f"no {stage} record in {', '.join(tables)}", "run python -m eigendamage.finetune")
+        raise UserError(
+            "results",
+            network,
+            f"no {stage} record in {', '.join(tables)}",
+            "run python -m eigendamage.finetune",
+        )
     return found
 
 
@@ -52,8 +73,10 @@ def series(found: Iterable[Record]) -> Series:
 
 def _split(cell: str) -> tuple[str, str]:
     words = cell.rsplit("-seed", 1)[0].split("-")
-    at = next((i for i, word in enumerate(words) if i and word.replace(".", "", 1).isdigit()), len(words))
-    return "-".join(words[:at]), "-".join(words[at + 1:])
+    at = next(
+        (i for i, word in enumerate(words) if i and word.replace(".", "", 1).isdigit()), len(words)
+    )
+    return "-".join(words[:at]), "-".join(words[at + 1 :])
 
 
 def _network(cell: str) -> str:
@@ -65,8 +88,12 @@ def _rest(cell: str) -> str:
 
 
 def kept(record: Record, what: str) -> float:
-    """Percent of the parameters ("params", all of them) or multiply-accumulates ("macs") that are left."""
-    of, over = ("model_params", "dense_model_params") if what == "params" else ("kept_macs", "dense_macs")
+    """Percent of the parameters ("params", all of them) or multiply-accumulates ("macs") that are
+    left.
+    """
+    of, over = (
+        ("model_params", "dense_model_params") if what == "params" else ("kept_macs", "dense_macs")
+    )
     return 100 * record.achieved[of] / record.achieved[over]
 
 
@@ -74,20 +101,46 @@ def mean(found: Iterable[Record], value: Callable[[Record], float]) -> float:
     return statistics.fmean(value(record) for record in found)
 
 
-def lines(ax: Axes, data: Series, x: Callable[[Record], float], y: Callable[[Record], float],
-          looks: dict[str, style.Look] | None = None) -> None:
-    """One line a series through the means over seeds, in the order of the ratios; bars from the lowest to the highest seed."""
+def lines(
+    ax: Axes,
+    data: Series,
+    x: Callable[[Record], float],
+    y: Callable[[Record], float],
+    looks: dict[str, style.Look] | None = None,
+) -> None:
+    """One line a series through the means over seeds, in the order of the ratios; bars from the
+    lowest to the highest seed.
+    """
     for name, ratios in data.items():
         look = (looks or {}).get(name) or style.look(name)
         across = [mean(found, x) for found in ratios.values()]
         up = [[y(record) for record in found] for found in ratios.values()]
         middle = [statistics.fmean(values) for values in up]
-        ax.plot(across, middle, look.line, color=look.colour, marker=look.marker, label=look.label, gid=name)
+        ax.plot(
+            across,
+            middle,
+            look.line,
+            color=look.colour,
+            marker=look.marker,
+            label=look.label,
+            gid=name,
+        )
         if any(len(values) > 1 for values in up):
-            ax.vlines(across, [min(values) for values in up], [max(values) for values in up], color=look.colour, linewidth=1, alpha=0.6)
+            ax.vlines(
+                across,
+                [min(values) for values in up],
+                [max(values) for values in up],
+                color=look.colour,
+                linewidth=1,
+                alpha=0.6,
+            )
 
 
 def paper_values(table: str, **wanted: str) -> list[dict[str, str]]:
     """Rows of paper_values.csv whose columns have these values."""
     with (PAPER / "paper_values.csv").open(encoding="utf-8") as handle:
-        return [row for row in csv.DictReader(handle) if row["table"] == table and all(row[k] == v for k, v in wanted.items())]
+        return [
+            row
+            for row in csv.DictReader(handle)
+            if row["table"] == table and all(row[k] == v for k, v in wanted.items())
+        ]

@@ -1,16 +1,21 @@
-"""Rules that say what was seen of a paper's claim, and the numbers that they rest on, each with where it comes from.
+"""Rules that say what was seen of a paper's claim, and the numbers that they rest on, each with
+where it comes from.
 
 How to write a rule, in figures/<paper>_claims.py:
 
-    @shows("Table 5", "Figure 6")          # the gallery's entries that it decides (figures/gallery.toml)
-    @claim                                 # leave this out for a rule that has no paragraph of its own in docs/claims.md
+    @shows("Table 5", "Figure 6")          # the gallery's entries that it decides
+                                           (figures/gallery.toml)
+    @claim                                 # leave this out for a rule that has no paragraph of its
+                                           own in docs/claims.md
     def gradual_lead() -> Evidence:
-        \"\"\"Pruned gradually to 90% WoodFisher ends .06 points above global magnitude (Table 1).\"\"\"
-        ours, other = (cell("woodfisher", "Figure 6", f"resnet20-{m}-0.9-seed*", "top1_pct") for m in (...))
-        return verdict(ours.mean > other.mean), [f"ResNet-20: {ours} against {other} (paper ...); {ours.source}."]
+        \"\"\"Pruned gradually to 90% WoodFisher ends .06 points above global magnitude (Table
+        1).\"\"\" ours, other = (cell("woodfisher", "Figure 6", f"resnet20-{m}-0.9-seed*",
+        "top1_pct") for m in (...)) return verdict(ours.mean > other.mean), [f"ResNet-20: {ours}
+        against {other} (paper ...); {ours.source}."]
 
-The docstring is the paper's claim in one sentence, with its number and where it stands. `verdict` is of what the paper says, each
-part a bool. A record that is missing raises Missing, and the verdict is then "not tested": never return one by hand.
+The docstring is the paper's claim in one sentence, with its number and where it stands. `verdict`
+is of what the paper says, each part a bool. A record that is missing raises Missing, and the
+verdict is then "not tested": never return one by hand.
 """
 
 from __future__ import annotations
@@ -30,9 +35,11 @@ from figures.style import base
 from figures.values import ROOT, Value, read, select
 
 HOLDS, PART, FAILS, OPEN = "holds", "in-part", "fails", "open"
-SEEN = {HOLDS: "holds", PART: "in part", FAILS: "not seen here", OPEN: "not tested"}  # of an entry of the gallery
+# of an entry of the gallery
+SEEN = {HOLDS: "holds", PART: "in part", FAILS: "not seen here", OPEN: "not tested"}
 Evidence = tuple[str, list[str]]  # a verdict and its lines
-JOBS = ("resnet20-cifar10-jpeg", "lenet5-mnist", "lenet300-mnist", "digits_cnn-digits")  # of figures/results
+# of figures/results
+JOBS = ("resnet20-cifar10-jpeg", "lenet5-mnist", "lenet300-mnist", "digits_cnn-digits")
 CLAIMS: dict[str, Callable[[], Evidence]] = {}
 
 
@@ -42,16 +49,21 @@ def claim(function: Callable[[], Evidence]) -> Callable[[], Evidence]:
     return function
 
 
-ENTRIES: dict[tuple[str, str], list[Callable[[], Evidence]]] = {}  # (paper, the gallery's label) -> the rules that decide it
+# (paper, the gallery's label) -> the rules that decide it
+ENTRIES: dict[tuple[str, str], list[Callable[[], Evidence]]] = {}
 
 
 def shows(*labels: str) -> Callable[[Callable[[], Evidence]], Callable[[], Evidence]]:
-    """The rule decides what was seen of these entries of its paper, whose name begins the rule's module."""
+    """The rule decides what was seen of these entries of its paper, whose name begins the rule's
+    module.
+    """
+
     def register(function: Callable[[], Evidence]) -> Callable[[], Evidence]:
         paper = function.__module__.rpartition(".")[2].partition("_")[0]
         for label in labels:
             ENTRIES.setdefault((paper, label), []).append(function)
         return function
+
     return register
 
 
@@ -64,9 +76,12 @@ def judged(rule: Callable[[], Evidence]) -> Evidence:
 
 
 def seen(paper: str, label: str) -> tuple[str, list[tuple[str, Evidence]]]:
-    """(what was seen of an entry, [(the paper's claim, the rule's evidence)]). Several rules: of those that could be tested all
-    hold, none, or a part."""
-    found = [(" ".join((rule.__doc__ or "").split()), judged(rule)) for rule in ENTRIES.get((paper, label), ())]
+    """(what was seen of an entry, [(the paper's claim, the rule's evidence)]). Several rules: of
+    those that could be tested all hold, none, or a part."""
+    found = [
+        (" ".join((rule.__doc__ or "").split()), judged(rule))
+        for rule in ENTRIES.get((paper, label), ())
+    ]
     tested = {verdict for _, (verdict, _) in found} - {OPEN}
     word = SEEN[tested.pop() if len(tested) == 1 else PART if tested else OPEN]
     return word, found
@@ -92,7 +107,9 @@ class Number:
         return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
 
     def __str__(self) -> str:
-        spread = f" ± {self.std:.2f} ({len(self.values)} seeds)" if len(set(self.values)) > 1 else ""
+        spread = (
+            f" ± {self.std:.2f} ({len(self.values)} seeds)" if len(set(self.values)) > 1 else ""
+        )
         return f"{self.mean:.2f}{spread}"
 
 
@@ -113,14 +130,19 @@ def named(ids: Iterable[str]) -> str:
         name, seed = match.groups() if match else (one, "")
         if seed not in seeds.setdefault(name, []):
             seeds[name].append(seed)
-    return ", ".join(f"`{name}`" + (f" (seed{'s' * (len(s) > 1)} {', '.join(s)})" if s != [""] else "") for name, s in seeds.items())
+    return ", ".join(
+        f"`{name}`" + (f" (seed{'s' * (len(s) > 1)} {', '.join(s)})" if s != [""] else "")
+        for name, s in seeds.items()
+    )
 
 
 def printed(paper: str, table: str, method: str, quantity: str, **where: str) -> float:
     """The paper's number; where: model or a setting column."""
     for value in read(paper):
         have = dict(value.setting) | {"model": value.model, "dataset": value.dataset}
-        if (value.table, value.method, value.quantity) == (table, method, quantity) and all(have.get(k) == v for k, v in where.items()):
+        if (value.table, value.method, value.quantity) == (table, method, quantity) and all(
+            have.get(k) == v for k, v in where.items()
+        ):
             return float(value.value)
     raise Missing(f"{paper} {table} {method} {quantity}")
 
@@ -144,9 +166,14 @@ def job(name: str) -> Comparison:
 
 @functools.cache
 def table(paper: str, name: str, model: str, pattern: str = "*") -> Comparison:
-    """The cells of a paper's own table on one network whose names match a shell pattern, as a comparison."""
-    records = [r for r in read_all(ROOT / paper / "results")
-               if r.table == name and r.spec.get("model") == model and fnmatchcase(r.cell, pattern)]
+    """The cells of a paper's own table on one network whose names match a shell pattern, as a
+    comparison.
+    """
+    records = [
+        r
+        for r in read_all(ROOT / paper / "results")
+        if r.table == name and r.spec.get("model") == model and fnmatchcase(r.cell, pattern)
+    ]
     if not records:
         raise Missing(f"{paper} {name} {model}")
     return gather(records)
@@ -162,19 +189,27 @@ def stat(name: str, method: str, amount: float, quantity: str = "accuracy_finetu
 
 
 def setting(name: str, method: str) -> str:
-    """What a comparison has of a method: the method, or where that has no record, one with rows of its own: "woodfisher (m 100, b 10)"."""
-    there = dict.fromkeys(row.method for row in job(name).rows if row.runs and base(row.method) == method)
+    """What a comparison has of a method: the method, or where that has no record, one with rows of
+    its own: "woodfisher (m 100, b 10)".
+    """
+    there = dict.fromkeys(
+        row.method for row in job(name).rows if row.runs and base(row.method) == method
+    )
     return method if method in there or not there else next(iter(there))
 
 
 def alike(name: str, one: str, other: str) -> tuple[float, list[float]]:
-    """(Spearman of when each weight goes, intersection over union of the kept sets at each sparsity) of two methods of a comparison."""
+    """(Spearman of when each weight goes, intersection over union of the kept sets at each
+    sparsity) of two methods of a comparison.
+    """
     path = ROOT / "figures" / "results" / name / "agreement.csv"
     if path.exists():
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 if {base(row["method"]), base(row["other"])} == {one, other}:
-                    return float(row["spearman"]), [float(share) for share in row["overlap"].split()]
+                    return float(row["spearman"]), [
+                        float(share) for share in row["overlap"].split()
+                    ]
     raise Missing(f"{name}/agreement.csv {one} {other}")
 
 
@@ -184,6 +219,6 @@ def verdict(*each: bool) -> str:
 
 
 def percent(one: Stat) -> str:
-    """"96.21 ± 0.05 (3 seeds)"."""
+    """ "96.21 ± 0.05 (3 seeds)"."""
     spread = "" if one.std is None else f" ± {100 * one.std:.2f} ({one.n} seeds)"
     return f"{100 * one.mean:.2f}{spread}"

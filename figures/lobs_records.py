@@ -1,4 +1,6 @@
-"""L-OBS's committed records and the paper's values, as the figures and tables of L-OBS read them."""
+"""L-OBS's committed records and the paper's values, as the figures and tables of L-OBS read
+them.
+"""
 
 from __future__ import annotations
 
@@ -31,4 +33,8 @@ def study(cell: str, results: Path = RESULTS) -> Record:
 def paper_values(table: str, quantity: str = "") -> list[dict[str, str]]:
     """Rows of paper_values.csv."""
     with (PAPER / "paper_values.csv").open(encoding="utf-8") as handle:
-        return [row for row in csv.DictReader(handle) if row["table"] == table and quantity in ("", row["quantity"])]
+        return [
+            row
+            for row in csv.DictReader(handle)
+            if row["table"] == table and quantity in ("", row["quantity"])
+        ]

@@ -1,4 +1,6 @@
-"""NAP Fig. 7: in how many of the runs of Table 5, at five settings of (p, T), each channel of VGG-16 survives."""
+"""NAP Fig. 7: in how many of the runs of Table 5, at five settings of (p, T), each channel of
+VGG-16 survives.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,21 @@ def figure() -> Figure:
     width = max(len(row["survives"]) for row in rows)
     shown = np.full((len(rows), width), np.nan)
     for place, row in enumerate(rows):
-        shown[place, :len(row["survives"])] = np.array(row["survives"]) / row["runs"]
+        shown[place, : len(row["survives"])] = np.array(row["survives"]) / row["runs"]
     with matplotlib.rc_context(style.RC):
         result = Figure(figsize=(9, 4), layout="constrained")
         ax = result.subplots()
-        picture = ax.imshow(shown, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        picture = ax.imshow(
+            shown, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest"
+        )
         ax.set_facecolor("#eeeeee")
         ax.grid(visible=False)
         ax.set_yticks(range(len(rows)), [row["name"].rpartition(".")[2] for row in rows])
-        ax.set(xlabel="Channel", title=f"VGG-16 at a quarter width: share of {rows[0]['runs']} runs in which a channel survives")
+        ax.set(
+            xlabel="Channel",
+            title=f"VGG-16 at a quarter width: share of {rows[0]['runs']} runs in which a channel "
+            "survives",
+        )
         result.colorbar(picture, ax=ax, label="Share of runs")
         return result
 

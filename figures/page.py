@@ -1,4 +1,6 @@
-"""The pages' shell: one HTML file that opens offline, and whose content policy lets nothing run but its own script."""
+"""The pages' shell: one HTML file that opens offline, and whose content policy lets nothing run but
+its own script.
+"""
 
 from __future__ import annotations
 
@@ -65,13 +67,24 @@ $main
 
 
 def page(title: str, main: str, script: str, style: str = "") -> str:
-    """A whole document. main: HTML, escaped by the caller; title: plain text; style: rules beyond this module's."""
+    """A whole document. main: HTML, escaped by the caller; title: plain text; style: rules beyond
+    this module's.
+    """
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return SHELL.substitute(title=escape(title), main=main, script=script, style=STYLE + style, policy=f"script-src 'sha256-{digest}'")
+    return SHELL.substitute(
+        title=escape(title),
+        main=main,
+        script=script,
+        style=STYLE + style,
+        policy=f"script-src 'sha256-{digest}'",
+    )
 
 
 def picture(title: str, alt: str, png: bytes, heading: str = "", caption: str = "") -> str:
     """A PNG inside the page, in a box that scrolls sideways."""
     data = base64.b64encode(png).decode()
-    return (f'<figure>{heading}<div class="wide" tabindex="0" role="region" aria-label="{escape(title)}"><img alt="{escape(alt)}" '
-            f'src="data:image/png;base64,{data}"></div>{caption}</figure>')
+    return (
+        f'<figure>{heading}<div class="wide" tabindex="0" role="region" '
+        f'aria-label="{escape(title)}"><img alt="{escape(alt)}" '
+        f'src="data:image/png;base64,{data}"></div>{caption}</figure>'
+    )

@@ -1,8 +1,9 @@
-"""Statistics over a comparison's rows: ranks, paired differences over seeds, how well losses are predicted, who agrees with whom.
+"""Statistics over a comparison's rows: ranks, paired differences over seeds, how well losses are
+predicted, who agrees with whom.
 
-Seeds pair: seed k has the same calibration images and the same order of fine-tuning under every method. Amounts are the blocks of the
-rank test, each with its mean over seeds. With the two or three seeds of a small comparison a t-test has little power, and the
-corrected p says so.
+Seeds pair: seed k has the same calibration images and the same order of fine-tuning under every
+method. Amounts are the blocks of the rank test, each with its mean over seeds. With the two or
+three seeds of a small comparison a t-test has little power, and the corrected p says so.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Ranking:
-    """Mean ranks (1 is best) over the amounts at which every one of the methods has a result, and Friedman's p of equal methods. At
-    each amount methods are ranked by their means over the seeds that all of them have."""
+    """Mean ranks (1 is best) over the amounts at which every one of the methods has a result, and
+    Friedman's p of equal methods. At each amount methods are ranked by their means over the seeds
+    that all of them have."""
 
     group: str
     unit: str
@@ -38,30 +40,71 @@ class Ranking:
 
 
 def rankings(comparison: Comparison, quantity: str | None = None) -> list[Ranking]:
-    """One for each group and unit with two methods or more, by a key of QUANTITIES where more is better (default: the final accuracy).
-    Ties share their rank. p is None below three methods or two amounts. An amount at which a method removed nothing has no ranks, and a
-    method that removed nothing at any is not ranked."""
+    """One for each group and unit with two methods or more, by a key of QUANTITIES where more is
+    better (default: the final accuracy). Ties share their rank. p is None below three methods or
+    two amounts. An amount at which a method removed nothing has no ranks, and a method that removed
+    nothing at any is not ranked."""
     final, out = quantity or comparison.final(), []
     for group in GROUPS:
         for unit in UNITS:
-            found = {(row.method, row.amount): values for row in comparison.group(group) if row.unit == unit
-                     if (values := {run.seed: v for run in row.runs if (v := QUANTITIES[final](run)) is not None})}
-            idle = {(row.method, row.amount) for row in comparison.group(group) if row.unit == unit and row.untouched}
-            still = {m for m, _ in idle if all((m, a) in idle for (other, a) in found if other == m)}
+            found = {
+                (row.method, row.amount): values
+                for row in comparison.group(group)
+                if row.unit == unit
+                if (
+                    values := {
+                        run.seed: v for run in row.runs if (v := QUANTITIES[final](run)) is not None
+                    }
+                )
+            }
+            idle = {
+                (row.method, row.amount)
+                for row in comparison.group(group)
+                if row.unit == unit and row.untouched
+            }
+            still = {
+                m for m, _ in idle if all((m, a) in idle for (other, a) in found if other == m)
+            }
             found = {(m, a): values for (m, a), values in found.items() if m not in still}
-            amounts = sorted({amount for _, amount in found} - {a for m, a in idle if m not in still})
-            methods = sorted({m for m, _ in found if all((m, a) in found for a in amounts)}, key=rank)
+            amounts = sorted(
+                {amount for _, amount in found} - {a for m, a in idle if m not in still}
+            )
+            methods = sorted(
+                {m for m, _ in found if all((m, a) in found for a in amounts)}, key=rank
+            )
             if len(methods) < 2:
                 continue
             seeds = {a: set.intersection(*(set(found[m, a]) for m in methods)) for a in amounts}
             amounts = [a for a in amounts if seeds[a]]
             if not amounts:
                 continue
-            table = np.array([[statistics.fmean(found[m, a][seed] for seed in sorted(seeds[a])) for m in methods] for a in amounts])
+            table = np.array(
+                [
+                    [
+                        statistics.fmean(found[m, a][seed] for seed in sorted(seeds[a]))
+                        for m in methods
+                    ]
+                    for a in amounts
+                ]
+            )
             ranks = stats.rankdata(-table, axis=1).mean(axis=0)
-            p = float(stats.friedmanchisquare(*table.T).pvalue) if len(methods) > 2 and len(amounts) > 1 else None
-            order = sorted(zip(methods, ranks.tolist(), strict=True), key=lambda pair: (pair[1], rank(pair[0])))
-            out.append(Ranking(group, unit, tuple(amounts), tuple(order), None if p is None or math.isnan(p) else p))
+            p = (
+                float(stats.friedmanchisquare(*table.T).pvalue)
+                if len(methods) > 2 and len(amounts) > 1
+                else None
+            )
+            order = sorted(
+                zip(methods, ranks.tolist(), strict=True), key=lambda pair: (pair[1], rank(pair[0]))
+            )
+            out.append(
+                Ranking(
+                    group,
+                    unit,
+                    tuple(amounts),
+                    tuple(order),
+                    None if p is None or math.isnan(p) else p,
+                )
+            )
     return out
 
 
@@ -75,9 +118,10 @@ class Difference:
     amount: float
     n: int
     mean: float
-    low: float | None     # 95% interval of Student's t; None below two seeds, and where all seeds differ by the same
+    # 95% interval of Student's t; None below two seeds, and where all seeds differ by the same
+    low: float | None
     high: float | None
-    p: float | None       # two-sided paired t-test, Holm-corrected over the methods at this amount
+    p: float | None  # two-sided paired t-test, Holm-corrected over the methods at this amount
 
     @property
     def clear(self) -> bool:
@@ -89,10 +133,18 @@ def differences(comparison: Comparison) -> list[Difference]:
     final, out = comparison.final(), []
     for ranking in rankings(comparison):
         reference = ranking.ranks[0][0]
-        rows = {(row.method, row.amount): row for row in comparison.group(ranking.group) if row.unit == ranking.unit}
+        rows = {
+            (row.method, row.amount): row
+            for row in comparison.group(ranking.group)
+            if row.unit == ranking.unit
+        }
         ordered = sorted(rows.items(), key=lambda item: rank(item[0][0]))
         for amount in ranking.amounts:
-            mine = [_difference(row, rows[reference, amount], final) for (method, a), row in ordered if a == amount and method != reference]
+            mine = [
+                _difference(row, rows[reference, amount], final)
+                for (method, a), row in ordered
+                if a == amount and method != reference
+            ]
             out += _holm([one for one in mine if one is not None])
     return out
 
@@ -100,7 +152,11 @@ def differences(comparison: Comparison) -> list[Difference]:
 def _difference(row: Row, reference: Row, final: str) -> Difference | None:
     read = QUANTITIES[final]
     mine, theirs = ({run.seed: read(run) for run in r.runs} for r in (row, reference))
-    gaps = [mine[s] - theirs[s] for s in sorted(mine) if mine[s] is not None and theirs.get(s) is not None]
+    gaps = [
+        mine[s] - theirs[s]
+        for s in sorted(mine)
+        if mine[s] is not None and theirs.get(s) is not None
+    ]
     if not gaps:
         return None
     mean, low, high, p = statistics.fmean(gaps), None, None, None
@@ -109,7 +165,9 @@ def _difference(row: Row, reference: Row, final: str) -> Difference | None:
         reach = float(stats.t.ppf(0.975, len(gaps) - 1)) * error
         low, high = mean - reach, mean + reach
         p = float(stats.ttest_1samp(gaps, 0).pvalue)
-    return Difference(row.method, reference.method, row.unit, row.amount, len(gaps), mean, low, high, p)
+    return Difference(
+        row.method, reference.method, row.unit, row.amount, len(gaps), mean, low, high, p
+    )
 
 
 def _holm(family: list[Difference]) -> list[Difference]:
@@ -127,17 +185,21 @@ LEVELS = (0.8, 0.6, 0.4, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 
 
 def at_equal_cost(comparison: Comparison, group: str, cost: str) -> dict[str, dict[float, Stat]]:
-    """method -> kept fraction -> final accuracy there, a value a seed; fractions that two methods reach at least.
+    """method -> kept fraction -> final accuracy there, a value a seed; fractions that two methods
+    reach at least.
 
-    Methods asked for the same units keep different shares of weights and MACs; here each seed's curve is read at equal shares, by linear
-    interpolation in the logarithm of what is kept, never beyond its ends.
+    Methods asked for the same units keep different shares of weights and MACs; here each seed's
+    curve is read at equal shares, by linear interpolation in the logarithm of what is kept, never
+    beyond its ends.
     """
     final, curves = comparison.final(), {}
     for row in comparison.group(group):
         for run in row.runs:
             kept, accuracy = QUANTITIES[cost](run), QUANTITIES[final](run)
             if kept and accuracy is not None:
-                curves.setdefault(row.method, {}).setdefault(run.seed, []).append((math.log(kept), accuracy))
+                curves.setdefault(row.method, {}).setdefault(run.seed, []).append(
+                    (math.log(kept), accuracy)
+                )
     out: dict[str, dict[float, Stat]] = {}
     for method, seeds in curves.items():
         for level in LEVELS:
@@ -149,33 +211,51 @@ def at_equal_cost(comparison: Comparison, group: str, cost: str) -> dict[str, di
             if values:
                 out.setdefault(method, {})[level] = Stat(tuple(values))
     shared = {level for level in LEVELS if sum(level in found for found in out.values()) > 1}
-    return {m: {a: s for a, s in out[m].items() if a in shared} for m in sorted(out, key=rank) if shared & set(out[m])}
+    return {
+        m: {a: s for a, s in out[m].items() if a in shared}
+        for m in sorted(out, key=rank)
+        if shared & set(out[m])
+    }
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """How a method's predicted loss increase follows the measured one over its amounts and seeds."""
+    """How a method's predicted loss increase follows the measured one over its amounts and
+    seeds.
+    """
 
     method: str
     n: int
-    spearman: float | None   # between predicted and measured; None below three points or where one never changes
-    ratio: float             # median of predicted / measured
-    within: float            # share of points within a factor of two
+    # between predicted and measured; None below three points or where one never changes
+    spearman: float | None
+    ratio: float  # median of predicted / measured
+    within: float  # share of points within a factor of two
 
 
 def predictions(comparison: Comparison) -> list[Prediction]:
-    """Methods that predict, in the order of legends; only points where both increases are positive count."""
+    """Methods that predict, in the order of legends; only points where both increases are positive
+    count.
+    """
     found: dict[str, list[tuple[float, float]]] = {}
     for row in comparison.rows:
         for run in row.runs:
-            predicted, measured = (QUANTITIES[q](run) for q in ("predicted_increase", "measured_increase"))
+            predicted, measured = (
+                QUANTITIES[q](run) for q in ("predicted_increase", "measured_increase")
+            )
             if predicted is not None and measured is not None and predicted > 0 and measured > 0:
                 found.setdefault(row.method, []).append((predicted, measured))
     out = []
     for method, points in sorted(found.items(), key=lambda item: rank(item[0])):
         ratios = [p / m for p, m in points]
-        out.append(Prediction(method, len(points), spearman(*zip(*points, strict=True)), statistics.median(ratios),
-                              sum(0.5 <= r <= 2 for r in ratios) / len(ratios)))
+        out.append(
+            Prediction(
+                method,
+                len(points),
+                spearman(*zip(*points, strict=True)),
+                statistics.median(ratios),
+                sum(0.5 <= r <= 2 for r in ratios) / len(ratios),
+            )
+        )
     return out
 
 
@@ -199,19 +279,31 @@ class Agreement:
 
 
 def profiles(comparison: Comparison, group: str) -> Agreement:
-    """Of the kept fraction of each layer, averaged over the amounts that two methods share: do they cut in the same layers?
+    """Of the kept fraction of each layer, averaged over the amounts that two methods share: do they
+    cut in the same layers?
 
-    Rows that keep the same fraction in every layer, up to a weight or to chance, have nothing to rank and do not count.
+    Rows that keep the same fraction in every layer, up to a weight or to chance, have nothing to
+    rank and do not count.
     """
-    rows = [row for row in comparison.group(group) if row.runs and row.method != "random" and not _even(row)]
+    rows = [
+        row
+        for row in comparison.group(group)
+        if row.runs and row.method != "random" and not _even(row)
+    ]
     methods = tuple(sorted({row.method for row in rows}, key=rank))
     kept = {(row.method, row.unit, row.amount): row.kept_by_layer() for row in rows}
     values = np.full((len(methods), len(methods)), np.nan)
     for i, one in enumerate(methods):
-        for j, other in enumerate(methods[:i + 1]):
-            shared = [(mine, kept[other, unit, amount]) for (m, unit, amount), mine in kept.items()
-                      if m == one and (other, unit, amount) in kept]
-            found = [spearman([a[n] for n in a if n in b], [b[n] for n in a if n in b]) for a, b in shared]
+        for j, other in enumerate(methods[: i + 1]):
+            shared = [
+                (mine, kept[other, unit, amount])
+                for (m, unit, amount), mine in kept.items()
+                if m == one and (other, unit, amount) in kept
+            ]
+            found = [
+                spearman([a[n] for n in a if n in b], [b[n] for n in a if n in b])
+                for a, b in shared
+            ]
             found = [f for f in found if f is not None]
             if found:
                 values[i, j] = values[j, i] = statistics.fmean(found)
@@ -219,19 +311,29 @@ def profiles(comparison: Comparison, group: str) -> Agreement:
 
 
 def _even(row: Row) -> bool:
-    layers = [e for e in row.runs[0].first("prune", "finetune").layers if isinstance(e, dict) and e.get("total")]
+    layers = [
+        e
+        for e in row.runs[0].first("prune", "finetune").layers
+        if isinstance(e, dict) and e.get("total")
+    ]
     share = sum(e["kept"] for e in layers) / max(1, sum(e["total"] for e in layers))
     return all(abs(e["kept"] - share * e["total"]) <= 1.5 for e in layers)
 
 
 def read_agreement(path: Path, comparison: Comparison) -> Agreement:
-    """agreement.csv of `python -m common.agreement`: how alike two methods order the weights. UserError when it is of another network."""
+    """agreement.csv of `python -m common.agreement`: how alike two methods order the weights.
+    UserError when it is of another network.
+    """
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     hashes = {line["dense_hash"] for line in lines}
     if hashes != {comparison.dense["dense_hash"]}:
-        raise UserError("dense_hash", sorted(hashes), f"of {path.name} is not the records' {comparison.dense['dense_hash']}",
-                        "run python -m common.agreement again")
+        raise UserError(
+            "dense_hash",
+            sorted(hashes),
+            f"of {path.name} is not the records' {comparison.dense['dense_hash']}",
+            "run python -m common.agreement again",
+        )
     methods = tuple(sorted({line[end] for line in lines for end in ("method", "other")}, key=rank))
     values = np.full((len(methods), len(methods)), np.nan)
     for line in lines:
@@ -247,50 +349,94 @@ def sentences(comparison: Comparison) -> Iterator[str]:
         p = "" if ranking.p is None else f"; Friedman's test of equal methods p = {ranking.p:.2g}"
         amounts = f"{len(ranking.amounts)} amount{'s' * (len(ranking.amounts) > 1)}"
         yield f"{GROUPS[ranking.group]}, mean rank over {amounts}: {listed}{p}."
-        mine = [d for d in differences(comparison) if d.reference == ranking.ranks[0][0] and d.unit == ranking.unit]
+        mine = [
+            d
+            for d in differences(comparison)
+            if d.reference == ranking.ranks[0][0] and d.unit == ranking.unit
+        ]
         tested = [d for d in mine if d.p is not None]
         if tested:
             clear = sum(d.clear for d in tested)
-            yield (f"Paired over seeds against {look(mine[0].reference).label}: {clear} of {len(tested)} differences are clear of zero "
-                   f"(paired t-test, Holm-corrected at each amount, level {LEVEL:g}).")
-    told = [f"{look(p.method).label} {p.ratio:.2g}" + ("" if p.spearman is None else f" (order {p.spearman:.2f})")
-            for p in predictions(comparison)]
+            yield (
+                f"Paired over seeds against {look(mine[0].reference).label}: {clear} of "
+                f"{len(tested)} differences are clear of zero "
+                f"(paired t-test, Holm-corrected at each amount, level {LEVEL:g})."
+            )
+    told = [
+        f"{look(p.method).label} {p.ratio:.2g}"
+        + ("" if p.spearman is None else f" (order {p.spearman:.2f})")
+        for p in predictions(comparison)
+    ]
     if told:
-        yield (f"Predicted over measured loss increase, median over amounts and seeds, and Spearman's correlation of the two: "
-               f"{', '.join(told)}.")
+        yield (
+            "Predicted over measured loss increase, median over amounts and seeds, and "
+            "Spearman's correlation of the two: "
+            f"{', '.join(told)}."
+        )
 
 
 def markdown(comparison: Comparison) -> str:
     """statistics.md: the sentences, and a table of the paired differences for each group."""
+
     def row(cells: Iterable[str]) -> str:
         return "| " + " | ".join(cells) + " |"
+
     lines = [f"- {sentence}" for sentence in sentences(comparison)]
     every = differences(comparison)
     for reference, unit in dict.fromkeys((d.reference, d.unit) for d in every):
-        mine = {(d.method, d.amount): d for d in every if (d.reference, d.unit) == (reference, unit)}
+        mine = {
+            (d.method, d.amount): d for d in every if (d.reference, d.unit) == (reference, unit)
+        }
         amounts, methods = sorted({a for _, a in mine}), dict.fromkeys(m for m, _ in mine)
-        lines += ["", f"Final accuracy minus that of {look(reference).label}, in points over paired seeds [95% interval]; a star: clear of "
-                  f"zero at {LEVEL:g} after Holm's correction.", "",
-                  row([UNITS[unit], *(f"{a:g}" for a in amounts)]), row(["---", *("---:" for _ in amounts)])]
-        lines += [row([_safe(look(m).label), *(_told(mine.get((m, a))) for a in amounts)]) for m in methods]
+        lines += [
+            "",
+            f"Final accuracy minus that of {look(reference).label}, in points over paired seeds "
+            "[95% interval]; a star: clear of "
+            f"zero at {LEVEL:g} after Holm's correction.",
+            "",
+            row([UNITS[unit], *(f"{a:g}" for a in amounts)]),
+            row(["---", *("---:" for _ in amounts)]),
+        ]
+        lines += [
+            row([_safe(look(m).label), *(_told(mine.get((m, a))) for a in amounts)])
+            for m in methods
+        ]
     for group in comparison.groups():
         for cost, words in COSTS.items():
             table = at_equal_cost(comparison, group, cost)
-            if group == "weights" and cost == "kept_weights" or not table:  # asked for alike already
+            # asked for alike already
+            if group == "weights" and cost == "kept_weights" or not table:
                 continue
             shares = sorted({a for found in table.values() for a in found}, reverse=True)
-            lines += ["", f"{GROUPS[group]}: final accuracy in percent at equal {words}, read off each seed's curve.", "",
-                      row([f"% of {words}", *(f"{100 * a:g}" for a in shares)]), row(["---", *("---:" for _ in shares)])]
-            lines += [row([_safe(look(m).label), *(_stat(found.get(a)) for a in shares)]) for m, found in table.items()]
+            lines += [
+                "",
+                f"{GROUPS[group]}: final accuracy in percent at equal {words}, read off each "
+                "seed's curve.",
+                "",
+                row([f"% of {words}", *(f"{100 * a:g}" for a in shares)]),
+                row(["---", *("---:" for _ in shares)]),
+            ]
+            lines += [
+                row([_safe(look(m).label), *(_stat(found.get(a)) for a in shares)])
+                for m, found in table.items()
+            ]
     return "\n".join(lines) + "\n"
 
 
 def _stat(one: Stat | None) -> str:
-    return "–" if one is None else f"{100 * one.mean:.2f}" + ("" if one.std is None else f" ± {100 * one.std:.2f}")
+    return (
+        "–"
+        if one is None
+        else f"{100 * one.mean:.2f}" + ("" if one.std is None else f" ± {100 * one.std:.2f}")
+    )
 
 
 def _safe(label: str) -> str:
-    return "".join(c if c.isprintable() else " " for c in label).replace("|", "\\|").replace("<", "&lt;")
+    return (
+        "".join(c if c.isprintable() else " " for c in label)
+        .replace("|", "\\|")
+        .replace("<", "&lt;")
+    )
 
 
 def _told(one: Difference | None) -> str:

@@ -1,7 +1,9 @@
-"""Drawing: functions that fill one matplotlib Axes from rows, and the comparison's figures composed of them.
+"""Drawing: functions that fill one matplotlib Axes from rows, and the comparison's figures composed
+of them.
 
-Rows are `figures.records.Row`. Nothing here uses pyplot, so nothing is global and no display is needed. Each drawn artist
-has its method as gid. Cells that a panel cannot show are counted and returned, never dropped in silence.
+Rows are `figures.records.Row`. Nothing here uses pyplot, so nothing is global and no display is
+needed. Each drawn artist has its method as gid. Cells that a panel cannot show are counted and
+returned, never dropped in silence.
 """
 
 from __future__ import annotations
@@ -21,18 +23,60 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 from figures.records import GROUPS, UNITS, Comparison, Row
 from figures.style import RC, look, plain, rank
 
-NAMES = {"kept_weights": "Kept weights", "kept_macs": "Kept MACs",
-         "accuracy_pruned": "after pruning, no fine-tuning", "accuracy_finetuned": "after fine-tuning, last epoch"}
+NAMES = {
+    "kept_weights": "Kept weights",
+    "kept_macs": "Kept MACs",
+    "accuracy_pruned": "after pruning, no fine-tuning",
+    "accuracy_finetuned": "after fine-tuning, last epoch",
+}
 LEAST_KEPT = 0.1  # percent; the low end of the heat map's logarithmic colours
 LEAST_ERROR = 0.05  # percent; errors below it are drawn there
-ACCURACY_TICKS = (90, 50, 99, 80, 95, 98, 0, 97, 70, 60, 96, 99.5, 99.9, 92, 85, 94, 30, 98.5, 97.5, 20, 93, 88, 75, 65, 10, 40,
-                  96.5, 95.5, 91, 86, 98.2, 97.2, 98.8, 97.8, 99.2, 99.8)  # the rounder the earlier
+ACCURACY_TICKS = (
+    90,
+    50,
+    99,
+    80,
+    95,
+    98,
+    0,
+    97,
+    70,
+    60,
+    96,
+    99.5,
+    99.9,
+    92,
+    85,
+    94,
+    30,
+    98.5,
+    97.5,
+    20,
+    93,
+    88,
+    75,
+    65,
+    10,
+    40,
+    96.5,
+    95.5,
+    91,
+    86,
+    98.2,
+    97.2,
+    98.8,
+    97.8,
+    99.2,
+    99.8,
+)  # the rounder the earlier
 BAND = "Lines join means over seeds, bands span the lowest to the highest seed."
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished figure: file name without suffix, heading, caption, and alternative text that says what it shows."""
+    """A finished figure: file name without suffix, heading, caption, and alternative text that says
+    what it shows.
+    """
 
     name: str
     title: str
@@ -48,10 +92,18 @@ def by_method(rows: list[Row]) -> list[tuple[str, list[Row]]]:
 
 
 def percent_axis(ax: Axes, label: str, least: float, most: float) -> None:
-    """A logarithmic x axis of kept percent that falls to the right: further right is pruned harder."""
+    """A logarithmic x axis of kept percent that falls to the right: further right is pruned
+    harder.
+    """
     ax.set_xscale("log")
     ax.set_xlim(most * 1.06, least / 1.06)
-    subs = (1, 2, 5) if most / least > 8 else (1, 1.5, *range(2, 10)) if most / least > 1.5 else np.arange(1, 10, 0.5)
+    subs = (
+        (1, 2, 5)
+        if most / least > 8
+        else (1, 1.5, *range(2, 10))
+        if most / least > 1.5
+        else np.arange(1, 10, 0.5)
+    )
     ax.xaxis.set_major_locator(LogLocator(subs=subs, numticks=30))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ax.xaxis.set_minor_locator(NullLocator())
@@ -60,10 +112,13 @@ def percent_axis(ax: Axes, label: str, least: float, most: float) -> None:
 
 
 def accuracy_axis(ax: Axes) -> None:
-    """An accuracy axis that is logarithmic in the error, so that 98% and 99% are as far apart as 80% and 90%.
+    """An accuracy axis that is logarithmic in the error, so that 98% and 99% are as far apart as
+    80% and 90%.
 
-    Call it after everything is drawn: the ticks are chosen for the limits, round numbers first, none too close.
+    Call it after everything is drawn: the ticks are chosen for the limits, round numbers first,
+    none too close.
     """
+
     def forward(accuracy: np.ndarray) -> np.ndarray:
         return -np.log10(np.maximum(100 - np.asarray(accuracy, float), LEAST_ERROR))
 
@@ -81,54 +136,92 @@ def accuracy_axis(ax: Axes) -> None:
     chosen: list[float] = []
     for tick in ACCURACY_TICKS:
         near = [abs(forward(tick) - forward(other)) for other in chosen]
-        if low <= tick <= high and min(near, default=np.inf) > 0.07 * (forward(high) - forward(low)):
+        if low <= tick <= high and min(near, default=np.inf) > 0.07 * (
+            forward(high) - forward(low)
+        ):
             chosen.append(tick)
     ax.yaxis.set_major_locator(FixedLocator(sorted(chosen)))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def accuracy_against(ax: Axes, rows: list[Row], x: str = "kept_weights", y: str = "accuracy_finetuned",
-                     dense: float | None = None) -> int:
-    """Mean accuracy in percent against a kept percent, one line a method, min-max bands where a row has two seeds or more.
+def accuracy_against(
+    ax: Axes,
+    rows: list[Row],
+    x: str = "kept_weights",
+    y: str = "accuracy_finetuned",
+    dense: float | None = None,
+) -> int:
+    """Mean accuracy in percent against a kept percent, one line a method, min-max bands where a row
+    has two seeds or more.
 
-    x, y: keys of `records.QUANTITIES`. dense: the dense accuracy (fraction), a dotted line. Returns how many rows lack x or y.
+    x, y: keys of `records.QUANTITIES`. dense: the dense accuracy (fraction), a dotted line. Returns
+    how many rows lack x or y.
     """
     missing, reach = 0, []
     for method, mine in by_method(rows):
         points = [(row.stat(x), row.stat(y)) for row in mine]
-        points = sorted(((across, up) for across, up in points if across.n and up.n and across.mean > 0),
-                        key=lambda point: -point[0].mean)
+        points = sorted(
+            ((across, up) for across, up in points if across.n and up.n and across.mean > 0),
+            key=lambda point: -point[0].mean,
+        )
         missing += len(mine) - len(points)
         if not points:
             continue
         style = look(method)
         kept = 100 * np.array([across.mean for across, _ in points])
-        ax.plot(kept, [100 * up.mean for _, up in points], style.line, color=style.colour, marker=style.marker,
-                label=plain(style.label), gid=method)
+        ax.plot(
+            kept,
+            [100 * up.mean for _, up in points],
+            style.line,
+            color=style.colour,
+            marker=style.marker,
+            label=plain(style.label),
+            gid=method,
+        )
         several = np.array([up.n > 1 for _, up in points])
         if several.any():
-            ax.fill_between(kept, [100 * min(up.values) for _, up in points], [100 * max(up.values) for _, up in points],
-                            where=several, color=style.colour, alpha=0.13, linewidth=0, gid=method)
+            ax.fill_between(
+                kept,
+                [100 * min(up.values) for _, up in points],
+                [100 * max(up.values) for _, up in points],
+                where=several,
+                color=style.colour,
+                alpha=0.13,
+                linewidth=0,
+                gid=method,
+            )
         reach += kept.tolist()
     if reach:
         percent_axis(ax, NAMES[x], min(reach), max(reach))
     if dense is not None:
-        ax.axhline(100 * dense, color="#444444", linewidth=1, linestyle=(0, (1, 2)), gid="dense", label="Dense network")
+        ax.axhline(
+            100 * dense,
+            color="#444444",
+            linewidth=1,
+            linestyle=(0, (1, 2)),
+            gid="dense",
+            label="Dense network",
+        )
     accuracy_axis(ax)
     return missing
 
 
 def predicted_against_measured(ax: Axes, rows: list[Row]) -> Counter:
-    """Predicted against measured loss increase, log-log with the diagonal; one point a row (mean over its seeds).
+    """Predicted against measured loss increase, log-log with the diagonal; one point a row (mean
+    over its seeds).
 
-    Returns how many rows are not drawn: "no prediction", "not measured", "not positive" (a logarithm shows none of them).
+    Returns how many rows are not drawn: "no prediction", "not measured", "not positive" (a
+    logarithm shows none of them).
     """
     left_out: Counter = Counter()
     reach: list[float] = []
     for method, mine in by_method(rows):
         points = []
         for row in mine:
-            predicted, measured = row.stat("predicted_increase").mean, row.stat("measured_increase").mean
+            predicted, measured = (
+                row.stat("predicted_increase").mean,
+                row.stat("measured_increase").mean,
+            )
             if predicted is None or measured is None:
                 left_out["no prediction" if predicted is None else "not measured"] += 1
             elif predicted <= 0 or measured <= 0:
@@ -137,19 +230,38 @@ def predicted_against_measured(ax: Axes, rows: list[Row]) -> Counter:
                 points.append((predicted, measured))
         if points:
             style = look(method)
-            ax.plot(*zip(*points, strict=True), style.line, color=style.colour, marker=style.marker, linewidth=0.7,
-                    label=plain(style.label), gid=method)
+            ax.plot(
+                *zip(*points, strict=True),
+                style.line,
+                color=style.colour,
+                marker=style.marker,
+                linewidth=0.7,
+                label=plain(style.label),
+                gid=method,
+            )
             reach += [value for point in points for value in point]
     if reach:
         ends = (min(reach) / 1.6, max(reach) * 1.6)
         ax.set(xscale="log", yscale="log", xlim=ends, ylim=ends)
-        ax.plot(ends, ends, color="#444444", linewidth=1, linestyle=(0, (1, 2)), gid="diagonal", label="Predicted = measured")
-    ax.set(xlabel="Predicted loss increase [nats, log scale]", ylabel="Measured loss increase [nats, log scale]")
+        ax.plot(
+            ends,
+            ends,
+            color="#444444",
+            linewidth=1,
+            linestyle=(0, (1, 2)),
+            gid="diagonal",
+            label="Predicted = measured",
+        )
+    ax.set(
+        xlabel="Predicted loss increase [nats, log scale]",
+        ylabel="Measured loss increase [nats, log scale]",
+    )
     return left_out
 
 
 def kept_per_layer(ax: Axes, rows: list[Row]) -> QuadMesh:
-    """Heat map of the kept percent, one row a method and one column a layer, logarithmic colours; hatched where unknown.
+    """Heat map of the kept percent, one row a method and one column a layer, logarithmic colours;
+    hatched where unknown.
 
     rows: at most one a method (one amount). With up to 12 layers the percent stands in each field.
     """
@@ -159,17 +271,40 @@ def kept_per_layer(ax: Axes, rows: list[Row]) -> QuadMesh:
     values = np.array([[100 * one.get(name, np.nan) for name in layers] for one in kept])
     ax.set_facecolor("white")
     ax.patch.set(hatch="////", edgecolor="#BBBBBB")
-    mesh = ax.pcolormesh(np.ma.masked_invalid(np.maximum(values, LEAST_KEPT)), cmap="viridis", norm=LogNorm(LEAST_KEPT, 100),
-                         edgecolor="white", linewidth=0.8)
+    mesh = ax.pcolormesh(
+        np.ma.masked_invalid(np.maximum(values, LEAST_KEPT)),
+        cmap="viridis",
+        norm=LogNorm(LEAST_KEPT, 100),
+        edgecolor="white",
+        linewidth=0.8,
+    )
     if len(layers) <= 12:
         for (row, column), value in np.ndenumerate(values):
             if np.isfinite(value):
-                text = f"{value:.0f}" if value >= 9.95 else f"{value:.1f}" if value >= 0.05 else f"{value:.1g}"
-                ax.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=7.5,
-                        color="black" if value > 4 else "white")
+                text = (
+                    f"{value:.0f}"
+                    if value >= 9.95
+                    else f"{value:.1f}"
+                    if value >= 0.05
+                    else f"{value:.1g}"
+                )
+                ax.text(
+                    column + 0.5,
+                    row + 0.5,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=7.5,
+                    color="black" if value > 4 else "white",
+                )
     step = max(1, -(-len(layers) // 24))
-    ax.set_xticks(np.arange(0, len(layers), step) + 0.5, [plain(name, 18) for name in layers[::step]], rotation=40, ha="right",
-                  rotation_mode="anchor")
+    ax.set_xticks(
+        np.arange(0, len(layers), step) + 0.5,
+        [plain(name, 18) for name in layers[::step]],
+        rotation=40,
+        ha="right",
+        rotation_mode="anchor",
+    )
     ax.set_yticks(np.arange(len(rows)) + 0.5, [plain(row.label, 34) for row in rows])
     ax.invert_yaxis()
     ax.grid(False)
@@ -181,7 +316,9 @@ def kept_per_layer(ax: Axes, rows: list[Row]) -> QuadMesh:
 def legend(ax: Axes) -> None:
     """The legend to the right of the axes, where it covers nothing."""
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6, labelspacing=0.35)
+        ax.legend(
+            loc="center left", bbox_to_anchor=(1.02, 0.5), handlelength=2.6, labelspacing=0.35
+        )
 
 
 def pick(amounts: list[float]) -> list[float]:
@@ -191,10 +328,16 @@ def pick(amounts: list[float]) -> list[float]:
 
 
 def draw(comparison: Comparison) -> list[Drawing]:
-    """The comparison's figures: accuracy against kept weights and MACs, predicted against measured, kept per layer."""
+    """The comparison's figures: accuracy against kept weights and MACs, predicted against measured,
+    kept per layer.
+    """
     with matplotlib.rc_context(RC):
-        return [_accuracy(comparison, "kept_weights"), _accuracy(comparison, "kept_macs"), _prediction(comparison),
-                *(_layers(comparison, group) for group in comparison.groups())]
+        return [
+            _accuracy(comparison, "kept_weights"),
+            _accuracy(comparison, "kept_macs"),
+            _prediction(comparison),
+            *(_layers(comparison, group) for group in comparison.groups()),
+        ]
 
 
 def _accuracy(comparison: Comparison, x: str) -> Drawing:
@@ -210,11 +353,20 @@ def _accuracy(comparison: Comparison, x: str) -> Drawing:
             ax.set_title(f"{GROUPS[group]}: {NAMES[y]}")
         legend(after)
         told += [_extremes(rows, x, y) for y in ("accuracy_pruned", "accuracy_finetuned")]
-    caption = f"{BAND} The two columns have their own accuracy axes." if len(comparison.seeds) > 1 else "One seed, so no bands."
+    caption = (
+        f"{BAND} The two columns have their own accuracy axes."
+        if len(comparison.seeds) > 1
+        else "One seed, so no bands."
+    )
     caption += f" {missing} points have no value and are not drawn." if missing else ""
     count = len({row.method for row in comparison.rows})
-    return Drawing(f"accuracy_{x}", f"Accuracy against {NAMES[x].lower().replace('macs', 'MACs')}", caption,
-                   f"Line charts of test accuracy for {count} methods. " + " ".join(filter(None, told)), figure)
+    return Drawing(
+        f"accuracy_{x}",
+        f"Accuracy against {NAMES[x].lower().replace('macs', 'MACs')}",
+        caption,
+        f"Line charts of test accuracy for {count} methods. " + " ".join(filter(None, told)),
+        figure,
+    )
 
 
 def _extremes(rows: list[Row], x: str, y: str) -> str:
@@ -222,8 +374,11 @@ def _extremes(rows: list[Row], x: str, y: str) -> str:
     if not rows:
         return ""
     best, worst = (end(rows, key=lambda row: row.stat(y).mean) for end in (max, min))
-    ends = (f"{100 * row.stat(y).mean:.1f}% ({row.label}, {NAMES[x].lower().replace('macs', 'MACs')} "
-            f"{100 * row.stat(x).mean:.3g}%)" for row in (worst, best))
+    ends = (
+        f"{100 * row.stat(y).mean:.1f}% ({row.label}, {NAMES[x].lower().replace('macs', 'MACs')} "
+        f"{100 * row.stat(x).mean:.3g}%)"
+        for row in (worst, best)
+    )
     return f"{GROUPS[rows[0].group]}, {NAMES[y]}: from " + " to ".join(ends) + "."
 
 
@@ -237,19 +392,38 @@ def _prediction(comparison: Comparison) -> Drawing:
         ax.set_title(f"{GROUPS[group]}: loss increase by pruning alone")
         legend(ax)
         left_out += here
-        pairs = [(row.stat("predicted_increase").mean, row.stat("measured_increase").mean) for row in comparison.group(group)]
+        pairs = [
+            (row.stat("predicted_increase").mean, row.stat("measured_increase").mean)
+            for row in comparison.group(group)
+        ]
         logs = [abs(np.log10(m / p)) for p, m in pairs if p and m and p > 0 and m > 0]
-        apart = f", in the median a factor of {10 ** np.median(logs):.2g} off the diagonal" if logs else ""
+        apart = (
+            f", in the median a factor of {10 ** np.median(logs):.2g} off the diagonal"
+            if logs
+            else ""
+        )
         told.append(f"{GROUPS[group]}: {len(logs)} points{apart}.")
-    caption = "One point a method and amount, mean over seeds; on the dotted diagonal the prediction is exact."
+    caption = (
+        "One point a method and amount, mean over seeds; on the dotted diagonal the "
+        "prediction is exact."
+    )
     caption += "".join(f" {n} cells not drawn: {why}." for why, n in sorted(left_out.items()))
-    return Drawing("predicted_measured", "Predicted against measured loss increase", caption,
-                   "Scatter charts, both axes logarithmic. " + " ".join(told), figure)
+    return Drawing(
+        "predicted_measured",
+        "Predicted against measured loss increase",
+        caption,
+        "Scatter charts, both axes logarithmic. " + " ".join(told),
+        figure,
+    )
 
 
 def _layers(comparison: Comparison, group: str) -> Drawing:
     rows = comparison.group(group)
-    shown = [(unit, amount) for unit in UNITS for amount in pick([row.amount for row in rows if row.unit == unit])]
+    shown = [
+        (unit, amount)
+        for unit in UNITS
+        for amount in pick([row.amount for row in rows if row.unit == unit])
+    ]
     tallest = max(sum((row.unit, row.amount) == one for row in rows) for one in shown)
     figure = Figure(figsize=(1.8 + 4.9 * len(shown), 1.7 + 0.3 * tallest), layout="constrained")
     axes, told = figure.subplots(1, len(shown), squeeze=False)[0], []
@@ -257,17 +431,30 @@ def _layers(comparison: Comparison, group: str) -> Drawing:
         mine = [row for row in rows if (row.unit, row.amount) == (unit, amount)]
         mesh = kept_per_layer(ax, mine)
         ax.set_title(f"{UNITS[unit]} {amount:g}")
-        every = [(kept, name, row.label) for row in mine for name, kept in row.kept_by_layer().items()]
+        every = [
+            (kept, name, row.label) for row in mine for name, kept in row.kept_by_layer().items()
+        ]
         if every:
-            ends = (f"{100 * kept:.3g}% ({label}, layer {name})" for kept, name, label in (min(every), max(every)))
+            ends = (
+                f"{100 * kept:.3g}% ({label}, layer {name})"
+                for kept, name, label in (min(every), max(every))
+            )
             told.append(f"At {UNITS[unit]} {amount:g} a layer keeps from {' to '.join(ends)}.")
     for ax in axes[1:]:
-        if [t.get_text() for t in ax.get_yticklabels()] == [t.get_text() for t in axes[0].get_yticklabels()]:
+        if [t.get_text() for t in ax.get_yticklabels()] == [
+            t.get_text() for t in axes[0].get_yticklabels()
+        ]:
             ax.set_yticklabels([])
     bar = figure.colorbar(mesh, ax=list(axes), label="Kept [%, log scale]", pad=0.015)
     bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     bar.ax.yaxis.set_minor_locator(NullLocator())
     figure.suptitle(f"{GROUPS[group]}: kept weights per layer", fontsize=11)
-    return Drawing(f"layers_{group}", f"Kept weights per layer: {GROUPS[group].lower()}",
-                   f"Percent of each layer's weights that is kept, mean over seeds; colours from {LEAST_KEPT:g}% up, hatched "
-                   "where no record exists.", f"Heat map of methods by layers. {' '.join(told)}", figure)
+    return Drawing(
+        f"layers_{group}",
+        f"Kept weights per layer: {GROUPS[group].lower()}",
+        "Percent of each layer's weights that is kept, mean over seeds; colours from "
+        f"{LEAST_KEPT:g}% up, hatched "
+        "where no record exists.",
+        f"Heat map of methods by layers. {' '.join(told)}",
+        figure,
+    )

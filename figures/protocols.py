@@ -1,8 +1,10 @@
-"""The papers' gradual and iterative protocols as this repository runs them: what is removed, and at which rate, by epoch.
+"""The papers' gradual and iterative protocols as this repository runs them: what is removed, and at
+which rate, by epoch.
 
     python -m figures.protocols [--output FOLDER]      <paper>/results/protocols.png for every paper
 
-Each panel is one cell of <paper>/experiments.py, resolved as `--dry-run` resolves it (common/trace.py); nothing is measured.
+Each panel is one cell of <paper>/experiments.py, resolved as `--dry-run` resolves it
+(common/trace.py); nothing is measured.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ PANELS: dict[str, tuple[Panel, ...]] = {
     ),
     "eigendamage": (
         Panel("Table 1", "vgg19-cifar10-0.9-eigendamage-seed0", "VGG19 at 90%, paper (5.2)"),
-        Panel("Figure 8", "vgg19-cifar10-0.5-eigendamage-seed0", "VGG19, six times 50%, paper (5.3)"),
+        Panel(
+            "Figure 8", "vgg19-cifar10-0.5-eigendamage-seed0", "VGG19, six times 50%, paper (5.3)"
+        ),
     ),
 }
 
@@ -56,7 +60,12 @@ def spec_of(paper: str, panel: Panel) -> Spec:
     """The panel's cell. Raises UserError for one that the experiments do not have."""
     found = groups(paper).get(panel.group, {}).get(panel.cell)
     if found is None:
-        raise UserError("cell", f"{paper} {panel.group} {panel.cell}", "no such cell", "mend PANELS in figures/protocols.py")
+        raise UserError(
+            "cell",
+            f"{paper} {panel.group} {panel.cell}",
+            "no such cell",
+            "mend PANELS in figures/protocols.py",
+        )
     return found
 
 
@@ -65,8 +74,12 @@ def draw(ax: Axes, spec: Spec, title: str) -> None:
     numbers = points(spec)
     end = max((epoch for epoch, _ in numbers["rate"]), default=0.0)
     epochs, removed = zip(*numbers["removed"], strict=True)
-    ax.step([0, *epochs, max(end, epochs[-1])], [0, *(100 * part for part in removed), 100 * removed[-1]], where="post",
-            color=style.BLUE)
+    ax.step(
+        [0, *epochs, max(end, epochs[-1])],
+        [0, *(100 * part for part in removed), 100 * removed[-1]],
+        where="post",
+        color=style.BLUE,
+    )
     if len(epochs) <= 40:
         ax.plot(epochs, [100 * part for part in removed], "o", color=style.BLUE)
     ax.set(title=title, xlabel="Epochs after the dense network", ylim=(0, 100))
@@ -75,8 +88,11 @@ def draw(ax: Axes, spec: Spec, title: str) -> None:
     rates.grid(visible=False)
     rates.spines["right"].set_visible(True)
     if numbers["rate"]:
-        rates.plot(*zip(*[(epoch, rate) for epoch, rate in numbers["rate"] if rate > 0], strict=True), color=style.VERMILION,
-                   linestyle="--")
+        rates.plot(
+            *zip(*[(epoch, rate) for epoch, rate in numbers["rate"] if rate > 0], strict=True),
+            color=style.VERMILION,
+            linestyle="--",
+        )
     for line in stops(spec):
         ax.text(0.97, 0.06, line, transform=ax.transAxes, ha="right", fontsize=7.5, wrap=True)
     rates.set_yscale("log")
@@ -97,11 +113,19 @@ def figure(paper: str) -> Figure:
 def main(argv: list[str] | None = None) -> int:
     """Draw every paper's picture; the exit status."""
     parser = Parser(prog="python -m figures.protocols", description=__doc__)
-    parser.add_argument("--output", type=Path, help="folder for <paper>_protocols.png (default: each paper's results)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        help="folder for <paper>_protocols.png (default: each paper's results)",
+    )
     options = parser.parse_args(argv)
     try:
         for paper in PANELS:
-            path = options.output / f"{paper}_protocols.png" if options.output else ROOT / paper / "results" / "protocols.png"
+            path = (
+                options.output / f"{paper}_protocols.png"
+                if options.output
+                else ROOT / paper / "results" / "protocols.png"
+            )
             path.parent.mkdir(parents=True, exist_ok=True)
             figure(paper).savefig(path, dpi=120, metadata=METADATA["png"])
             print(path)

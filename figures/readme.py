@@ -1,9 +1,11 @@
-"""python -m figures.readme: write the tables of README.md and of the papers' READMEs from the committed records, between their markers.
+"""python -m figures.readme: write the tables of README.md and of the papers' READMEs from the
+committed records, between their markers.
 
-A block starts with `<!-- compare: NAME -->`, where figures/results/NAME holds the records, or with `<!-- bench: NAME -->`, where
-figures/results/NAME.json is what `make bench` wrote, and ends with `<!-- end -->`. `<!-- papers: headline -->` holds the rows that
-gallery.toml calls headlines, `<!-- papers: status -->` how many tables and figures of each paper ran, and what was seen, and
-`<!-- table: eigendamage_table1 -->` what figures/eigendamage_table1.py's table() returns.
+A block starts with `<!-- compare: NAME -->`, where figures/results/NAME holds the records, or with
+`<!-- bench: NAME -->`, where figures/results/NAME.json is what `make bench` wrote, and ends with
+`<!-- end -->`. `<!-- papers: headline -->` holds the rows that gallery.toml calls headlines, `<!--
+papers: status -->` how many tables and figures of each paper ran, and what was seen, and `<!--
+table: eigendamage_table1 -->` what figures/eigendamage_table1.py's table() returns.
 """
 
 from __future__ import annotations
@@ -27,22 +29,40 @@ from figures.values import PAPERS, Value, read
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- (compare|bench|papers|table): (\S+) -->\n).*?(<!-- end -->)", re.S)
 # scripts whose table() a README has
-DRAWN = ("eigendamage_mnist", "eigendamage_prediction", "eigendamage_table1", "lobs_fig2a", "nap_channels", "nap_table3",
-         "woodfisher_choice", "woodfisher_damping", "woodfisher_fig3a", "woodfisher_fig3b", "woodfisher_fig5a",
-         "woodfisher_fig5b", "woodfisher_fig6", "woodfisher_fig7", "woodfisher_gradients", "woodfisher_tableS6")
+DRAWN = (
+    "eigendamage_mnist",
+    "eigendamage_prediction",
+    "eigendamage_table1",
+    "lobs_fig2a",
+    "nap_channels",
+    "nap_table3",
+    "woodfisher_choice",
+    "woodfisher_damping",
+    "woodfisher_fig3a",
+    "woodfisher_fig3b",
+    "woodfisher_fig5a",
+    "woodfisher_fig5b",
+    "woodfisher_fig6",
+    "woodfisher_fig7",
+    "woodfisher_gradients",
+    "woodfisher_tableS6",
+)
 SEED = re.compile(r"-seed\d+$")
 UNITS = {"sparsity": "weights removed", "unit_ratio": "units removed"}
 
 
 def cell(row: Row | None) -> str:
-    """"38.2 → 95.5 ± 0.3": test accuracy in percent after pruning and after fine-tuning, mean and spread over the seeds, their number
-    where a seed is missing. Where units go, what is left of the weights: "; 57% kept"."""
+    """ "38.2 → 95.5 ± 0.3": test accuracy in percent after pruning and after fine-tuning, mean and
+    spread over the seeds, their number where a seed is missing. Where units go, what is left of the
+    weights: "; 57% kept"."""
     if row is None or not row.runs:
         return "not run"
     pruned, tuned = row.stat("accuracy_pruned"), row.stat("accuracy_finetuned")
     text = "?" if pruned.mean is None else f"{100 * pruned.mean:.1f}"
     if tuned.mean is not None:
-        text += f" → {100 * tuned.mean:.1f}" + ("" if tuned.std is None else f" ± {100 * tuned.std:.1f}")
+        text += f" → {100 * tuned.mean:.1f}" + (
+            "" if tuned.std is None else f" ± {100 * tuned.std:.1f}"
+        )
         text += f" ({tuned.n})" if 1 < tuned.n < row.expected else ""
     kept = row.stat("kept_weights").mean
     if row.untouched:
@@ -55,11 +75,17 @@ def table(comparison: Comparison) -> str:
     dense = comparison.dense
     accuracy = "?" if dense["accuracy"] is None else f"{100 * dense['accuracy']:.2f}%"
     seeds = f"{len(comparison.seeds)} seed{'s' if len(comparison.seeds) > 1 else ''}"
-    if len(comparison.seeds) > 1 and any(row.stat(comparison.final()).n == 1 for row in comparison.rows):
+    if len(comparison.seeds) > 1 and any(
+        row.stat(comparison.final()).n == 1 for row in comparison.rows
+    ):
         seeds = f"up to {seeds} (a number without ± is one seed's)"
-    lines = [f"{dense['model']} on {dense['dataset']}, dense accuracy {accuracy}; test accuracy in percent after pruning → after "
-             f"fine-tuning ({dense['finetune']}), mean ± sample standard deviation over {seeds}; "
-             f"scale {dense['scale']}.", ""]
+    lines = [
+        f"{dense['model']} on {dense['dataset']}, dense accuracy {accuracy}; test accuracy in "
+        "percent after pruning → after "
+        f"fine-tuning ({dense['finetune']}), mean ± sample standard deviation over {seeds}; "
+        f"scale {dense['scale']}.",
+        "",
+    ]
     for unit, words in UNITS.items():
         rows = {(row.method, row.amount): row for row in comparison.rows if row.unit == unit}
         amounts, methods = sorted({a for _, a in rows}), dict.fromkeys(m for m, _ in rows)
@@ -69,60 +95,119 @@ def table(comparison: Comparison) -> str:
         lines.append("| --- |" + " ---: |" * len(amounts))
         for method in methods:
             label = next(row.label for (m, _), row in rows.items() if m == method)
-            lines.append(f"| {label} | " + " | ".join(cell(rows.get((method, a))) for a in amounts) + " |")
+            lines.append(
+                f"| {label} | " + " | ".join(cell(rows.get((method, a))) for a in amounts) + " |"
+            )
         lines.append("")
         if unit == "unit_ratio":
-            lines += ["*kept*: of the weights, which at one ratio differ from method to method; where nothing was removed, the dense "
-                      "network was tuned, and ranks leave it out.", ""]
+            lines += [
+                "*kept*: of the weights, which at one ratio differ from method to method; where "
+                "nothing was removed, the dense "
+                "network was tuned, and ranks leave it out.",
+                "",
+            ]
     return "\n".join(lines)
 
 
 def render(text: str, results: Path) -> str:
-    """`text` with every block's content made anew. Raises UserError when a block names no records."""
+    """`text` with every block's content made anew. Raises UserError when a block names no
+    records.
+    """
+
     def block(match: re.Match) -> str:
         start, kind, name, end = match.groups()
         if kind == "papers":
             return start + PAPERS_BLOCKS[choose("papers", name, PAPERS_BLOCKS)]() + end
         if kind == "table":
-            return start + importlib.import_module(f"figures.{choose('table', name, DRAWN)}").table() + end
+            return (
+                start
+                + importlib.import_module(f"figures.{choose('table', name, DRAWN)}").table()
+                + end
+            )
         source = results / (name if kind == "compare" else f"{name}.json")
         if not source.exists():
             raise UserError("README.md", name, f"there is no {source.name}", f"see {results.name}/")
-        return start + (table(gather(read_all(source))) if kind == "compare" else speeds(json.loads(source.read_text()))) + end
+        return (
+            start
+            + (
+                table(gather(read_all(source)))
+                if kind == "compare"
+                else speeds(json.loads(source.read_text()))
+            )
+            + end
+        )
+
     return BLOCK.sub(block, text)
 
 
 def speeds(bench: dict) -> str:
     """The ratios of one `make bench`."""
     where = bench["provenance"]
-    lines = [f"{where['device']}, {where['threads']} threads, torch {where['versions']['torch']}.", "",
-             "| | ratio | |", "| --- | ---: | --- |"]
-    lines += [f"| {name} | {entry['ratio']:.1f} | {entry['meaning']} |" for name, entry in bench["ratios"].items()]
+    lines = [
+        f"{where['device']}, {where['threads']} threads, torch {where['versions']['torch']}.",
+        "",
+        "| | ratio | |",
+        "| --- | ---: | --- |",
+    ]
+    lines += [
+        f"| {name} | {entry['ratio']:.1f} | {entry['meaning']} |"
+        for name, entry in bench["ratios"].items()
+    ]
     return "\n".join(lines) + "\n"
 
 
 def headline() -> str:
-    """The papers' main numbers beside ours, as gallery.toml lists them, with the network and data set that ours are of."""
-    lines = ["| | paper | ours | ours is of | scale | command |", "| --- | ---: | ---: | --- | --- | --- |"]
+    """The papers' main numbers beside ours, as gallery.toml lists them, with the network and data
+    set that ours are of.
+    """
+    lines = [
+        "| | paper | ours | ours is of | scale | command |",
+        "| --- | ---: | ---: | --- | --- | --- |",
+    ]
     for entry in gallery.headlines():
         mine = _ours(entry, entry["cell"])
-        printed, ours = entry.get("printed"), tables.spread(mine, entry["quantity"]) if mine.values else "not run"
+        printed, ours = (
+            entry.get("printed"),
+            tables.spread(mine, entry["quantity"]) if mine.values else "not run",
+        )
         if "over" in entry:
             other = _ours(entry, entry["over"])
-            ours = f"{fmean(mine.values) - fmean(other.values):.2f}" if mine.values and other.values else "not run"
+            ours = (
+                f"{fmean(mine.values) - fmean(other.values):.2f}"
+                if mine.values and other.values
+                else "not run"
+            )
         data = mine.dataset.partition(":")[0]
-        lines.append(f"| {entry['what']} | {printed or _printed(entry)} | {ours} | {mine.model}, {gallery.DATASETS.get(data, data)} | "
-                     f"{mine.scale} | `{SEED.sub('', mine.command)}` |")
+        lines.append(
+            f"| {entry['what']} | {printed or _printed(entry)} | {ours} | {mine.model}, "
+            f"{gallery.DATASETS.get(data, data)} | "
+            f"{mine.scale} | `{SEED.sub('', mine.command)}` |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def _printed(entry: dict[str, str]) -> str:
     """The paper's number beside the headline's cell, or its lead over that beside another."""
-    found = [next((v for v in read(entry["paper"]) if (v.table, v.quantity) == (entry["table"], entry["quantity"])
-                   and any(one.name == name for one in cells.beside(v))), None)
-             for name in (entry["cell"], entry.get("over")) if name]
+    found = [
+        next(
+            (
+                v
+                for v in read(entry["paper"])
+                if (v.table, v.quantity) == (entry["table"], entry["quantity"])
+                and any(one.name == name for one in cells.beside(v))
+            ),
+            None,
+        )
+        for name in (entry["cell"], entry.get("over"))
+        if name
+    ]
     if None in found:
-        raise UserError("headline", entry["cell"], f"no line of {entry['paper']}/paper_values.csv names it", "see figures/values.py")
+        raise UserError(
+            "headline",
+            entry["cell"],
+            f"no line of {entry['paper']}/paper_values.csv names it",
+            "see figures/values.py",
+        )
     return found[0].value if len(found) == 1 else f"{found[0].number - found[1].number:.1f}"
 
 
@@ -132,19 +217,46 @@ def _ours(entry: dict[str, str], name: str) -> cells.Ours:
     known = cells.groups(entry["paper"]).get(group, ())
     pattern = "|".join(f"{group}/{cell}" for cell in known if name in (cell, SEED.sub("", cell)))
     if not pattern:
-        raise UserError("headline", name, f"no cell of {entry['paper']} {group} has this name", "see --list of the paper's scripts")
-    (found,) = cells.beside(Value(entry["paper"], group, "", "", "", entry["quantity"], "", pattern, "", ()))
+        raise UserError(
+            "headline",
+            name,
+            f"no cell of {entry['paper']} {group} has this name",
+            "see --list of the paper's scripts",
+        )
+    (found,) = cells.beside(
+        Value(entry["paper"], group, "", "", "", entry["quantity"], "", pattern, "", ())
+    )
     return found
 
 
 def status() -> str:
-    """Tables and figures of each paper: at which scale they ran, and what was seen of their claims."""
+    """Tables and figures of each paper: at which scale they ran, and what was seen of their
+    claims.
+    """
     shown = [item for item in gallery.items() if item.kind != "drawing"]
-    ran = {paper: Counter(f"ran: {gallery.state(item).words(item)}" for item in shown if item.paper == paper) for paper in PAPERS}
-    found = {paper: Counter(f"seen: {seen(item.paper, item.label)[0]}" for item in shown if item.paper == paper) for paper in PAPERS}
-    words = [*sorted({w for one in ran.values() for w in one}), *(f"seen: {w}" for w in SEEN.values())]
+    ran = {
+        paper: Counter(
+            f"ran: {gallery.state(item).words(item)}" for item in shown if item.paper == paper
+        )
+        for paper in PAPERS
+    }
+    found = {
+        paper: Counter(
+            f"seen: {seen(item.paper, item.label)[0]}" for item in shown if item.paper == paper
+        )
+        for paper in PAPERS
+    }
+    words = [
+        *sorted({w for one in ran.values() for w in one}),
+        *(f"seen: {w}" for w in SEEN.values()),
+    ]
     lines = ["| | " + " | ".join(words) + " |", "| --- |" + " ---: |" * len(words)]
-    lines += [f"| {PAPERS[paper]} | " + " | ".join(str((ran[paper] + found[paper])[w] or "") for w in words) + " |" for paper in PAPERS]
+    lines += [
+        f"| {PAPERS[paper]} | "
+        + " | ".join(str((ran[paper] + found[paper])[w] or "") for w in words)
+        + " |"
+        for paper in PAPERS
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -160,7 +272,10 @@ def main(argv: list[str] | None = None) -> int:
     """Rewrite the READMEs in place; returns the exit status."""
     Parser(description=__doc__).parse_args(argv)
     try:
-        written = {path: render(path.read_text(encoding="utf-8"), ROOT / "figures" / "results") for path in readmes()}
+        written = {
+            path: render(path.read_text(encoding="utf-8"), ROOT / "figures" / "results")
+            for path in readmes()
+        }
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,6 +1,8 @@
-"""Records grouped into rows, one per (method, requested amount), and the check that they may stand in one table at all.
+"""Records grouped into rows, one per (method, requested amount), and the check that they may stand
+in one table at all.
 
-Fractions stay fractions here; percent is a matter of the tables and figures. Standard deviations are the sample's (n - 1).
+Fractions stay fractions here; percent is a matter of the tables and figures. Standard deviations
+are the sample's (n - 1).
 """
 
 from __future__ import annotations
@@ -17,18 +19,32 @@ from common.registry import METHODS, OPEN_ROWS
 from common.spec import NOT_IDENTITY, Spec
 from figures.style import base, look, rank
 
-UNITS = {"sparsity": "sparsity", "unit_ratio": "unit ratio"}  # key of Record.requested -> how it is written
+# key of Record.requested -> how it is written
+UNITS = {"sparsity": "sparsity", "unit_ratio": "unit ratio"}
 GROUPS = {"weights": "Single weights", "units": "Channels and low rank"}
 # Spec fields that belong to the method: they may differ between methods, never within one.
-OF_METHOD = ("scope", "fisher", "num_samples", "fisher_batch_size", "damping", "chunk", "recompute", "update", "options")
-# Spec fields that may differ freely; a checkpoint is known by dense_hash, not by its path. Every other field must agree.
+OF_METHOD = (
+    "scope",
+    "fisher",
+    "num_samples",
+    "fisher_batch_size",
+    "damping",
+    "chunk",
+    "recompute",
+    "update",
+    "options",
+)
+# Spec fields that may differ freely; a checkpoint is known by dense_hash, not by its path. Every
+# other field must agree.
 FREE = {"method", "sparsity", "unit_ratio", "checkpoint", *OF_METHOD, *NOT_IDENTITY}
 OF_DENSE = ("model", "dataset", "scale", "train", "dense_seed", "amp")
 COUNTERS = ("dense_params", "dense_macs", "dense_model_params")
 
 
 def number(value: object) -> float | None:
-    """`value` as a finite float, or None: a record may hold null, NaN or text where a number belongs."""
+    """`value` as a finite float, or None: a record may hold null, NaN or text where a number
+    belongs.
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
@@ -66,12 +82,15 @@ class Run:
         return next((self.stages[s] for s in stages if s in self.stages), None)
 
 
-def _part(whole: str, key: str, over: str | None = None, stages: tuple[str, ...] = ("prune", "finetune")) -> Callable:
+def _part(
+    whole: str, key: str, over: str | None = None, stages: tuple[str, ...] = ("prune", "finetune")
+) -> Callable:
     def read(run: Run) -> float | None:
         record = run.first(*stages)
         values = getattr(record, whole) if record else {}
         value, total = number(values.get(key)), number(values.get(over)) if over else 1.0
         return None if value is None or not total else value / total
+
     return read
 
 
@@ -104,9 +123,17 @@ class Row:
 
     @property
     def kind(self) -> str:
-        """weights | channels | low-rank; of a method nobody registered, what its requested unit says."""
+        """weights | channels | low-rank; of a method nobody registered, what its requested unit
+        says.
+        """
         name = base(self.method)
-        return METHODS[name].kind if name in METHODS else "weights" if self.unit == "sparsity" else "channels"
+        return (
+            METHODS[name].kind
+            if name in METHODS
+            else "weights"
+            if self.unit == "sparsity"
+            else "channels"
+        )
 
     @property
     def group(self) -> str:
@@ -114,7 +141,9 @@ class Row:
 
     @property
     def untouched(self) -> bool:
-        """Whether it was to remove something and every seed kept every weight: the dense network under another name."""
+        """Whether it was to remove something and every seed kept every weight: the dense network
+        under another name.
+        """
         kept = self.stat("kept_weights").values
         return self.amount > 0 and bool(kept) and min(kept) == 1
 
@@ -128,15 +157,22 @@ class Row:
         kept: dict[str, list[float]] = {}
         for run in self.runs:
             for layer in run.first("prune", "finetune").layers:
-                if isinstance(layer, dict) and number(layer.get("total")) and number(layer.get("kept")) is not None:
-                    kept.setdefault(str(layer.get("name")), []).append(layer["kept"] / layer["total"])
+                if (
+                    isinstance(layer, dict)
+                    and number(layer.get("total"))
+                    and number(layer.get("kept")) is not None
+                ):
+                    kept.setdefault(str(layer.get("name")), []).append(
+                        layer["kept"] / layer["total"]
+                    )
         return {name: statistics.fmean(values) for name, values in kept.items()}
 
 
 @dataclass
 class Comparison:
-    """Everything the tables, figures and report show. `dense` has model, dataset, scale, dense_hash, data_sha256,
-    accuracy (fraction or None), finetune (the budget in words) and recalibrate_bn."""
+    """Everything the tables, figures and report show. `dense` has model, dataset, scale,
+    dense_hash, data_sha256, accuracy (fraction or None), finetune (the budget in words) and
+    recalibrate_bn."""
 
     rows: list[Row]
     dense: dict
@@ -150,17 +186,24 @@ class Comparison:
         return [name for name in GROUPS if self.group(name)]
 
     def final(self) -> str:
-        """The quantity methods are ranked by: accuracy after fine-tuning, or after pruning when nothing was fine-tuned."""
+        """The quantity methods are ranked by: accuracy after fine-tuning, or after pruning when
+        nothing was fine-tuned.
+        """
         tuned = any(row.stat("accuracy_finetuned").n for row in self.rows)
         return "accuracy_finetuned" if tuned else "accuracy_pruned"
 
 
 def method_of(record: Record) -> str:
-    """The record's method; where its Fisher is made of gradient rows and the Spec says neither how many nor of how many examples,
-    with what they then are: "woodfisher (m 100, b 10)"."""
+    """The record's method; where its Fisher is made of gradient rows and the Spec says neither how
+    many nor of how many examples, with what they then are: "woodfisher (m 100, b 10)"."""
     spec = record.spec
     known = METHODS.get(record.method)
-    if known is None or known.curvature != "rows" or spec.get("fisher_batch_size") or "num_rows" in (spec.get("options") or {}):
+    if (
+        known is None
+        or known.curvature != "rows"
+        or spec.get("fisher_batch_size")
+        or "num_rows" in (spec.get("options") or {})
+    ):
         return record.method
     samples = spec.get("num_samples") or 1_000
     m = min(OPEN_ROWS, samples)
@@ -168,47 +211,70 @@ def method_of(record: Record) -> str:
 
 
 def settings(record: Record) -> dict[str, object]:
-    """The fields of a record that must agree in one table, nested ones dotted: finetune.lr, provenance.data_sha256."""
+    """The fields of a record that must agree in one table, nested ones dotted: finetune.lr,
+    provenance.data_sha256.
+    """
     spec = Spec.from_dict(record.spec).to_dict()
     dense = record.stage == "train"
     flat: dict[str, object] = {"scale": record.scale}
     for name, value in spec.items():
         if name in FREE or name == "scale" or dense and name not in OF_DENSE:
             continue
-        flat |= {f"{name}.{key}": v for key, v in value.items()} if isinstance(value, dict) else {name: value}
+        flat |= (
+            {f"{name}.{key}": v for key, v in value.items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
     if record.dense_hash or not dense:
         flat["dense_hash"] = record.dense_hash
     flat["provenance.data_sha256"] = record.provenance.get("data_sha256")
-    if content := record.identity.get("data_content_sha256"):  # records from before it are compared by the line above alone
+    # records from before it are compared by the line above alone
+    if content := record.identity.get("data_content_sha256"):
         flat["identity.data_content_sha256"] = content
     if not dense:
         flat |= {f"{method_of(record)}: {name}": spec.get(name) for name in OF_METHOD}
-    flat |= {f"achieved.{name}": record.achieved[name] for name in COUNTERS if record.achieved.get(name) is not None}
+    flat |= {
+        f"achieved.{name}": record.achieved[name]
+        for name in COUNTERS
+        if record.achieved.get(name) is not None
+    }
     return flat
 
 
 def check_comparable(records: Iterable[Record]) -> None:
-    """UserError that names the first field in which the records differ, although only method, amount and seed may."""
+    """UserError that names the first field in which the records differ, although only method,
+    amount and seed may.
+    """
     seen: dict[str, dict[str, tuple[object, str]]] = {}
     for record in records:
         for name, value in settings(record).items():
-            seen.setdefault(name, {}).setdefault(json.dumps(value, sort_keys=True), (value, record.id))
+            seen.setdefault(name, {}).setdefault(
+                json.dumps(value, sort_keys=True), (value, record.id)
+            )
     for name, values in seen.items():
         if len(values) > 1:
             (_, one), (_, other), *_ = values.values()
-            raise UserError(name, [value for value, _ in values.values()], f"differs, first between {one} and {other}",
-                            "in one table only method, amount and seed may; give the folders of one comparison")
+            raise UserError(
+                name,
+                [value for value, _ in values.values()],
+                f"differs, first between {one} and {other}",
+                "in one table only method, amount and seed may; give the folders of one comparison",
+            )
 
 
 def _readable(records: Iterable[Record]) -> Iterator[Record]:
-    """The records whose spec can be read and, of pruned networks, that say how much was to be removed; warns of the others."""
+    """The records whose spec can be read and, of pruned networks, that say how much was to be
+    removed; warns of the others.
+    """
     for record in records:
         try:
             Spec.from_dict(record.spec)
         except (UserError, TypeError) as error:
             log.warning("passed over: record %s has no readable spec (%s)", record.id, error)
             continue
-        if record.stage == "train" or any(number(record.requested.get(unit)) is not None for unit in UNITS):
+        if record.stage == "train" or any(
+            number(record.requested.get(unit)) is not None for unit in UNITS
+        ):
             yield record
         else:
             log.warning("passed over: record %s does not say how much was to be removed", record.id)
@@ -220,9 +286,11 @@ def _cell(record: Record) -> tuple[str, str, float]:
 
 
 def gather(records: Iterable[Record]) -> Comparison:
-    """Group comparable records; every method gets a row for every amount that any method was asked for in the same unit.
+    """Group comparable records; every method gets a row for every amount that any method was asked
+    for in the same unit.
 
-    Raises UserError when there is nothing to compare, when `check_comparable` refuses, or when one cell has two outcomes.
+    Raises UserError when there is nothing to compare, when `check_comparable` refuses, or when one
+    cell has two outcomes.
     """
     used = list(_readable(records))
     cells: dict[tuple[str, str, float], dict[int, Run]] = {}
@@ -230,18 +298,38 @@ def gather(records: Iterable[Record]) -> Comparison:
         seed = Spec.from_dict(record.spec).seed
         run = cells.setdefault(_cell(record), {}).setdefault(seed, Run(seed))
         twin = run.stages.setdefault(record.stage, record)
-        if settings(twin) == settings(record) and any(getattr(twin, part) != getattr(record, part)
-                                                      for part in ("accuracy", "loss", "achieved")):
-            raise UserError("records", record.id, "found twice, with different outcomes", "give one folder only")
+        if settings(twin) == settings(record) and any(
+            getattr(twin, part) != getattr(record, part)
+            for part in ("accuracy", "loss", "achieved")
+        ):
+            raise UserError(
+                "records", record.id, "found twice, with different outcomes", "give one folder only"
+            )
     if not cells:
-        raise UserError("records", len(used), "no record of a pruned network among them", "run the comparison first")
+        raise UserError(
+            "records",
+            len(used),
+            "no record of a pruned network among them",
+            "run the comparison first",
+        )
     check_comparable(used)
     seeds = sorted({seed for runs in cells.values() for seed in runs})
     amounts = {unit: sorted({a for _, u, a in cells if u == unit}) for unit in UNITS}
     asked = {(method, unit) for method, unit, _ in cells}
-    rows = [Row(method, unit, amount, len(seeds), [run for _, run in sorted(cells.get((method, unit, amount), {}).items())])
-            for method, unit in asked for amount in amounts[unit]]
-    rows.sort(key=lambda row: (list(GROUPS).index(row.group), row.unit, row.amount, rank(row.method)))
+    rows = [
+        Row(
+            method,
+            unit,
+            amount,
+            len(seeds),
+            [run for _, run in sorted(cells.get((method, unit, amount), {}).items())],
+        )
+        for method, unit in asked
+        for amount in amounts[unit]
+    ]
+    rows.sort(
+        key=lambda row: (list(GROUPS).index(row.group), row.unit, row.amount, rank(row.method))
+    )
     comparison = Comparison(rows, _dense(used), seeds, [])
     comparison.notes = _notes(comparison, used)
     return comparison
@@ -251,40 +339,71 @@ def _dense(used: list[Record]) -> dict:
     record = next(r for r in used if r.stage != "train")
     spec = Spec.from_dict(record.spec).to_dict()
     recipe = spec["finetune"]
-    words = f"{recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'} of {recipe['optimizer']}, " \
-            f"lr {recipe['lr']:g} ({recipe['schedule']}), batch {recipe['batch_size']}"
+    words = (
+        f"{recipe['epochs']:g} epoch{'' if recipe['epochs'] == 1 else 's'} of "
+        f"{recipe['optimizer']}, "
+        f"lr {recipe['lr']:g} ({recipe['schedule']}), batch {recipe['batch_size']}"
+    )
     if recipe["max_steps"]:
         words += f", at most {recipe['max_steps']} steps"
     if spec["steps"] > 1:
-        words = f"{spec['steps']} pruning steps with {spec['step_epochs']:g} epochs each, then {words}"
+        words = (
+            f"{spec['steps']} pruning steps with {spec['step_epochs']:g} epochs each, then {words}"
+        )
     accuracy = [a for r in used for a in [number(r.accuracy.get("dense"))] if a is not None]
-    return {"model": spec["model"], "dataset": spec["dataset"], "scale": record.scale, "dense_hash": record.dense_hash,
-            "data_sha256": record.provenance.get("data_sha256"), "recalibrate_bn": spec["recalibrate_bn"],
-            "accuracy": statistics.median(accuracy) if accuracy else None, "finetune": words}
+    return {
+        "model": spec["model"],
+        "dataset": spec["dataset"],
+        "scale": record.scale,
+        "dense_hash": record.dense_hash,
+        "data_sha256": record.provenance.get("data_sha256"),
+        "recalibrate_bn": spec["recalibrate_bn"],
+        "accuracy": statistics.median(accuracy) if accuracy else None,
+        "finetune": words,
+    }
 
 
 def _notes(comparison: Comparison, used: list[Record]) -> list[str]:
     """What a reader must know before trusting the table; an empty list when there is nothing."""
     notes = []
-    lacking = [row for row in comparison.rows
-               if min(row.stat("accuracy_pruned").n, row.stat(comparison.final()).n) < row.expected]
+    lacking = [
+        row
+        for row in comparison.rows
+        if min(row.stat("accuracy_pruned").n, row.stat(comparison.final()).n) < row.expected
+    ]
     if lacking:
-        named = [f"{row.label} at {UNITS[row.unit]} {row.amount:g} ({row.stat(comparison.final()).n} of {row.expected})"
-                 for row in lacking]
+        named = [
+            f"{row.label} at {UNITS[row.unit]} {row.amount:g} ({row.stat(comparison.final()).n} "
+            f"of {row.expected})"
+            for row in lacking
+        ]
         more = f" and {len(named) - 8} more" if len(named) > 8 else ""
-        notes.append(f"{len(named)} of {len(comparison.rows)} cells lack a seed or a stage: {'; '.join(named[:8])}{more}.")
-    absent = [METHODS[m].label for m in METHODS if m not in {base(row.method) for row in comparison.rows}]
+        notes.append(
+            f"{len(named)} of {len(comparison.rows)} cells lack a seed or a stage: "
+            f"{'; '.join(named[:8])}{more}."
+        )
+    absent = [
+        METHODS[m].label for m in METHODS if m not in {base(row.method) for row in comparison.rows}
+    ]
     if absent:
         notes.append(f"Registered but without a record: {'; '.join(absent)}.")
     dense = {number(r.accuracy.get("dense")) for r in used} - {None}
     if len(dense) > 1:
-        notes.append(f"The dense accuracy differs between records ({100 * min(dense):.2f}% to {100 * max(dense):.2f}%).")
+        notes.append(
+            f"The dense accuracy differs between records ({100 * min(dense):.2f}% to "
+            f"{100 * max(dense):.2f}%)."
+        )
     for field_name, what in (("git", "commits"), ("versions", "sets of library versions")):
         distinct = {json.dumps(r.provenance.get(field_name), sort_keys=True) for r in used}
         if len(distinct) > 1:
-            notes.append(f"The records come from {len(distinct)} {what}; see the provenance of each run.")
+            notes.append(
+                f"The records come from {len(distinct)} {what}; see the provenance of each run."
+            )
     if dirty := sum(bool(r.provenance.get("dirty")) for r in used):
         notes.append(f"{dirty} of {len(used)} records were made with uncommitted changes.")
     if len({(str(r.provenance.get("device")), str(r.provenance.get("threads"))) for r in used}) > 1:
-        notes.append("The records come from several devices or thread counts: do not compare their seconds and memory.")
+        notes.append(
+            "The records come from several devices or thread counts: do not compare their seconds "
+            "and memory."
+        )
     return notes

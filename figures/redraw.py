@@ -1,8 +1,10 @@
-"""python -m figures.redraw [--output runs/figures]: every figure again from the committed records, without torch, into one folder.
+"""python -m figures.redraw [--output runs/figures]: every figure again from the committed records,
+without torch, into one folder.
 
-Runs each figures/<paper>_*.py that draws, then the comparison's figures of every folder below figures/results. A figure whose
-records are missing is named in one line and passed over; one that breaks is named too, and the status is then 1. PNG and PDF, called
-<paper>_<figure> or compare_<job>_<figure>.
+Runs each figures/<paper>_*.py that draws, then the comparison's figures of every folder below
+figures/results. A figure whose records are missing is named in one line and passed over; one that
+breaks is named too, and the status is then 1. PNG and PDF, called <paper>_<figure> or
+compare_<job>_<figure>.
 """
 
 from __future__ import annotations
@@ -37,19 +39,26 @@ class Outcome:
     name: str
     files: tuple[Path, ...] = ()
     why: str = ""
-    alt: str = ""                    # the script's own first line: what the figure shows
-    broken: bool = False             # the script raised something else than that records are missing
+    alt: str = ""  # the script's own first line: what the figure shows
+    # the script raised something else than that records are missing
+    broken: bool = False
 
 
 def scripts(folder: Path = HERE) -> list[str]:
     """The modules that draw a figure of a paper: those with a command line."""
-    return [path.stem for path in sorted(folder.glob("*.py"))
-            if path.stem.split("_")[0] in PAPERS and 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")]
+    return [
+        path.stem
+        for path in sorted(folder.glob("*.py"))
+        if path.stem.split("_")[0] in PAPERS
+        and 'if __name__ == "__main__"' in path.read_text(encoding="utf-8")
+    ]
 
 
 def describe(module: str) -> str:
     """The first line of a script's docstring."""
-    text = ast.get_docstring(ast.parse((HERE / f"{module}.py").read_text(encoding="utf-8"))) or module
+    text = (
+        ast.get_docstring(ast.parse((HERE / f"{module}.py").read_text(encoding="utf-8"))) or module
+    )
     return " ".join(text.split("\n\n")[0].split())
 
 
@@ -59,14 +68,19 @@ def draw(module: str, output: Path) -> Outcome:
     with tempfile.TemporaryDirectory(dir=output) as folder:
         arguments = [module, "--output", folder, "--formats", "png", "pdf"]
         try:
-            with mock.patch.object(sys, "argv", arguments), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            with (
+                mock.patch.object(sys, "argv", arguments),
+                contextlib.redirect_stdout(said),
+                contextlib.redirect_stderr(said),
+            ):
                 runpy.run_module(f"figures.{module}", run_name="__main__")
         except SystemExit as end:
             if end.code:
                 return Outcome(module, why=_last(said.getvalue()) or f"status {end.code}")
         except (UserError, FileNotFoundError) as error:
             return Outcome(module, why=_last(str(error)))
-        except Exception as error:  # a script that breaks must not cost the others their figures; main says so and fails
+        except Exception as error:
+            # a script that breaks must not cost the others their figures; main says so and fails
             return Outcome(module, why=_last(f"{type(error).__name__}: {error}"), broken=True)
         made = sorted(path for path in Path(folder).iterdir() if path.suffix in (".png", ".pdf"))
         files = []
@@ -109,7 +123,9 @@ def redraw(output: Path) -> list[Outcome]:
 def main(argv: list[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = Parser(prog="python -m figures.redraw", description=__doc__)
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="folder (default: runs/figures)")
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, help="folder (default: runs/figures)"
+    )
     options = parser.parse_args(argv)
     start = time.monotonic()
     outcomes = redraw(options.output)
@@ -117,7 +133,9 @@ def main(argv: list[str] | None = None) -> int:
         word = "failed " if outcome.broken else "skipped" if outcome.why else "drawn  "
         print(f"{word} {outcome.name}" + (f": {outcome.why}" if outcome.why else ""))
     drawn = sum(not outcome.why for outcome in outcomes)
-    print(f"{drawn} of {len(outcomes)} figures in {options.output}, {time.monotonic() - start:.0f} s")
+    print(
+        f"{drawn} of {len(outcomes)} figures in {options.output}, {time.monotonic() - start:.0f} s"
+    )
     return int(any(outcome.broken for outcome in outcomes))
 
 

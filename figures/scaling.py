@@ -1,12 +1,15 @@
-"""python -m figures.scaling: the tables of docs/scaling.md, from the measurements that `make bench` left in figures/results/bench.json
-and those of `python -m woodfisher.size` in woodfisher/results.
+"""python -m figures.scaling: the tables of docs/scaling.md, from the measurements that `make bench`
+left in figures/results/bench.json and those of `python -m woodfisher.size` in woodfisher/results.
 
 A job of m rows of b examples over d weights in blocks of c takes, on the machine of the record,
-    rows      m · b · (3 · MACs an example) / r,         r the multiply-add rate of a plain forward and backward pass of ResNet-20
-    inverse   (k · m² + l · m) · d,                      k, l fitted to one solve and diagonal over the record's m: arithmetic, and
+    rows      m · b · (3 · MACs an example) / r,         r the multiply-add rate of a plain forward
+              and backward pass of ResNet-20
+    inverse   (k · m² + l · m) · d,                      k, l fitted to one solve and diagonal over
+              the record's m: arithmetic, and
                                                          the reading of the rows
     memory    4 · m · d bytes of rows, in float32.
-The block size c enters only where c < m, when a block's own c × c matrix is made from its m rows: m · c · d and not m² · d.
+The block size c enters only where c < m, when a block's own c × c matrix is made from its m rows: m
+· c · d and not m² · d.
 """
 
 from __future__ import annotations
@@ -42,8 +45,10 @@ class Job:
     chunk: int
 
 
-VIT_L = 24 * 12 * 1024**2 + 3 * 16**2 * 1024 + 1024 * 1000      # attention 4 d², MLP 8 d² a layer; patches, classifier
-LLAMA = 32 * (4 * 4096**2 + 3 * 4096 * 11008)                   # attention 4 d², gated MLP 3 · d · 11,008 a layer
+# attention 4 d², MLP 8 d² a layer; patches, classifier
+VIT_L = 24 * 12 * 1024**2 + 3 * 16**2 * 1024 + 1024 * 1000
+# attention 4 d², gated MLP 3 · d · 11,008 a layer
+LLAMA = 32 * (4 * 4096**2 + 3 * 4096 * 11008)
 TOKENS = 2048
 JOBS = (
     Job("ResNet-20, one-shot (Fig. 3a)", 267_264, 40_551_040, 1_000, 1, 37_000),
@@ -77,7 +82,9 @@ def constants(bench: dict) -> Machine:
         remedy = "run make bench ARGS='--json figures/results/bench.json'"
         raise UserError("bench.json", str(error), "is not in the record", remedy) from None
     m, seconds = np.array(curve["m"], dtype=float), np.array(curve["seconds"]) / curve["d"]
-    k, l = np.linalg.lstsq(np.stack([m**2, m], 1) / seconds[:, None], np.ones(len(m)), rcond=None)[0]
+    k, l = np.linalg.lstsq(np.stack([m**2, m], 1) / seconds[:, None], np.ones(len(m)), rcond=None)[
+        0
+    ]
     return Machine(float(k), float(l), 3 * PLAIN_MACS * PLAIN_EXAMPLES / plain)
 
 
@@ -93,34 +100,58 @@ def table(bench: dict) -> str:
     """The Markdown between the page's markers."""
     machine = constants(bench)
     where, scaling = bench["provenance"], bench["scaling"]
-    lines = [f"Measured on {where['device']}, {where['threads']} threads: time grows as m^{scaling['rows']['slope']:.2f} and as "
-             f"d^{scaling['weights']['slope']:.2f}; k = {machine.k:.2g} s, l = {machine.l:.2g} s, r = {machine.r:.2g} multiply-adds "
-             "a second.", "",
-             f"| job | weights d | m × b, c | rows in memory | gradients | inverse and scores | processes of {PROCESS_GB} GB |",
-             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    lines = [
+        f"Measured on {where['device']}, {where['threads']} threads: time grows as "
+        f"m^{scaling['rows']['slope']:.2f} and as "
+        f"d^{scaling['weights']['slope']:.2f}; k = {machine.k:.2g} s, l = {machine.l:.2g} s, r = "
+        f"{machine.r:.2g} multiply-adds "
+        "a second.",
+        "",
+        "| job | weights d | m × b, c | rows in memory | gradients | inverse and scores | "
+        f"processes of {PROCESS_GB} GB |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for job in JOBS:
         memory = 4 * job.rows * job.weights / 2**30
         gradients = 3 * job.macs * job.rows * job.batch / machine.r
         inverse = machine.inverse(job.rows, job.chunk, job.weights)
-        lines.append(f"| {job.name} | {job.weights:,} | {job.rows} × {job.batch}, {job.chunk:,} | {memory:,.1f} GB | {span(gradients)} | "
-                     f"{span(inverse)} | {-(-memory // PROCESS_GB):.0f} |")
+        lines.append(
+            f"| {job.name} | {job.weights:,} | {job.rows} × {job.batch}, {job.chunk:,} | "
+            f"{memory:,.1f} GB | {span(gradients)} | "
+            f"{span(inverse)} | {-(-memory // PROCESS_GB):.0f} |"
+        )
     return "\n".join(lines) + "\n"
 
 
 def measured(bench: dict, sizes: list[dict]) -> str:
     """Whole steps that were run, beside what the two laws say of them; times are of the clock."""
     machine = constants(bench)
-    lines = ["| step | weights d | m, c | rows | threads | gradients | scores, selection, update | by k and l | peak of the process | "
-             "forecast |", "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    lines = [
+        "| step | weights d | m, c | rows | threads | gradients | scores, selection, update | by "
+        "k and l | peak of the process | "
+        "forecast |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for size in sizes:
         chunk = f"{size['chunk']:,}" if isinstance(size["chunk"], int) else "one block"
-        law = machine.inverse(size["rows"], size["chunk"] if isinstance(size["chunk"], int) else size["weights"], size["weights"])
-        rows = f"{4 * size['rows'] * size['weights'] / 2**30:.1f} GB {'on disk' if size['rows_on_disk'] else 'in memory'}"
+        law = machine.inverse(
+            size["rows"],
+            size["chunk"] if isinstance(size["chunk"], int) else size["weights"],
+            size["weights"],
+        )
+        rows = (
+            f"{4 * size['rows'] * size['weights'] / 2**30:.1f} GB "
+            f"{'on disk' if size['rows_on_disk'] else 'in memory'}"
+        )
         forecast = f"{size['forecast_gb']:.1f} GB" if "forecast_gb" in size else ""
         name = f"{size['network']} on {size['dataset'].partition(':')[0]}"
-        lines.append(f"| {name} | {size['weights']:,} | {size['rows']:,}, {chunk} | {rows} | {size['provenance']['threads']} | "
-                     f"{span(size['gradients_s'])} | {span(size['scores_s'] + size['selection_and_update_s'])} | {span(law)} | "
-                     f"{size['peak_rss_mb'] / 1024:.1f} GB | {forecast} |")
+        lines.append(
+            f"| {name} | {size['weights']:,} | {size['rows']:,}, {chunk} | {rows} | "
+            f"{size['provenance']['threads']} | "
+            f"{span(size['gradients_s'])} | "
+            f"{span(size['scores_s'] + size['selection_and_update_s'])} | {span(law)} | "
+            f"{size['peak_rss_mb'] / 1024:.1f} GB | {forecast} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -134,7 +165,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    PAGE.write_text(BLOCK.sub(lambda match: match[1] + texts[match[2]] + match[3], PAGE.read_text()))
+    PAGE.write_text(
+        BLOCK.sub(lambda match: match[1] + texts[match[2]] + match[3], PAGE.read_text())
+    )
     return 0
 
 

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from common.errors import Parser, UserError
 
-METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same bytes every time
+# the same bytes every time
+METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
 
 
 def stored(path: Path, command: str) -> Path:
@@ -20,16 +21,34 @@ def stored(path: Path, command: str) -> Path:
     return path
 
 
-def save(results: Path, name: str, figure: Callable[[], Figure], description: str, argv: list[str] | None = None,
-         table: Callable[[], str] | None = None) -> int:
-    """Write <output>/<name>.<format>, `results` and png by default, and say where; returns the exit status.
+def save(
+    results: Path,
+    name: str,
+    figure: Callable[[], Figure],
+    description: str,
+    argv: list[str] | None = None,
+    table: Callable[[], str] | None = None,
+) -> int:
+    """Write <output>/<name>.<format>, `results` and png by default, and say where; returns the exit
+    status.
 
-    figure, table: what draws the picture and writes the Markdown beside it (<name>.md); called after the flags are read, so that --help
-    needs no records and a missing one is one line.
+    figure, table: what draws the picture and writes the Markdown beside it (<name>.md); called
+    after the flags are read, so that --help needs no records and a missing one is one line.
     """
     parser = Parser(description=description)
-    parser.add_argument("--output", type=Path, default=results, help=f"folder (default: {results.parent.name}/{results.name})")
-    parser.add_argument("--formats", nargs="+", choices=tuple(METADATA), default=["png"], help="of the picture (default: png)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=results,
+        help=f"folder (default: {results.parent.name}/{results.name})",
+    )
+    parser.add_argument(
+        "--formats",
+        nargs="+",
+        choices=tuple(METADATA),
+        default=["png"],
+        help="of the picture (default: png)",
+    )
     options = parser.parse_args(argv)
     try:
         drawn, text = figure(), table() if table else ""

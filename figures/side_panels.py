@@ -21,19 +21,34 @@ AGREEMENT = "agreement.csv"
 
 
 def draw(comparison: Comparison, folders: Sequence[Path]) -> list[Drawing]:
-    """All figures of a comparison: those of `panels`, its costs, and agreement by layers and, where a folder has it, by weights."""
-    measured = [paired.read_agreement(folder / AGREEMENT, comparison) for folder in folders if (folder / AGREEMENT).exists()]
-    matrices = [(f"agreement_layers_{group}", one) for group in comparison.groups() for one in [paired.profiles(comparison, group)]]
+    """All figures of a comparison: those of `panels`, its costs, and agreement by layers and, where
+    a folder has it, by weights.
+    """
+    measured = [
+        paired.read_agreement(folder / AGREEMENT, comparison)
+        for folder in folders
+        if (folder / AGREEMENT).exists()
+    ]
+    matrices = [
+        (f"agreement_layers_{group}", one)
+        for group in comparison.groups()
+        for one in [paired.profiles(comparison, group)]
+    ]
     matrices += [("agreement_weights", one) for one in measured[:1]]
     with matplotlib.rc_context(RC):
         further = [_costs(comparison)]
-        further += [_agreement(name, one) for name, one in matrices
-                    if np.isfinite(one.values[~np.eye(len(one.methods), dtype=bool)]).any()]
+        further += [
+            _agreement(name, one)
+            for name, one in matrices
+            if np.isfinite(one.values[~np.eye(len(one.methods), dtype=bool)]).any()
+        ]
     return panels.draw(comparison) + [drawing for drawing in further if drawing is not None]
 
 
 def costs(comparison: Comparison) -> dict[str, tuple[float | None, float | None]]:
-    """method -> (seconds of its dearest amount, median over seeds; most MB). Cells that share curvature have it in one amount only."""
+    """method -> (seconds of its dearest amount, median over seeds; most MB). Cells that share
+    curvature have it in one amount only.
+    """
     out: dict[str, tuple[float | None, float | None]] = {}
     for method in sorted({row.method for row in comparison.rows if row.runs}, key=rank):
         seconds: dict[int, float] = {}
@@ -43,12 +58,19 @@ def costs(comparison: Comparison) -> dict[str, tuple[float | None, float | None]
             if one is not None:
                 seconds[run.seed] = max(one, seconds.get(run.seed, 0.0))
             memory += [peak] if peak is not None else []
-        out[method] = statistics.median(seconds.values()) if seconds else None, max(memory, default=None)
+        out[method] = (
+            statistics.median(seconds.values()) if seconds else None,
+            max(memory, default=None),
+        )
     return out
 
 
 def _costs(comparison: Comparison) -> Drawing | None:
-    known = {method: pair for method, pair in costs(comparison).items() if pair[0] is not None or pair[1] is not None}
+    known = {
+        method: pair
+        for method, pair in costs(comparison).items()
+        if pair[0] is not None or pair[1] is not None
+    }
     if not known:
         return None
     figure = Figure(figsize=(11.5, 1.3 + 0.27 * len(known)), layout="constrained")
@@ -58,7 +80,14 @@ def _costs(comparison: Comparison) -> Drawing | None:
         for height, (method, pair) in enumerate(known.items()):
             if pair[place] is not None and pair[place] > 0:
                 style = look(method)
-                ax.plot([pair[place]], [height], style.marker, color=style.colour, markersize=7, gid=method)
+                ax.plot(
+                    [pair[place]],
+                    [height],
+                    style.marker,
+                    color=style.colour,
+                    markersize=7,
+                    gid=method,
+                )
         if place == 0:
             _log(ax)
         else:
@@ -68,11 +97,23 @@ def _costs(comparison: Comparison) -> Drawing | None:
     ax.invert_yaxis()
     timed = {method: pair[0] for method, pair in known.items() if pair[0] is not None}
     least, most = (f(timed, key=timed.get) for f in (min, max)) if timed else (None, None)
-    told = "" if not timed else (f" From {timed[least]:.3g} s ({look(least).label}) to {timed[most]:.3g} s ({look(most).label}).")
-    return Drawing("costs", "What pruning costs",
-                   "Seconds of the dearest amount, median over seeds, fine-tuning not counted; memory is the largest over all runs, and "
-                   "the whole process's: a grid run in one process carries the peak of what ran before.",
-                   f"Dot plots of seconds and peak memory for {len(known)} methods.{told}", figure)
+    told = (
+        ""
+        if not timed
+        else (
+            f" From {timed[least]:.3g} s ({look(least).label}) to {timed[most]:.3g} s "
+            f"({look(most).label})."
+        )
+    )
+    return Drawing(
+        "costs",
+        "What pruning costs",
+        "Seconds of the dearest amount, median over seeds, fine-tuning not counted; memory is the "
+        "largest over all runs, and "
+        "the whole process's: a grid run in one process carries the peak of what ran before.",
+        f"Dot plots of seconds and peak memory for {len(known)} methods.{told}",
+        figure,
+    )
 
 
 def _log(ax: Axes) -> None:
@@ -85,27 +126,61 @@ def _agreement(name: str, one: paired.Agreement) -> Drawing:
     shown = [i for i in range(len(one.methods)) if np.isfinite(np.delete(one.values[i], i)).any()]
     methods, values = [one.methods[i] for i in shown], one.values[np.ix_(shown, shown)].copy()
     np.fill_diagonal(values, 1)
-    figure = Figure(figsize=(3.6 + 0.62 * len(methods), 1.9 + 0.45 * len(methods)), layout="constrained")
+    figure = Figure(
+        figsize=(3.6 + 0.62 * len(methods), 1.9 + 0.45 * len(methods)), layout="constrained"
+    )
     ax = figure.subplots()
     ax.patch.set(hatch="////", edgecolor="#BBBBBB")
-    mesh = ax.pcolormesh(np.ma.masked_invalid(values), cmap="cividis", vmin=-1, vmax=1, edgecolor="white", linewidth=0.8)
+    mesh = ax.pcolormesh(
+        np.ma.masked_invalid(values),
+        cmap="cividis",
+        vmin=-1,
+        vmax=1,
+        edgecolor="white",
+        linewidth=0.8,
+    )
     for (row, column), value in np.ndenumerate(values):
         if np.isfinite(value):
-            ax.text(column + 0.5, row + 0.5, f"{value:.2f}", ha="center", va="center", fontsize=7.5,
-                    color="black" if value > 0.2 else "white")
+            ax.text(
+                column + 0.5,
+                row + 0.5,
+                f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=7.5,
+                color="black" if value > 0.2 else "white",
+            )
     labels = [plain(look(method).label, 34) for method in methods]
-    ax.set_xticks(np.arange(len(methods)) + 0.5, labels, rotation=40, ha="right", rotation_mode="anchor")
+    ax.set_xticks(
+        np.arange(len(methods)) + 0.5, labels, rotation=40, ha="right", rotation_mode="anchor"
+    )
     ax.set_yticks(np.arange(len(methods)) + 0.5, labels)
     ax.invert_yaxis()
     ax.grid(False)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     figure.colorbar(mesh, ax=ax, label="Spearman's rank correlation", pad=0.015)
-    pairs = [(values[i, j], methods[i], methods[j]) for i in range(len(methods)) for j in range(i) if np.isfinite(values[i, j])]
-    told = [f"{word} {value:.2f} between {look(a).label} and {look(b).label}." for word, (value, a, b) in
-            (("Most alike,", max(pairs)), ("least,", min(pairs)))]
+    pairs = [
+        (values[i, j], methods[i], methods[j])
+        for i in range(len(methods))
+        for j in range(i)
+        if np.isfinite(values[i, j])
+    ]
+    told = [
+        f"{word} {value:.2f} between {look(a).label} and {look(b).label}."
+        for word, (value, a, b) in (("Most alike,", max(pairs)), ("least,", min(pairs)))
+    ]
     group = name.rsplit("_", 1)[-1]
-    title = "When each weight goes" if name == "agreement_weights" else f"{GROUPS[group]}: which layers are cut"
-    return Drawing(name, f"Agreement. {title}", f"Spearman's rank correlation between methods of the {one.what}; hatched where two share "
-                   "nothing, and methods that cut every layer alike are left out.",
-                   f"Heat map of {len(methods)} methods. {' '.join(told)}", figure)
+    title = (
+        "When each weight goes"
+        if name == "agreement_weights"
+        else f"{GROUPS[group]}: which layers are cut"
+    )
+    return Drawing(
+        name,
+        f"Agreement. {title}",
+        f"Spearman's rank correlation between methods of the {one.what}; hatched where two share "
+        "nothing, and methods that cut every layer alike are left out.",
+        f"Heat map of {len(methods)} methods. {' '.join(told)}",
+        figure,
+    )

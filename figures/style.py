@@ -1,7 +1,7 @@
 """One look per method, the same in every figure: colour by family, marker and line by variant.
 
-The colours are Okabe and Ito's (their yellow left out, too pale on white) and three of Paul Tol's muted set; no two methods
-share both colour and marker, so that a figure can also be read in grey.
+The colours are Okabe and Ito's (their yellow left out, too pale on white) and three of Paul Tol's
+muted set; no two methods share both colour and marker, so that a figure can also be read in grey.
 """
 
 from __future__ import annotations
@@ -16,11 +16,24 @@ BLUE, VERMILION, PINK, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"
 WINE, OLIVE, INDIGO = "#882255", "#8F8F2E", "#332288"
 
 RC = {
-    "figure.dpi": 100, "savefig.facecolor": "white",
-    "font.size": 10, "axes.titlesize": 10.5, "axes.labelsize": 10, "legend.fontsize": 8.5,
-    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": "#DDDDDD", "grid.linewidth": 0.6, "axes.axisbelow": True,
-    "lines.linewidth": 1.5, "lines.markersize": 5, "legend.frameon": False, "pdf.fonttype": 42,
+    "figure.dpi": 100,
+    "savefig.facecolor": "white",
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 10,
+    "legend.fontsize": 8.5,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
 }
 
 
@@ -63,19 +76,32 @@ LOOKS: dict[str, Look] = {  # the order is the order of legends and tables
     "cp": Look(WINE, "h", "CP-decomposition", ":"),
     "nap-channel": Look(VERMILION, "p", "NAP, channels", "-."),
 }
-PALE = {BLUE: "#8FBFE0", SKY: "#BFE0F5", INDIGO: "#A9A3D6"}  # of a method's rows with a setting of their own
-_FALLBACK = [(colour, marker) for marker in "phH8" for colour in (WINE, OLIVE, PINK, SKY, GREY, ORANGE, GREEN, BLUE)
-             if (colour, marker) not in {(look.colour, look.marker) for look in LOOKS.values()}]
+# of a method's rows with a setting of their own
+PALE = {BLUE: "#8FBFE0", SKY: "#BFE0F5", INDIGO: "#A9A3D6"}
+_FALLBACK = [
+    (colour, marker)
+    for marker in "phH8"
+    for colour in (WINE, OLIVE, PINK, SKY, GREY, ORANGE, GREEN, BLUE)
+    if (colour, marker) not in {(look.colour, look.marker) for look in LOOKS.values()}
+]
 
 
 def look(method: str) -> Look:
-    """The look of a method. The registry's label wins; an unknown method gets the same dotted look on every machine."""
+    """The look of a method. The registry's label wins; an unknown method gets the same dotted look
+    on every machine.
+    """
     known = LOOKS.get(method)
     if method != base(method):
         other = look(base(method))
-        return replace(other, colour=PALE.get(other.colour, GREY), label=other.label + method.removeprefix(base(method)))
+        return replace(
+            other,
+            colour=PALE.get(other.colour, GREY),
+            label=other.label + method.removeprefix(base(method)),
+        )
     if known is None:
-        digest = int.from_bytes(hashlib.sha256(method.encode("utf-8", "replace")).digest()[:4], "big")
+        digest = int.from_bytes(
+            hashlib.sha256(method.encode("utf-8", "replace")).digest()[:4], "big"
+        )
         colour, marker = _FALLBACK[digest % len(_FALLBACK)]
         known = Look(colour, marker, method, ":")
     return replace(known, label=METHODS[method].label) if method in METHODS else known
@@ -93,7 +119,9 @@ def base(method: str) -> str:
 
 
 def plain(label: str, longest: int = 42) -> str:
-    """A label as matplotlib text: no mathematics, no control characters, no hidden leading underscore, not too long."""
+    """A label as matplotlib text: no mathematics, no control characters, no hidden leading
+    underscore, not too long.
+    """
     label = "".join(c if c.isprintable() else " " for c in label).strip().lstrip("_") or "unnamed"
-    label = label if len(label) <= longest else label[:longest - 1] + "…"
+    label = label if len(label) <= longest else label[: longest - 1] + "…"
     return label.replace("$", r"\$")

@@ -1,7 +1,9 @@
-"""python -m figures.tables [--output docs/tables]: every table of the papers as Markdown and CSV, the paper's number beside ours.
+"""python -m figures.tables [--output docs/tables]: every table of the papers as Markdown and CSV,
+the paper's number beside ours.
 
-Numbers come from <paper>/paper_values.csv and the records below <paper>/results; nothing is typed here. Ours is the mean over seeds
-± the sample standard deviation (seeds). A row that nobody has run says so and names its command.
+Numbers come from <paper>/paper_values.csv and the records below <paper>/results; nothing is typed
+here. Ours is the mean over seeds ± the sample standard deviation (seeds). A row that nobody has run
+says so and names its command.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from figures.gallery import Item, items
 from figures.values import MODELS, NAMES, PAPERS, ROOT, Value, read, tables
 
 NOT_RUN, NO_CELL = "runnable, not run", "no cell"
-OF_DENSE = ("top1_dense_pct", "orig_err_top1_pct", "orig_err_top5_pct", "dense_params")  # quantities of a network not pruned
+# quantities of a network not pruned
+OF_DENSE = ("top1_dense_pct", "orig_err_top1_pct", "orig_err_top5_pct", "dense_params")
 SCALES = ("paper", "cpu", "quick", "")
 
 
@@ -30,10 +33,11 @@ SCALES = ("paper", "cpu", "quick", "")
 class Line:
     """One printed row beside one cell of ours with its seeds (None: nothing stands beside it)."""
 
-    values: dict[str, Value]       # by quantity
+    values: dict[str, Value]  # by quantity
     ours: dict[str, Ours]
-    known: Ours | None             # any of `ours`, for scale, network, data set and command
-    apart: bool = False            # ours is of another network or data set: a line of its own, below the printed one
+    known: Ours | None  # any of `ours`, for scale, network, data set and command
+    # ours is of another network or data set: a line of its own, below the printed one
+    apart: bool = False
 
     @property
     def value(self) -> Value:
@@ -42,8 +46,14 @@ class Line:
 
     @property
     def network(self) -> tuple[str, str]:
-        """(network, data set) of the numbers in this line: the paper's, or ours where those are others."""
-        return (self.known.model, self.known.dataset) if self.apart else (self.value.model, self.value.dataset)
+        """(network, data set) of the numbers in this line: the paper's, or ours where those are
+        others.
+        """
+        return (
+            (self.known.model, self.known.dataset)
+            if self.apart
+            else (self.value.model, self.value.dataset)
+        )
 
     @property
     def setting(self) -> dict[str, str]:
@@ -51,9 +61,11 @@ class Line:
 
     @property
     def kept(self) -> str:
-        """Percent of the weights that ours kept, mean over seeds, and what the row asks for where that is another; "" where unknown or
-        where the line is of one layer."""
-        shares = next((one.kept for name, one in self.ours.items() if one.kept and name not in OF_DENSE), [])
+        """Percent of the weights that ours kept, mean over seeds, and what the row asks for where
+        that is another; "" where unknown or where the line is of one layer."""
+        shares = next(
+            (one.kept for name, one in self.ours.items() if one.kept and name not in OF_DENSE), []
+        )
         if not shares or self.setting.get("layer"):
             return ""
         share, asked = statistics.fmean(shares), self.asked
@@ -64,7 +76,9 @@ class Line:
 
     @property
     def asked(self) -> float | None:
-        """Percent of the weights that the printed row keeps; None where its setting does not say."""
+        """Percent of the weights that the printed row keeps; None where its setting does not
+        say.
+        """
         for name, share in (("kept_pct", lambda x: x), ("sparsity_pct", lambda x: 100 - x)):
             if name in self.setting and "unit" not in self.setting:
                 return share(float(self.setting[name]))
@@ -83,18 +97,30 @@ class Line:
         """Which cell ours is, of which network and data set, and at which scale; or the status."""
         if self.known is None or self.status == NOT_RUN:
             return self.status
-        variant = self.known.model if self.known.model and not self.apart and self.known.model not in (
-            self.value.model, MODELS.get(self.value.model, ("",))[0]) else ""
+        variant = (
+            self.known.model
+            if self.known.model
+            and not self.apart
+            and self.known.model not in (self.value.model, MODELS.get(self.value.model, ("",))[0])
+            else ""
+        )
         options = self.known.dataset.partition(":")[2] and not self.apart and self.known.dataset
         return f"{self.known.name}: {', '.join(filter(None, (variant, options, self.status)))}"
 
     def printed(self, quantity: str) -> str:
-        """The paper's number, with its deviation where it has one; empty where the paper prints none, "–" where it is of another
-        network or data set than this line."""
+        """The paper's number, with its deviation where it has one; empty where the paper prints
+        none, "–" where it is of another network or data set than this line."""
         value = self.values.get(quantity)
         if self.apart:
             return "–" if quantity in self.ours and self.ours[quantity].values else ""
-        spread = next((v.value for name, v in self.values.items() if DEVIATIONS.get(name) == quantity and v.value), "")
+        spread = next(
+            (
+                v.value
+                for name, v in self.values.items()
+                if DEVIATIONS.get(name) == quantity and v.value
+            ),
+            "",
+        )
         return "" if value is None else (value.value or "–") + (f" ± {spread}" if spread else "")
 
 
@@ -109,35 +135,51 @@ def settings_of(lines: Sequence[Line]) -> tuple[list[str], list[str]]:
     first = [line.setting for line in lines]
     names = list(dict.fromkeys(name for one in first for name in one))
     varying = [name for name in names if len({one.get(name) for one in first}) > 1]
-    return varying, [f"{name.replace('_', ' ')}: {first[0][name]}" for name in names if name not in varying]
+    return varying, [
+        f"{name.replace('_', ' ')}: {first[0][name]}" for name in names if name not in varying
+    ]
 
 
 COUNTS = ("retrain_iterations", "total_retrain_iterations", "dense_params")
 
 
 def number(value: float, quantity: str = "") -> str:
-    """Two decimals for percents, none for counts and thousands, three significant digits for other numbers below 1."""
+    """Two decimals for percents, none for counts and thousands, three significant digits for other
+    numbers below 1.
+    """
     if quantity in COUNTS or abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:.3g}" if abs(value) < 1 and value and not quantity.endswith("_pct") else f"{value:.2f}"
+    return (
+        f"{value:.3g}"
+        if abs(value) < 1 and value and not quantity.endswith("_pct")
+        else f"{value:.2f}"
+    )
 
 
 def spread(ours: Ours, quantity: str) -> str:
-    """"93.80 ± 0.10 (3)"; a printed deviation's own is the deviation alone; "–" where nothing ran."""
+    """ "93.80 ± 0.10 (3)"; a printed deviation's own is the deviation alone; "–" where nothing
+    ran.
+    """
     if not ours.values:
         return "–"
     if quantity in DEVIATIONS:
         return number(statistics.stdev(ours.values), "_pct") if len(ours.values) > 1 else "–"
     text = number(statistics.fmean(ours.values), quantity)
-    many = "" if len(ours.values) == ours.asked == 1 else f" ({len(ours.values)})" if len(ours.values) == ours.asked else \
-        f" ({len(ours.values)} of {ours.asked})"
+    many = (
+        ""
+        if len(ours.values) == ours.asked == 1
+        else f" ({len(ours.values)})"
+        if len(ours.values) == ours.asked
+        else f" ({len(ours.values)} of {ours.asked})"
+    )
     varied = len(ours.values) > 1 and max(ours.values) > min(ours.values)
     return text + (f" ± {number(statistics.stdev(ours.values), quantity)}" if varied else "") + many
 
 
 def lines_of(values: Iterable[Value], commands: dict[tuple[str, str], str]) -> list[Line]:
-    """The printed rows in order, each once for every cell of ours that ran on its network and data set; once where none did. What ran
-    on others follows in lines of its own: the two are never one field."""
+    """The printed rows in order, each once for every cell of ours that ran on its network and data
+    set; once where none did. What ran on others follows in lines of its own: the two are never one
+    field."""
     rows: dict[tuple, dict[str, Value]] = {}
     for value in values:
         row, twin = (*value.row,), 0
@@ -146,17 +188,35 @@ def lines_of(values: Iterable[Value], commands: dict[tuple[str, str], str]) -> l
         rows.setdefault((*row, twin), {})[value.quantity] = value
     out = []
     for row in rows.values():
-        ours = {quantity: {(o.scale, o.model, o.dataset, o.name): o for o in beside(value, commands)} for quantity, value in row.items()}
-        variants = sorted(dict.fromkeys(key for one in ours.values() for key in one), key=lambda key: SCALES.index(key[0]))
-        ran = [key for key in variants if any(one[key].values for one in ours.values() if key in one)]
+        ours = {
+            quantity: {(o.scale, o.model, o.dataset, o.name): o for o in beside(value, commands)}
+            for quantity, value in row.items()
+        }
+        variants = sorted(
+            dict.fromkeys(key for one in ours.values() for key in one),
+            key=lambda key: SCALES.index(key[0]),
+        )
+        ran = [
+            key for key in variants if any(one[key].values for one in ours.values() if key in one)
+        ]
         alike = {key for key in variants if next(iter(row.values())).like(*key[1:3])}
         waiting = [key for key in variants if key not in ran]
-        own = [key for key in ran if key in alike] or [key for key in waiting if key in alike][-1:] or (
-            [] if ran else waiting[-1:]) or [None]
+        own = (
+            [key for key in ran if key in alike]
+            or [key for key in waiting if key in alike][-1:]
+            or ([] if ran else waiting[-1:])
+            or [None]
+        )
         for key in [*own, *(key for key in ran if key not in alike)]:
             mine = {quantity: one[key] for quantity, one in ours.items() if key in one}
-            out.append(Line(row, mine, next((o for o in mine.values() if o.values), next(iter(mine.values()), None)),
-                            key in ran and key not in alike))
+            out.append(
+                Line(
+                    row,
+                    mine,
+                    next((o for o in mine.values() if o.values), next(iter(mine.values()), None)),
+                    key in ran and key not in alike,
+                )
+            )
     return out
 
 
@@ -169,7 +229,13 @@ def _row(cells: Sequence[str]) -> str:
 
 
 KEPT = "ours kept, %"
-_OF_KEPT = {"remaining_pct", "sparsity_pct", "weights_reduction_pct", "compression_ratio_x", "remaining_params_m"}
+_OF_KEPT = {
+    "remaining_pct",
+    "sparsity_pct",
+    "weights_reduction_pct",
+    "compression_ratio_x",
+    "remaining_params_m",
+}
 
 
 def kept_of(lines: Sequence[Line]) -> list[str]:
@@ -180,32 +246,87 @@ def kept_of(lines: Sequence[Line]) -> list[str]:
 
 
 def markdown(paper: str, label: str, lines: Sequence[Line], item: Item | None) -> str:
-    """One table: setting columns, then each quantity as "paper / ours", what ours kept, and the number of its command."""
+    """One table: setting columns, then each quantity as "paper / ours", what ours kept, and the
+    number of its command.
+    """
     varying, fixed = settings_of(lines)
     quantities = quantities_of(lines)
-    commands = list(dict.fromkeys(line.known.command for line in lines if line.known and line.known.command))
+    commands = list(
+        dict.fromkeys(line.known.command for line in lines if line.known and line.known.command)
+    )
     body, shares = [], kept_of(lines)
     for line, share in zip(lines, shares, strict=True):
-        cells = [line.value.method, line.what, *line.network, *(line.setting.get(name, "") for name in varying)]
+        cells = [
+            line.value.method,
+            line.what,
+            *line.network,
+            *(line.setting.get(name, "") for name in varying),
+        ]
         for quantity in quantities:
             printed, ours = line.printed(quantity), line.ours.get(quantity)
-            cells.append(f"{printed} / {spread(ours, quantity) if ours else '–'}" if printed else "")
+            cells.append(
+                f"{printed} / {spread(ours, quantity) if ours else '–'}" if printed else ""
+            )
         cells += [share] if any(shares) else []
-        cells.append(f"[{commands.index(line.known.command) + 1}]" if line.known and line.known.command else "")
+        cells.append(
+            f"[{commands.index(line.known.command) + 1}]"
+            if line.known and line.known.command
+            else ""
+        )
         body.append(_row(cells))
-    heads = ["method", "ours is", "network", "data set", *(NAMES.get(name, name.replace("_", " ")) for name in varying),
-             *(NAMES.get(quantity, quantity.replace("_", " ").replace(":", " ")) for quantity in quantities),
-             *([KEPT] if any(shares) else []), "command"]
+    heads = [
+        "method",
+        "ours is",
+        "network",
+        "data set",
+        *(NAMES.get(name, name.replace("_", " ")) for name in varying),
+        *(
+            NAMES.get(quantity, quantity.replace("_", " ").replace(":", " "))
+            for quantity in quantities
+        ),
+        *([KEPT] if any(shares) else []),
+        "command",
+    ]
     title = f"## {label}" + (f": {item.title}" if item and item.title else "")
-    text = [title, "", *([f"Everywhere {'; '.join(fixed)}.", ""] if fixed else []),
-            _row(heads), "|" + "---|" * len(heads), *body, ""]
+    text = [
+        title,
+        "",
+        *([f"Everywhere {'; '.join(fixed)}.", ""] if fixed else []),
+        _row(heads),
+        "|" + "---|" * len(heads),
+        *body,
+        "",
+    ]
     text += [f"{i}. `{one}`" for i, one in enumerate(commands, 1)] + ([""] if commands else [])
-    text += [f"- {_cell(why)}" for why in (item.deviations if item else ())] + ([""] if item and item.deviations else [])
+    text += [f"- {_cell(why)}" for why in (item.deviations if item else ())] + (
+        [""] if item and item.deviations else []
+    )
     return "\n".join(text)
 
 
-HEADING = ("paper", "table", "model", "dataset", "method", "setting", "quantity", "paper_value", "ours_mean", "ours_std", "seeds", "asked",
-           "status", "joined", "kept_pct", "ours_cell", "ours_model", "ours_dataset", "command", "records", "note")
+HEADING = (
+    "paper",
+    "table",
+    "model",
+    "dataset",
+    "method",
+    "setting",
+    "quantity",
+    "paper_value",
+    "ours_mean",
+    "ours_std",
+    "seeds",
+    "asked",
+    "status",
+    "joined",
+    "kept_pct",
+    "ours_cell",
+    "ours_model",
+    "ours_dataset",
+    "command",
+    "records",
+    "note",
+)
 
 
 def comma_separated(paper: str, sections: Iterable[tuple[str, Sequence[Line]]]) -> str:
@@ -222,12 +343,33 @@ def comma_separated(paper: str, sections: Iterable[tuple[str, Sequence[Line]]]) 
                 which = (ours.name, ours.model, ours.dataset, ours.command) if ours else ("",) * 4
                 share = f"{statistics.fmean(ours.kept):.6g}" if ours and ours.kept else ""
                 ids = " ".join(dict.fromkeys(ours.ids)) if ours else ""
-                status = line.status if ours is None or numbers or line.status in (NOT_RUN, NO_CELL) else "not recorded"
-                writer.writerow([
-                    paper, label, value.model, value.dataset, value.method, setting, quantity, value.value,
-                    f"{statistics.fmean(numbers):.6g}" if numbers else "", f"{statistics.stdev(numbers):.3g}" if len(numbers) > 1 else "",
-                    len(numbers), ours.asked if ours else 0, status, "" if not numbers else "no" if line.apart else "yes", share, *which,
-                    ids, value.note])
+                status = (
+                    line.status
+                    if ours is None or numbers or line.status in (NOT_RUN, NO_CELL)
+                    else "not recorded"
+                )
+                writer.writerow(
+                    [
+                        paper,
+                        label,
+                        value.model,
+                        value.dataset,
+                        value.method,
+                        setting,
+                        quantity,
+                        value.value,
+                        f"{statistics.fmean(numbers):.6g}" if numbers else "",
+                        f"{statistics.stdev(numbers):.3g}" if len(numbers) > 1 else "",
+                        len(numbers),
+                        ours.asked if ours else 0,
+                        status,
+                        "" if not numbers else "no" if line.apart else "yes",
+                        share,
+                        *which,
+                        ids,
+                        value.note,
+                    ]
+                )
     return out.getvalue()
 
 
@@ -236,7 +378,10 @@ def sections_of(paper: str) -> list[tuple[str, list[Line]]]:
     known = {(item.paper, item.label): item for item in items()}
     commands = {key: item.commands[0] for key, item in known.items() if item.commands}
     labels = sorted(tables(paper), key=lambda label: label == "text")
-    return [(label, lines_of((v for v in read(paper) if v.table == label), commands)) for label in labels]
+    return [
+        (label, lines_of((v for v in read(paper) if v.table == label), commands))
+        for label in labels
+    ]
 
 
 def render() -> dict[str, str]:
@@ -247,31 +392,63 @@ def render() -> dict[str, str]:
         sections = sections_of(paper)
         if not sections:
             continue
-        head = (f"# {name}: the paper's numbers beside ours\n\nWritten by `python -m figures.tables` from `{paper}/paper_values.csv` and "
-                f"`{paper}/results`. A field reads *paper / ours*; ours is the mean ± sample standard deviation (seeds) where there is "
-                f"more than one. What ran on another network or data set than the paper's has a line of its own, with that network and "
-                f"data set and *– / ours*; the column \"ours is\" names the cell and its scale. "
-                f"\"{NO_CELL}\" is a number that the paper quotes, or that has no counterpart here on its own "
-                "network and data set.\n")
-        parts = [markdown(paper, label, lines, known.get((paper, label))) for label, lines in sections]
+        head = (
+            f"# {name}: the paper's numbers beside ours\n\nWritten by `python -m figures.tables` "
+            f"from `{paper}/paper_values.csv` and "
+            f"`{paper}/results`. A field reads *paper / ours*; ours is the mean ± sample standard "
+            "deviation (seeds) where there is "
+            "more than one. What ran on another network or data set than the paper's has a line "
+            "of its own, with that network and "
+            f'data set and *– / ours*; the column "ours is" names the cell and its scale. '
+            f'"{NO_CELL}" is a number that the paper quotes, or that has no counterpart here on '
+            "its own "
+            "network and data set.\n"
+        )
+        parts = [
+            markdown(paper, label, lines, known.get((paper, label))) for label, lines in sections
+        ]
         files[f"{paper}.md"] = "\n".join([head, *parts]).rstrip() + "\n"
         files[f"{paper}.csv"] = comma_separated(paper, sections)
         rows = [line for _, lines in sections for line in lines]
-        kinds = Counter("apart" if line.apart else line.status if line.status in (NOT_RUN, NO_CELL) else "beside" for line in rows)
+        kinds = Counter(
+            "apart"
+            if line.apart
+            else line.status
+            if line.status in (NOT_RUN, NO_CELL)
+            else "beside"
+            for line in rows
+        )
         counts = " | ".join(str(kinds[kind]) for kind in ("beside", "apart", NOT_RUN, NO_CELL))
-        index.append(f"| [{name}]({paper}.md) | {len(sections)} | {len(rows)} | {counts} | [{paper}.csv]({paper}.csv) |")
-    files["README.md"] = "\n".join([
-        "# Tables of the four papers", "", "Written by `python -m figures.tables`. Rows count each scale of ours once.", "",
-        "| paper | tables | rows | ours beside the paper's | ours on another network or data set | runnable, not run | no cell | "
-        "all numbers |", "|---|---|---|---|---|---|---|---|",
-        *index, ""])
+        index.append(
+            f"| [{name}]({paper}.md) | {len(sections)} | {len(rows)} | {counts} | "
+            f"[{paper}.csv]({paper}.csv) |"
+        )
+    files["README.md"] = "\n".join(
+        [
+            "# Tables of the four papers",
+            "",
+            "Written by `python -m figures.tables`. Rows count each scale of ours once.",
+            "",
+            "| paper | tables | rows | ours beside the paper's | ours on another network or data "
+            "set | runnable, not run | no cell | "
+            "all numbers |",
+            "|---|---|---|---|---|---|---|---|",
+            *index,
+            "",
+        ]
+    )
     return files
 
 
 def main(argv: list[str] | None = None) -> int:
     """The command line; the exit status."""
     parser = Parser(prog="python -m figures.tables", description=__doc__)
-    parser.add_argument("--output", type=Path, default=ROOT / "docs" / "tables", help="folder (default: docs/tables)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / "docs" / "tables",
+        help="folder (default: docs/tables)",
+    )
     folder = parser.parse_args(argv).output
     try:
         files = render()

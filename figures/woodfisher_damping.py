@@ -1,4 +1,6 @@
-"""WoodFisher and K-FAC by dampening (not in the paper): one-shot LeNet-300-100, test accuracy right after pruning."""
+"""WoodFisher and K-FAC by dampening (not in the paper): one-shot LeNet-300-100, test accuracy right
+after pruning.
+"""
 
 import re
 import sys
@@ -28,8 +30,10 @@ def lines(values: Mapping[str, float]) -> Iterator[tuple[Line, dict[float, float
     found = points(values)
     for method in METHODS:
         yield Line(look(method).label, look(method).colour, look(method).marker), found[method]
-    yield (Line(look(MAGNITUDE).label, look(MAGNITUDE).colour, ""),
-           dict.fromkeys((d for at in found.values() for d in at), values[MAGNITUDE]))
+    yield (
+        Line(look(MAGNITUDE).label, look(MAGNITUDE).colour, ""),
+        dict.fromkeys((d for at in found.values() for d in at), values[MAGNITUDE]),
+    )
 
 
 def figure() -> Figure:
@@ -41,7 +45,10 @@ def table() -> str:
     """Markdown: dampening across, methods down, for each amount; global magnitude knows none."""
     amounts = by_setting(FOLDER)[1]
     every = sorted({d for values in amounts.values() for at in points(values).values() for d in at})
-    text = ["| removed | method | " + " | ".join(f"λ = {d:g}" for d in every) + " |", "|---" * (2 + len(every)) + "|"]
+    text = [
+        "| removed | method | " + " | ".join(f"λ = {d:g}" for d in every) + " |",
+        "|---" * (2 + len(every)) + "|",
+    ]
     for amount, values in amounts.items():
         for line, at in lines(values):
             told = " | ".join(f"{at[d]:.2f}" if d in at else "" for d in every)

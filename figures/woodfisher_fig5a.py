@@ -1,4 +1,6 @@
-"""WoodFisher Fig. 5a (= S1): one-shot WoodFisher beside L-OBS, every layer pruned alike; the paper's points on ResNet-50 beside ours."""
+"""WoodFisher Fig. 5a (= S1): one-shot WoodFisher beside L-OBS, every layer pruned alike; the
+paper's points on ResNet-50 beside ours.
+"""
 
 import functools
 import sys
@@ -16,7 +18,9 @@ LINES = {
     "woodfisher-layer": Line("WoodFisher, independent", style.BLUE, "s", "--"),
     "woodfisher": Line("WoodFisher, joint", style.BLUE),
     "l-obs": Line("L-OBS", look("l-obs").colour, look("l-obs").marker),
-    "l-obs-joint": Line("L-OBS, joint optimum (ours)", look("l-obs-joint").colour, look("l-obs-joint").marker, "-."),
+    "l-obs-joint": Line(
+        "L-OBS, joint optimum (ours)", look("l-obs-joint").colour, look("l-obs-joint").marker, "-."
+    ),
     "magnitude-layer": Line("Magnitude", style.BLACK, "s", "--"),
     "magnitude-global": Line("Global magnitude", style.BLACK),
 }
@@ -27,12 +31,26 @@ table = functools.partial(woodfisher_cells.table, "figure-5a", LINES)
 def draw_printed(ax: Axes) -> None:
     """The paper's curves, top-5 accuracy of ResNet-50 on ImageNet."""
     for method, name in PRINTED.items():
-        points = sorted((float(dict(value.setting)["sparsity_pct"]), value.number) for value in read("woodfisher")
-                        if (value.table, value.method, value.quantity) == ("Figure 5a", method, "top5_pct"))
+        points = sorted(
+            (float(dict(value.setting)["sparsity_pct"]), value.number)
+            for value in read("woodfisher")
+            if (value.table, value.method, value.quantity) == ("Figure 5a", method, "top5_pct")
+        )
         if points:
             line = LINES[name]
-            ax.plot(*zip(*points, strict=True), line.style, color=line.colour, marker=line.marker, label=line.label, gid=f"paper-{name}")
-    ax.set(title="Paper: ResNet-50, ImageNet; m = b = 400, c = 2,000", xlabel="Weights removed [%]", ylabel="Top-5 test accuracy [%]")
+            ax.plot(
+                *zip(*points, strict=True),
+                line.style,
+                color=line.colour,
+                marker=line.marker,
+                label=line.label,
+                gid=f"paper-{name}",
+            )
+    ax.set(
+        title="Paper: ResNet-50, ImageNet; m = b = 400, c = 2,000",
+        xlabel="Weights removed [%]",
+        ylabel="Top-5 test accuracy [%]",
+    )
 
 
 def figure() -> Figure:

@@ -17,4 +17,8 @@ table = functools.partial(woodfisher_cells.table, "figure-5b", LINES)
 
 if __name__ == "__main__":
     title = "MLPNet, MNIST: one-shot, m = 1,000, b = 50, K-FAC from 50,000 samples"
-    sys.exit(save("fig5b", lambda: panel("figure-5b", title, LINES, log_error=True), __doc__, table=table))
+    sys.exit(
+        save(
+            "fig5b", lambda: panel("figure-5b", title, LINES, log_error=True), __doc__, table=table
+        )
+    )

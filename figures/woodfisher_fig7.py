@@ -19,4 +19,11 @@ LINES = {
 table = functools.partial(woodfisher_cells.table, "figure-7", LINES)
 
 if __name__ == "__main__":
-    sys.exit(save("fig7", lambda: panel("figure-7", "MLPNet, MNIST, after two epochs: one-shot", LINES), __doc__, table=table))
+    sys.exit(
+        save(
+            "fig7",
+            lambda: panel("figure-7", "MLPNet, MNIST, after two epochs: one-shot", LINES),
+            __doc__,
+            table=table,
+        )
+    )

@@ -1,4 +1,6 @@
-"""WoodFisher Fig. S14: WoodTaylor on MLPNet after two epochs, by dampening and number of single gradients."""
+"""WoodFisher Fig. S14: WoodTaylor on MLPNet after two epochs, by dampening and number of single
+gradients.
+"""
 
 import re
 import sys

@@ -1,4 +1,6 @@
-"""WoodFisher Fig. S4: exact Hessian and empirical Fisher of MLPNet's last layer in the course of training."""
+"""WoodFisher Fig. S4: exact Hessian and empirical Fisher of MLPNet's last layer in the course of
+training.
+"""
 
 import json
 import sys
@@ -15,17 +17,26 @@ COMMAND = "python -m woodfisher.hessian S4"
 
 
 def figure() -> Figure:
-    """Hessian above Fisher, one column a number of epochs; every picture on its own scale, as the paper's."""
+    """Hessian above Fisher, one column a number of epochs; every picture on its own scale, as the
+    paper's.
+    """
     numbers = json.loads(stored(RESULTS / "hessian_s4.json", COMMAND).read_text())
-    with np.load(stored(RESULTS / "hessian_s4.npz", COMMAND)) as pictures, matplotlib.rc_context(style.RC):
+    with (
+        np.load(stored(RESULTS / "hessian_s4.npz", COMMAND)) as pictures,
+        matplotlib.rc_context(style.RC),
+    ):
         result = Figure(figsize=(3.2 * len(numbers), 6.4), layout="constrained")
-        for column, point in zip(result.subplots(2, len(numbers), squeeze=False).T, numbers, strict=True):
+        for column, point in zip(
+            result.subplots(2, len(numbers), squeeze=False).T, numbers, strict=True
+        ):
             for ax, name in zip(column, ("hessian", "fisher"), strict=True):
                 ax.imshow(pictures[f"{name}_{point['epochs']:g}"].astype(np.float32), cmap="magma")
                 ax.grid(False)
                 ax.set_xticks([])
                 ax.set_yticks([])
-            column[0].set_title(f"Hessian, {point['epochs']:g} epochs\n{100 * point['accuracy']:.1f}% test accuracy")
+            column[0].set_title(
+                f"Hessian, {point['epochs']:g} epochs\n{100 * point['accuracy']:.1f}% test accuracy"
+            )
             column[1].set_title(f"Empirical Fisher\ncosine to the Hessian {point['cosine']:.3f}")
         return result
 

@@ -17,9 +17,16 @@ RESNET20, LENET5 = "ResNet-20, CIFAR-10 as JPEG", "LeNet-5, MNIST"
 
 
 def records(label: str, name: str, stage: str) -> list[Record]:
-    """The committed records of a cell's seeds; `name` is the cell's without its seed. Raises Missing where there is none."""
-    found = [stages[stage] for cell_name, spec in groups("woodfisher").get(label, {}).items() if cell_name.rpartition("-seed")[0] == name
-             for stages in runs(spec).values() if stage in stages]
+    """The committed records of a cell's seeds; `name` is the cell's without its seed. Raises
+    Missing where there is none.
+    """
+    found = [
+        stages[stage]
+        for cell_name, spec in groups("woodfisher").get(label, {}).items()
+        if cell_name.rpartition("-seed")[0] == name
+        for stages in runs(spec).values()
+        if stage in stages
+    ]
     if not found:
         raise Missing(f"woodfisher {label} {name} {stage}")
     return found
@@ -28,17 +35,24 @@ def records(label: str, name: str, stage: str) -> list[Record]:
 def accuracy(label: str, name: str, key: str = "last") -> Number:
     """Test accuracy in percent at the end of a gradual run, or of its best epoch (key="best")."""
     found = records(label, name, "finetune")
-    return Number([100 * record.accuracy[key] for record in found], named(record.id for record in found))
+    return Number(
+        [100 * record.accuracy[key] for record in found], named(record.id for record in found)
+    )
 
 
-def pairs(label: str, other: str, amounts: tuple[float, ...], key: str = "last") -> Iterator[tuple[str, float, Number, Number]]:
-    """(how long, removed, WoodFisher, the other method) of ResNet-20's runs on the paper's course that are committed. Raises Missing
-    where none is."""
+def pairs(
+    label: str, other: str, amounts: tuple[float, ...], key: str = "last"
+) -> Iterator[tuple[str, float, Number, Number]]:
+    """(how long, removed, WoodFisher, the other method) of ResNet-20's runs on the paper's course
+    that are committed. Raises Missing where none is."""
     count = 0
     for length, words in LENGTHS.items():
         for amount in amounts:
             with contextlib.suppress(Missing):
-                ours, theirs = (accuracy(label, f"resnet20-{length}-{method}-{amount:g}", key) for method in ("woodfisher", other))
+                ours, theirs = (
+                    accuracy(label, f"resnet20-{length}-{method}-{amount:g}", key)
+                    for method in ("woodfisher", other)
+                )
                 count += 1
                 yield words, amount, ours, theirs
     if not count:
@@ -47,136 +61,218 @@ def pairs(label: str, other: str, amounts: tuple[float, ...], key: str = "last")
 
 def significance(one: Number, other: Number) -> float:
     """p of a two-sided t-test; 1 with a single seed."""
-    return float(stats.ttest_ind(one.values, other.values).pvalue) if min(len(one.values), len(other.values)) > 1 else 1.0
+    return (
+        float(stats.ttest_ind(one.values, other.values).pvalue)
+        if min(len(one.values), len(other.values)) > 1
+        else 1.0
+    )
 
 
-# -- Tables 1, 4, 5, S4 ---------------------------------------------------------------------------------------------------
+# -- Tables 1, 4, 5, S4 ----------------------------------------------------------------------------
 
 
 @shows("Table 1")
 @claim
 def woodfisher_gradual_lead() -> Evidence:
-    """On the paper's course WoodFisher ends above global magnitude at every sparsity (Table 1: 0.17, 0.06, 0.40 and 1.27 points at 80, 90,
-    95 and 98%) and above magnitude per layer (GMP)."""
+    """On the paper's course WoodFisher ends above global magnitude at every sparsity (Table 1:
+    0.17, 0.06, 0.40 and 1.27 points at 80, 90, 95 and 98%) and above magnitude per layer (GMP)."""
     lines, each = [], []
     for words, amount, ours, other in pairs("Table 1", "magnitude-global", (0.8, 0.9, 0.95, 0.98)):
         each.append(ours.mean > other.mean)
-        lines.append(f"{RESNET20}, to {100 * amount:g}% on the paper's course in {words}: WoodFisher {ours}, global magnitude {other}; "
-                     f"{ours.source}, {other.source}.")
+        lines.append(
+            f"{RESNET20}, to {100 * amount:g}% on the paper's course in {words}: WoodFisher "
+            f"{ours}, global magnitude {other}; "
+            f"{ours.source}, {other.source}."
+        )
     with contextlib.suppress(Missing):
-        for words, amount, ours, other in pairs("Table 1", "magnitude-layer", (0.8, 0.9, 0.95, 0.98)):
+        for words, amount, ours, other in pairs(
+            "Table 1", "magnitude-layer", (0.8, 0.9, 0.95, 0.98)
+        ):
             each.append(ours.mean > other.mean)
-            lines.append(f"{RESNET20}, to {100 * amount:g}% in {words}: WoodFisher {ours}, magnitude per layer {other}; {other.source}.")
+            lines.append(
+                f"{RESNET20}, to {100 * amount:g}% in {words}: WoodFisher {ours}, magnitude per "
+                f"layer {other}; {other.source}."
+            )
     for amount in (0.8, 0.9, 0.95, 0.98):
         with contextlib.suppress(Missing):
-            ours, other = (accuracy("Figure 6", f"resnet20-{method}-{amount:g}") for method in ("woodfisher", "magnitude-global"))
-            lines.append(f"{RESNET20}, to {100 * amount:g}% on the shorter schedule, not counted: WoodFisher {ours}, global magnitude "
-                         f"{other}; {ours.source}, {other.source}.")
+            ours, other = (
+                accuracy("Figure 6", f"resnet20-{method}-{amount:g}")
+                for method in ("woodfisher", "magnitude-global")
+            )
+            lines.append(
+                f"{RESNET20}, to {100 * amount:g}% on the shorter schedule, not counted: "
+                f"WoodFisher {ours}, global magnitude "
+                f"{other}; {ours.source}, {other.source}."
+            )
     return verdict(*each), lines
 
 
 @shows("Table S4")
 def best_runs() -> Evidence:
-    """At the best epoch too WoodFisher ends above global magnitude (Table S4: 75.26 and 75.20 at 90%)."""
+    """At the best epoch too WoodFisher ends above global magnitude (Table S4: 75.26 and 75.20 at
+    90%).
+    """
     lines, each = [], []
-    for words, amount, ours, other in pairs("Table 1", "magnitude-global", (0.8, 0.9, 0.95, 0.98), "best"):
+    for words, amount, ours, other in pairs(
+        "Table 1", "magnitude-global", (0.8, 0.9, 0.95, 0.98), "best"
+    ):
         each.append(max(ours.values) > max(other.values))
-        lines.append(f"{RESNET20}, to {100 * amount:g}% on the paper's course in {words}, best epoch of the best seed: WoodFisher "
-                     f"{max(ours.values):.2f} of {len(ours.values)}, global magnitude {max(other.values):.2f} of {len(other.values)}; "
-                     f"{ours.source}.")
+        lines.append(
+            f"{RESNET20}, to {100 * amount:g}% on the paper's course in {words}, best epoch of "
+            "the best seed: WoodFisher "
+            f"{max(ours.values):.2f} of {len(ours.values)}, global magnitude "
+            f"{max(other.values):.2f} of {len(other.values)}; "
+            f"{ours.source}."
+        )
     return verdict(*each), lines
 
 
 @shows("Table 4", "Table 5")
 @claim
 def woodfisher_gradual_significance() -> Evidence:
-    """Over five runs WoodFisher's lead over global magnitude is significant at 5% (Table 5, MobileNetV1: 0.11 points at 75.28%, 0.61 at
-    89%)."""
-    ours, other = (accuracy("Table 5", f"lenet5-{method}-0.98") for method in ("woodfisher", "magnitude-global"))
+    """Over five runs WoodFisher's lead over global magnitude is significant at 5% (Table 5,
+    MobileNetV1: 0.11 points at 75.28%, 0.61 at 89%)."""
+    ours, other = (
+        accuracy("Table 5", f"lenet5-{method}-0.98")
+        for method in ("woodfisher", "magnitude-global")
+    )
     p = significance(ours, other)
-    lines = [f"{LENET5}, to 98% on MobileNetV1's course in three epochs: WoodFisher {ours}, global magnitude {other}, a lead of "
-             f"{ours.mean - other.mean:.2f} points; two-sided t-test p = {p:.2g}; {ours.source}, {other.source}."]
+    lines = [
+        f"{LENET5}, to 98% on MobileNetV1's course in three epochs: WoodFisher {ours}, global "
+        f"magnitude {other}, a lead of "
+        f"{ours.mean - other.mean:.2f} points; two-sided t-test p = {p:.2g}; {ours.source}, "
+        f"{other.source}."
+    ]
     with contextlib.suppress(Missing):
-        one, two = (accuracy("Figure 6", f"lenet5-{method}-0.98") for method in ("woodfisher", "magnitude-global"))
-        lines.append(f"{LENET5}, to 98% on the shorter schedule, not counted: WoodFisher {one}, global magnitude {two}, p = "
-                     f"{significance(one, two):.2g}; {one.source}, {two.source}.")
+        one, two = (
+            accuracy("Figure 6", f"lenet5-{method}-0.98")
+            for method in ("woodfisher", "magnitude-global")
+        )
+        lines.append(
+            f"{LENET5}, to 98% on the shorter schedule, not counted: WoodFisher {one}, global "
+            f"magnitude {two}, p = "
+            f"{significance(one, two):.2g}; {one.source}, {two.source}."
+        )
     return verdict(ours.mean > other.mean, p < 0.05), lines
 
 
-# -- Table 2 --------------------------------------------------------------------------------------------------------------
+# -- Table 2 ---------------------------------------------------------------------------------------
 
 
 @shows("Table 2")
 def above_dpf_by_its_protocol() -> Evidence:
-    """From one dense network, with the classifier left dense, WoodFisher ends above DPF (Table 2: 75.20 and 74.55)."""
+    """From one dense network, with the classifier left dense, WoodFisher ends above DPF (Table 2:
+    75.20 and 74.55).
+    """
     lines, each = [], []
     for words, amount, ours, other in pairs("Table 2", "dpf", (0.9,)):
         each.append(ours.mean > other.mean)
-        lines.append(f"{RESNET20}, {100 * amount:g}% of all layers but the classifier on the paper's course in {words}: WoodFisher {ours}, "
-                     f"DPF {other}; {ours.source}, {other.source}.")
+        lines.append(
+            f"{RESNET20}, {100 * amount:g}% of all layers but the classifier on the paper's "
+            f"course in {words}: WoodFisher {ours}, "
+            f"DPF {other}; {ours.source}, {other.source}."
+        )
     return verdict(*each), lines
 
 
 @claim
 def woodfisher_beats_dpf() -> Evidence:
-    """From one dense network WoodFisher ends above DPF (Table 2: 75.20 and 74.55 with the classifier dense); here also with all layers
-    pruned, on a schedule shorter than the paper's."""
+    """From one dense network WoodFisher ends above DPF (Table 2: 75.20 and 74.55 with the
+    classifier dense); here also with all layers pruned, on a schedule shorter than the paper's."""
     lines, each = [], []
     with contextlib.suppress(Missing):
         found, lines = above_dpf_by_its_protocol()
         each.append(found == HOLDS)
-    for network, words, amounts in (("lenet5", LENET5, (0.98,)), ("resnet20", RESNET20, (0.8, 0.9, 0.95, 0.98))):
+    for network, words, amounts in (
+        ("lenet5", LENET5, (0.98,)),
+        ("resnet20", RESNET20, (0.8, 0.9, 0.95, 0.98)),
+    ):
         for amount in amounts:
-            ours, other = (accuracy("Figure 6", f"{network}-{method}-{amount:g}") for method in ("woodfisher", "dpf"))
+            ours, other = (
+                accuracy("Figure 6", f"{network}-{method}-{amount:g}")
+                for method in ("woodfisher", "dpf")
+            )
             each.append(ours.mean > other.mean)
-            lines.append(f"{words}, to {100 * amount:g}% on the shorter schedule, all layers: WoodFisher {ours}, DPF {other}; "
-                         f"{ours.source}, {other.source}.")
+            lines.append(
+                f"{words}, to {100 * amount:g}% on the shorter schedule, all layers: WoodFisher "
+                f"{ours}, DPF {other}; "
+                f"{ours.source}, {other.source}."
+            )
     return verdict(*each), lines
 
 
 @shows("Beyond: feedback")
 @claim
 def dpf_fails_by_its_norms() -> Evidence:
-    """DPF fails on ResNet-20 at 98% because gradients behind batch normalization go with one over the norm of the masked weights, so that
-    the dense ones grow. Holds where they grow tenfold, and where gradients at the dense norm stop that and bring the network to within 5
-    points of global magnitude on the same schedule after the training at 96.5% removed."""
-    found = {name: records("Table feedback", f"resnet20-{name}-0.98", "prune")[0]
-             for name in ("as-it-is", "equal-norms", "tenth-of-the-rate")}
+    """DPF fails on ResNet-20 at 98% because gradients behind batch normalization go with one over
+    the norm of the masked weights, so that the dense ones grow. Holds where they grow tenfold, and
+    where gradients at the dense norm stop that and bring the network to within 5 points of global
+    magnitude on the same schedule after the training at 96.5% removed."""
+    found = {
+        name: records("Table feedback", f"resnet20-{name}-0.98", "prune")[0]
+        for name in ("as-it-is", "equal-norms", "tenth-of-the-rate")
+    }
     lines, growth, tuned = [], {}, {}
     for name, record in found.items():
         first, last = (record.trajectory[place]["latent_norms"] for place in (0, -1))
         convolutions = [layer for layer in first if "linear" not in layer]
         layer = max(convolutions, key=lambda layer: last[layer] / first[layer])
         growth[name], tuned[name] = last[layer] / first[layer], 100 * record.trajectory[2]["tuned"]
-        winner, left = max(record.layers, key=lambda layer: layer["kept"]), sum(layer["kept"] for layer in record.layers)
+        winner, left = (
+            max(record.layers, key=lambda layer: layer["kept"]),
+            sum(layer["kept"] for layer in record.layers),
+        )
         single = sum(layer["kept"] == 1 for layer in record.layers)
-        lines.append(f"{name.replace('-', ' ')}: the dense weights of {layer.removesuffix('.weight')} grow most, {growth[name]:.1f} times "
-                     f"in norm from the first pruning to the last; test accuracy after the training at 96.5% removed {tuned[name]:.2f}; at "
-                     f"98% {winner['name']} has most of the weights that are left, {winner['kept']} of {left}, and {single} layers have "
-                     f"one each; {named([record.id])}.")
+        lines.append(
+            f"{name.replace('-', ' ')}: the dense weights of {layer.removesuffix('.weight')} grow "
+            f"most, {growth[name]:.1f} times "
+            "in norm from the first pruning to the last; test accuracy after the training at "
+            f"96.5% removed {tuned[name]:.2f}; at "
+            f"98% {winner['name']} has most of the weights that are left, {winner['kept']} of "
+            f"{left}, and {single} layers have "
+            f"one each; {named([record.id])}."
+        )
     other = records("Figure 6", "resnet20-magnitude-global-0.98", "prune")[0]
     beside = 100 * other.trajectory[2]["tuned"]
-    lines.append(f"Global magnitude on the same schedule, after the training at 96.5% removed: {beside:.2f}; {named([other.id])}.")
-    return verdict(growth["as-it-is"] > 10, growth["equal-norms"] < growth["as-it-is"] / 10, tuned["equal-norms"] > beside - 5), lines
+    lines.append(
+        "Global magnitude on the same schedule, after the training at 96.5% removed: "
+        f"{beside:.2f}; {named([other.id])}."
+    )
+    return verdict(
+        growth["as-it-is"] > 10,
+        growth["equal-norms"] < growth["as-it-is"] / 10,
+        tuned["equal-norms"] > beside - 5,
+    ), lines
 
 
-# -- Figures 6, S9, S10, S11 ----------------------------------------------------------------------------------------------
+# -- Figures 6, S9, S10, S11 -----------------------------------------------------------------------
 
 
 def steps(label: str, names: dict[str, str]) -> tuple[list[tuple[float, dict[str, float]]], str]:
-    """([(removed, method -> test accuracy in percent right after that pruning, mean over seeds)], where from); names: method -> cell
-    without its seed."""
+    """([(removed, method -> test accuracy in percent right after that pruning, mean over seeds)],
+    where from); names: method -> cell without its seed."""
     found = {method: records(label, name, "prune") for method, name in names.items()}
     courses = {method: [record.trajectory for record in each] for method, each in found.items()}
     amounts = [entry["amount"] for entry in next(iter(courses.values()))[0]]
-    after = [(amount, {method: 100 * fmean(course[i]["pruned"] for course in each) for method, each in courses.items()})
-             for i, amount in enumerate(amounts)]
+    after = [
+        (
+            amount,
+            {
+                method: 100 * fmean(course[i]["pruned"] for course in each)
+                for method, each in courses.items()
+            },
+        )
+        for i, amount in enumerate(amounts)
+    ]
     return after, named(record.id for each in found.values() for record in each)
 
 
 def told(after: list[tuple[float, dict[str, float]]], methods: dict[str, str]) -> str:
     """The accuracies of each pruning as words."""
-    return "; ".join(f"{words} " + ", ".join(f"{values[method]:.2f}" for _, values in after) for method, words in methods.items())
+    return "; ".join(
+        f"{words} " + ", ".join(f"{values[method]:.2f}" for _, values in after)
+        for method, words in methods.items()
+    )
 
 
 BOTH = {"woodfisher": "WoodFisher", "magnitude-global": "global magnitude"}
@@ -187,20 +283,26 @@ def _course(label: str, prefix: str, amount: float, words: str) -> tuple[list[bo
     after, source = steps(label, {method: f"{prefix}-{method}-{amount:g}" for method in BOTH})
     won = sum(values["woodfisher"] >= values["magnitude-global"] for _, values in after)
     ends = [accuracy(label, f"{prefix}-{method}-{amount:g}") for method in BOTH]
-    line = (f"{words}, right after each of {len(after)} prunings to {', '.join(f'{100 * a:.3g}' for a, _ in after)}%: {told(after, BOTH)}; "
-            f"WoodFisher is not behind after {won}; at the end {ends[0]} and {ends[1]}; {source}.")
+    line = (
+        f"{words}, right after each of {len(after)} prunings to "
+        f"{', '.join(f'{100 * a:.3g}' for a, _ in after)}%: {told(after, BOTH)}; "
+        f"WoodFisher is not behind after {won}; at the end {ends[0]} and {ends[1]}; {source}."
+    )
     return [won >= len(after) - 1, ends[0].mean > ends[1].mean], line
 
 
 @shows("Figure 6", "Figure S9")
 def woodfisher_better_steps() -> Evidence:
-    """After almost every pruning WoodFisher is above global magnitude, and global magnitude does not catch up (Sec. 5.3); in the paper
-    after every pruning of ResNet-50 to 90%. Almost: all but one."""
+    """After almost every pruning WoodFisher is above global magnitude, and global magnitude does
+    not catch up (Sec. 5.3); in the paper after every pruning of ResNet-50 to 90%. Almost: all but
+    one."""
     each, lines = [], []
     for length, words in LENGTHS.items():
         for amount in (0.8, 0.9, 0.95, 0.98):
             with contextlib.suppress(Missing):
-                seen, line = _course("Table 1", f"resnet20-{length}", amount, f"{RESNET20}, {words}")
+                seen, line = _course(
+                    "Table 1", f"resnet20-{length}", amount, f"{RESNET20}, {words}"
+                )
                 each += seen
                 lines.append(line)
     if not lines:
@@ -210,45 +312,75 @@ def woodfisher_better_steps() -> Evidence:
 
 @shows("Figure S10")
 def better_steps_of_the_small_network() -> Evidence:
-    """On MobileNetV1 too WoodFisher is above global magnitude after almost every pruning and at the end (Fig. S10)."""
+    """On MobileNetV1 too WoodFisher is above global magnitude after almost every pruning and at the
+    end (Fig. S10).
+    """
     each, line = _course("Table 5", "lenet5", 0.98, LENET5)
     return verdict(*each), [line]
 
 
 @shows("Figure S11")
 def pruning_phase() -> Evidence:
-    """After each pruning on the way to 60% WoodFisher is above global magnitude, and magnitude per layer is the worst (Fig. S11)."""
+    """After each pruning on the way to 60% WoodFisher is above global magnitude, and magnitude per
+    layer is the worst (Fig. S11).
+    """
     methods = BOTH | {"magnitude-layer": "magnitude per layer"}
-    after, source = steps("Figure S11", {method: f"resnet20-one-epoch-{method}-0.6" for method in methods})
+    after, source = steps(
+        "Figure S11", {method: f"resnet20-one-epoch-{method}-0.6" for method in methods}
+    )
     first = sum(values["woodfisher"] >= values["magnitude-global"] for _, values in after)
-    last = sum(values["magnitude-layer"] <= min(values[method] for method in BOTH) for _, values in after)
+    last = sum(
+        values["magnitude-layer"] <= min(values[method] for method in BOTH) for _, values in after
+    )
     return verdict(first == len(after), last == len(after)), [
-        f"{RESNET20}, right after each pruning to {', '.join(f'{100 * a:.3g}' for a, _ in after)}%: {told(after, methods)}; WoodFisher is "
-        f"not behind global magnitude after {first}, magnitude per layer is last after {last}; {source}."]
+        f"{RESNET20}, right after each pruning to "
+        f"{', '.join(f'{100 * a:.3g}' for a, _ in after)}%: {told(after, methods)}; WoodFisher is "
+        f"not behind global magnitude after {first}, magnitude per layer is last after {last}; "
+        f"{source}."
+    ]
 
 
-# -- Tables 3, S5 ---------------------------------------------------------------------------------------------------------
+# -- Tables 3, S5 ----------------------------------------------------------------------------------
 
 
 @shows("Table 3")
 def within_gales_profile() -> Evidence:
-    """With Gale et al.'s ends WoodFisher ends above global magnitude and that above GMP (Table 3: 75.64, 75.45, 75.13)."""
-    return _in_order("Table 3", {"woodfisher": "WoodFisher", "magnitude-global": "global magnitude", "magnitude-layer": "GMP"})
+    """With Gale et al.'s ends WoodFisher ends above global magnitude and that above GMP (Table 3:
+    75.64, 75.45, 75.13).
+    """
+    return _in_order(
+        "Table 3",
+        {
+            "woodfisher": "WoodFisher",
+            "magnitude-global": "global magnitude",
+            "magnitude-layer": "GMP",
+        },
+    )
 
 
 @shows("Table S5")
 def with_gales_profile() -> Evidence:
     """With 90% of every middle layer WoodFisher ends above GMP (Table S5: 75.23 and 75.18)."""
-    return _in_order("Table S5", {"woodfisher-layer": "WoodFisher, 90% of each layer", "magnitude-layer": "GMP"})
+    return _in_order(
+        "Table S5", {"woodfisher-layer": "WoodFisher, 90% of each layer", "magnitude-layer": "GMP"}
+    )
 
 
 def _in_order(label: str, methods: dict[str, str]) -> Evidence:
-    """Accuracies fall in the order of `methods`; the ten-epoch course where it ran, else the shorter schedule."""
-    for prefix, words in (("resnet20-ten-epochs", "the paper's course in ten epochs"), ("resnet20", "the shorter schedule, half an epoch")):
+    """Accuracies fall in the order of `methods`; the ten-epoch course where it ran, else the
+    shorter schedule.
+    """
+    for prefix, words in (
+        ("resnet20-ten-epochs", "the paper's course in ten epochs"),
+        ("resnet20", "the shorter schedule, half an epoch"),
+    ):
         with contextlib.suppress(Missing):
             found = {method: accuracy(label, f"{prefix}-{method}-0.9") for method in methods}
             ends = [number.mean for number in found.values()]
-            line = f"{RESNET20}, on {words}: " + ", ".join(f"{methods[m]} {number}" for m, number in found.items())
+            line = f"{RESNET20}, on {words}: " + ", ".join(
+                f"{methods[m]} {number}" for m, number in found.items()
+            )
             return verdict(*(a > b for a, b in zip(ends, ends[1:], strict=False))), [
-                f"{line}; {', '.join(number.source for number in found.values())}."]
+                f"{line}; {', '.join(number.source for number in found.values())}."
+            ]
     raise Missing(f"woodfisher {label}")

@@ -1,5 +1,6 @@
-"""WoodFisher Table 5: is WoodFisher's lead over global magnitude significant? Two-sided Student's t-test, from the paper's means
-and deviations of five runs, and from our gradual runs of several seeds: on the paper's schedule, and on a shorter one."""
+"""WoodFisher Table 5: is WoodFisher's lead over global magnitude significant? Two-sided Student's
+t-test, from the paper's means and deviations of five runs, and from our gradual runs of several
+seeds: on the paper's schedule, and on a shorter one."""
 
 import csv
 import statistics
@@ -33,12 +34,17 @@ def published() -> Iterator[tuple[str, Sample, Sample, float]]:
             if row["table"] == "Table 5" and row["quantity"] != "significant_alpha_0p05":
                 cells[row["sparsity_pct"]][row["method"]][row["quantity"]] = float(row["value"])
     for sparsity, methods in cells.items():
-        one, two = ((m["top1_pruned_pct"], m["top1_pruned_std"], RUNS) for m in (methods["Global Magnitude"], methods["WoodFisher"]))
+        one, two = (
+            (m["top1_pruned_pct"], m["top1_pruned_std"], RUNS)
+            for m in (methods["Global Magnitude"], methods["WoodFisher"])
+        )
         yield f"paper, MobileNetV1 to {sparsity}%", one, two, methods["Global Magnitude"]["p_value"]
 
 
 def ours() -> Iterator[tuple[str, Sample, Sample]]:
-    """The same from the last accuracies of our gradual runs with two seeds or more of both methods."""
+    """The same from the last accuracies of our gradual runs with two seeds or more of both
+    methods.
+    """
     found: dict[tuple, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for key, methods in runs().items():
         for method, pairs in methods.items():
@@ -47,7 +53,12 @@ def ours() -> Iterator[tuple[str, Sample, Sample]]:
         pair = [methods["magnitude-global"], methods["woodfisher"]]
         if min(map(len, pair)) > 1:
             one, two = ((statistics.fmean(v), statistics.stdev(v), len(v)) for v in pair)
-            yield f"ours, {NAMES.get(key[1], key[1])}, to {100 * key[3]:g}%, schedule {schedule(key)}", one, two
+            yield (
+                f"ours, {NAMES.get(key[1], key[1])}, to {100 * key[3]:g}%, "
+                f"schedule {schedule(key)}",
+                one,
+                two,
+            )
 
 
 def rows() -> list[tuple[str, Sample, Sample, float | None]]:
@@ -56,13 +67,27 @@ def rows() -> list[tuple[str, Sample, Sample, float | None]]:
 
 
 def figure() -> Figure:
-    """Means and standard deviations over runs, and p beside them; one row of axes a line of the table."""
+    """Means and standard deviations over runs, and p beside them; one row of axes a line of the
+    table.
+    """
     found = rows()
     with matplotlib.rc_context(style.RC):
         result = Figure(figsize=(7.2, 1 + 0.75 * len(found)), layout="constrained")
-        for ax, (what, one, two, _) in zip(result.subplots(len(found), 1, squeeze=False)[:, 0], found, strict=True):
-            for y, (mean, deviation, _), method in ((0, one, "magnitude-global"), (1, two, "woodfisher")):
-                ax.errorbar(mean, y, xerr=deviation, color=look(method).colour, marker=look(method).marker, capsize=3)
+        for ax, (what, one, two, _) in zip(
+            result.subplots(len(found), 1, squeeze=False)[:, 0], found, strict=True
+        ):
+            for y, (mean, deviation, _), method in (
+                (0, one, "magnitude-global"),
+                (1, two, "woodfisher"),
+            ):
+                ax.errorbar(
+                    mean,
+                    y,
+                    xerr=deviation,
+                    color=look(method).colour,
+                    marker=look(method).marker,
+                    capsize=3,
+                )
             ax.set(yticks=(0, 1), yticklabels=("Global magnitude", "WoodFisher"), ylim=(-0.6, 1.6))
             ax.set_title(f"{what}: p = {p_value(one, two):.2g}", fontsize=8, loc="left")
         ax.set_xlabel("Test accuracy [%], mean ± standard deviation")
@@ -71,11 +96,17 @@ def figure() -> Figure:
 
 def table() -> str:
     """Markdown; the printed p beside ours where the paper has one."""
-    lines = ["| regime | global magnitude | WoodFisher | runs | p | p, printed |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| regime | global magnitude | WoodFisher | runs | p | p, printed |",
+        "|---|---|---|---|---|---|",
+    ]
     for what, one, two, printed in rows():
         means = (f"{mean:.2f} ± {deviation:.2f}" for mean, deviation, _ in (one, two))
         told = "" if printed is None else f"{printed:.5f}"
-        lines.append(f"| {what} | {' | '.join(means)} | {one[2]} and {two[2]} | {p_value(one, two):.5f} | {told} |")
+        lines.append(
+            f"| {what} | {' | '.join(means)} | {one[2]} and {two[2]} | {p_value(one, two):.5f} | "
+            f"{told} |"
+        )
     return "\n".join([*lines, ""])
 
 

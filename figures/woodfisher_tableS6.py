@@ -1,4 +1,6 @@
-"""WoodFisher Table S6: what gradual pruning removes of each layer, WoodFisher beside global magnitude; printed ResNet-50, our ResNet-20."""
+"""WoodFisher Table S6: what gradual pruning removes of each layer, WoodFisher beside global
+magnitude; printed ResNet-50, our ResNet-20.
+"""
 
 import statistics
 import sys
@@ -25,8 +27,14 @@ def printed() -> Profiles:
     found: Profiles = defaultdict(lambda: defaultdict(dict))
     for value in read("woodfisher"):
         where = dict(value.setting)
-        if (value.table, value.quantity) == ("Table S6", "sparsity_pct") and value.number is not None and "Overall" not in where["layer"]:
-            found[float(where["sparsity_pct"])][METHODS[value.method]][where["layer"]] = value.number
+        if (
+            (value.table, value.quantity) == ("Table S6", "sparsity_pct")
+            and value.number is not None
+            and "Overall" not in where["layer"]
+        ):
+            found[float(where["sparsity_pct"])][METHODS[value.method]][where["layer"]] = (
+                value.number
+            )
     return found
 
 
@@ -35,10 +43,16 @@ def ours() -> dict[str, Profiles]:
     found: dict[str, Profiles] = defaultdict(dict)
     for key, methods in runs().items():
         if key[1] == "resnet20" and key[0] != "table-2" and set(METHODS.values()) <= set(methods):
-            found[f"Ours: ResNet-20, {schedule(key)}"][100 * key[3]] = {method: _profile(methods[method]) for method in METHODS.values()}
+            found[f"Ours: ResNet-20, {schedule(key)}"][100 * key[3]] = {
+                method: _profile(methods[method]) for method in METHODS.values()
+            }
     if not found:
-        raise UserError("results", "table-1", "holds no gradual run of ResNet-20",
-                        "run python -m woodfisher.finetune --table 1 --scale cpu")
+        raise UserError(
+            "results",
+            "table-1",
+            "holds no gradual run of ResNet-20",
+            "run python -m woodfisher.finetune --table 1 --scale cpu",
+        )
     return {name: dict(sorted(profiles.items())) for name, profiles in found.items()}
 
 
@@ -57,15 +71,24 @@ def networks() -> dict[str, Profiles]:
 
 
 def table() -> str:
-    """Markdown: the ends of the network, the extremes, and how alike the two methods order the layers."""
-    text = ["| network | removed | method | first layer, % | last layer, % | least, % | most, % | Spearman of the two |", "|---" * 8 + "|"]
+    """Markdown: the ends of the network, the extremes, and how alike the two methods order the
+    layers.
+    """
+    text = [
+        "| network | removed | method | first layer, % | last layer, % | least, % | most, % | "
+        "Spearman of the two |",
+        "|---" * 8 + "|",
+    ]
     for network, profiles in networks().items():
         for amount, methods in profiles.items():
             alike = spearman(*(list(methods[method].values()) for method in METHODS.values()))
             for method in METHODS.values():
                 gone = list(methods[method].values())
-                text.append(f"| {network} | {amount:g}% | {look(method).label} | {gone[0]:.1f} | {gone[-1]:.1f} | {min(gone):.1f} | "
-                            f"{max(gone):.1f} | {alike:.2f} |")
+                text.append(
+                    f"| {network} | {amount:g}% | {look(method).label} | {gone[0]:.1f} | "
+                    f"{gone[-1]:.1f} | {min(gone):.1f} | "
+                    f"{max(gone):.1f} | {alike:.2f} |"
+                )
     return "\n".join(text) + "\n"
 
 
@@ -75,19 +98,44 @@ def figure() -> Figure:
         found = networks()
         columns = max(map(len, found.values()))
         result = Figure(figsize=(3.1 * columns, 0.4 + 2.7 * len(found)), layout="constrained")
-        for row, (network, profiles) in zip(result.subplots(len(found), columns, sharey="row", squeeze=False), found.items(), strict=True):
-            for ax in row[len(profiles):]:
+        for row, (network, profiles) in zip(
+            result.subplots(len(found), columns, sharey="row", squeeze=False),
+            found.items(),
+            strict=True,
+        ):
+            for ax in row[len(profiles) :]:
                 ax.remove()
             for ax, (amount, methods) in zip(row, profiles.items(), strict=False):
-                for method, marker, line, size in (("magnitude-global", "s", "-", 5), ("woodfisher", "o", ":", 2.5)):  # nearly alike
+                # nearly alike
+                for method, marker, line, size in (
+                    ("magnitude-global", "s", "-", 5),
+                    ("woodfisher", "o", ":", 2.5),
+                ):
                     drawn, gone = look(method), list(methods[method].values())
-                    ax.plot(range(1, len(gone) + 1), gone, line, color=drawn.colour, marker=marker, markersize=size, label=drawn.label,
-                            markerfacecolor="none" if marker == "s" else drawn.colour, gid=method)
-                ax.axhline(amount, color="#444444", linewidth=1, linestyle=(0, (1, 2)), label="Of all weights")
+                    ax.plot(
+                        range(1, len(gone) + 1),
+                        gone,
+                        line,
+                        color=drawn.colour,
+                        marker=marker,
+                        markersize=size,
+                        label=drawn.label,
+                        markerfacecolor="none" if marker == "s" else drawn.colour,
+                        gid=method,
+                    )
+                ax.axhline(
+                    amount,
+                    color="#444444",
+                    linewidth=1,
+                    linestyle=(0, (1, 2)),
+                    label="Of all weights",
+                )
                 title = network.replace(", ", ",\n", 1)
                 ax.set(title=f"{title}, {amount:g}%", xlabel="Layer, from the input")
             row[0].set_ylabel("Weights removed [%]")
-        result.legend(*result.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+        result.legend(
+            *result.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3
+        )
         return result
 
 

@@ -1,9 +1,11 @@
-"""Dynamic network surgery (Guo, Yao & Chen 2016), the DNS rows of L-OBS's Table 1: train all weights, use only some.
+"""Dynamic network surgery (Guo, Yao & Chen 2016), the DNS rows of L-OBS's Table 1: train all
+weights, use only some.
 
-The network computes with W ∘ T. The gradient in W ∘ T moves every weight of W, the unused too (their Eq. 3), so that a weight
-which grows back is spliced in: T becomes 0 where |W| < a, 1 where |W| > b, and stays between (Eq. 4). The thresholds follow the
-layer's own magnitudes: a and b are the quantile of the sparsity wanted, times 1 ∓ `band`. T is renewed every `interval` steps
-while surgery lasts, then held.
+The network computes with W ∘ T. The gradient in W ∘ T moves every weight of W, the unused too
+(their Eq. 3), so that a weight which grows back is spliced in: T becomes 0 where |W| < a, 1 where
+|W| > b, and stays between (Eq. 4). The thresholds follow the layer's own magnitudes: a and b are
+the quantile of the sparsity wanted, times 1 ∓ `band`. T is renewed every `interval` steps while
+surgery lasts, then held.
 """
 
 from __future__ import annotations
@@ -28,23 +30,31 @@ from common.spec import Recipe
 
 @dataclass(frozen=True)
 class Options:
-    """The paper's own runs take 16,000 to 34,000 iterations on MNIST; what is spent here is recorded with the cell."""
+    """The paper's own runs take 16,000 to 34,000 iterations on MNIST; what is spent here is
+    recorded with the cell.
+    """
 
-    steps: int = 2_000            # optimiser steps with surgery
-    lr: float = 0.01              # ours, with momentum 0.9; theirs follows Caffe's examples
-    batch_size: int = 64          # Caffe's for MNIST
-    interval: int = 20            # steps between renewals of T; theirs decide by chance at each step
-    band: float = 0.1             # half the width of the band in which T stays as it is; theirs: a = 0.9 t, b = 1.1 t
+    steps: int = 2_000  # optimiser steps with surgery
+    lr: float = 0.01  # ours, with momentum 0.9; theirs follows Caffe's examples
+    batch_size: int = 64  # Caffe's for MNIST
+    # steps between renewals of T; theirs decide by chance at each step
+    interval: int = 20
+    # half the width of the band in which T stays as it is; theirs: a = 0.9 t, b = 1.1 t
+    band: float = 0.1
     skip: tuple[str, ...] = field(default=())
 
 
 class Surgery:
-    """A callback of common.train.fit: parameters hold W ∘ T in the forward pass and the whole W while the optimiser steps."""
+    """A callback of common.train.fit: parameters hold W ∘ T in the forward pass and the whole W
+    while the optimiser steps.
+    """
 
     def __init__(self, model: nn.Module, amounts: Mapping[str, float], options: Options):
         self.weights = {name: model.get_submodule(name).weight for name in amounts}
         self.whole = {name: weight.detach().clone() for name, weight in self.weights.items()}
-        self.used = {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self.weights.items()}
+        self.used = {
+            name: torch.ones_like(weight, dtype=torch.bool) for name, weight in self.weights.items()
+        }
         self.amounts, self.options = amounts, options
 
     @torch.no_grad()
@@ -61,20 +71,38 @@ class Surgery:
     def renewed(self, name: str, progress: float) -> Tensor:
         """Eq. 4 for one layer; the sparsity grows linearly over the first half of the run."""
         size = self.whole[name].abs()
-        threshold = size.flatten().kthvalue(max(1, round(self.amounts[name] * progress * size.numel()))).values
+        threshold = (
+            size.flatten()
+            .kthvalue(max(1, round(self.amounts[name] * progress * size.numel())))
+            .values
+        )
         low, high = threshold * (1 - self.options.band), threshold * (1 + self.options.band)
         return torch.where(size < low, False, torch.where(size > high, True, self.used[name]))
 
     def final(self) -> dict[str, Tensor]:
-        """Masks of exactly the amounts asked for: used weights before unused ones, larger before smaller."""
-        scores = {name: self.whole[name].abs().double() + self.used[name] * 1e6 for name in self.weights}
-        return {f"{name}.weight": mask for name, mask in select(scores, self.amounts, "layer").items()}
+        """Masks of exactly the amounts asked for: used weights before unused ones, larger before
+        smaller.
+        """
+        scores = {
+            name: self.whole[name].abs().double() + self.used[name] * 1e6 for name in self.weights
+        }
+        return {
+            f"{name}.weight": mask for name, mask in select(scores, self.amounts, "layer").items()
+        }
 
 
-def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, float], options: Options,
-          generator: torch.Generator, masks: M.Masks | None = None, watch: T.Callback | None = None) -> Pruned:
-    """Surgery on the calibration data, which is what it trains on. `watch` is called like any callback of training, after the
-    surgeon: it then sees the network with what is used of it. Raises UserError for data without labels or a pruned start."""
+def prune(
+    model: nn.Module,
+    calibration: Iterable,
+    amount: float | Mapping[str, float],
+    options: Options,
+    generator: torch.Generator,
+    masks: M.Masks | None = None,
+    watch: T.Callback | None = None,
+) -> Pruned:
+    """Surgery on the calibration data, which is what it trains on. `watch` is called like any
+    callback of training, after the surgeon: it then sees the network with what is used of it.
+    Raises UserError for data without labels or a pruned start."""
     if masks:
         raise UserError("steps", "several", "surgery decides its masks in one run", "use steps=1")
     layers = L.prunable(model, options.skip)
@@ -84,11 +112,29 @@ def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, 
     result = Pruned(copy.deepcopy(model))
     surgery = Surgery(result.model, amounts, options)
     images = Images(x.float(), y, classes)
-    data = Data("calibration", classes, tuple(x.shape[1:]), images, Images(x[:256].float(), y[:256], classes), "")
-    recipe = Recipe(epochs=-(-options.steps * options.batch_size // len(x)) + 1, max_steps=options.steps, lr=options.lr,
-                    batch_size=options.batch_size)
+    data = Data(
+        "calibration",
+        classes,
+        tuple(x.shape[1:]),
+        images,
+        Images(x[:256].float(), y[:256], classes),
+        "",
+    )
+    recipe = Recipe(
+        epochs=-(-options.steps * options.batch_size // len(x)) + 1,
+        max_steps=options.steps,
+        lr=options.lr,
+        batch_size=options.batch_size,
+    )
     callbacks = [surgery] if watch is None else [surgery, watch]
-    T.fit(result.model, data, recipe, callbacks=callbacks, seed=generator.initial_seed() % 10_000, desc="dynamic surgery")
+    T.fit(
+        result.model,
+        data,
+        recipe,
+        callbacks=callbacks,
+        seed=generator.initial_seed() % 10_000,
+        desc="dynamic surgery",
+    )
     result.masks = surgery.final()
     result.notes = [f"{options.steps} iterations of surgery on {len(x)} examples"]
     M.apply(result.model, result.masks)

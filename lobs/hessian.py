@@ -1,10 +1,14 @@
-"""The layer-wise problem of L-OBS (Dong et al. 2017, Sec. 3): inputs, Hessian, wanted output and error of each layer.
+"""The layer-wise problem of L-OBS (Dong et al. 2017, Sec. 3): inputs, Hessian, wanted output and
+error of each layer.
 
-For a layer with weights W [out, in] (a last column holds the bias, whose input is 1) that should answer inputs x with outputs z,
-    E(W') = (1/2n) Σ ‖W'x − z‖² = ½ tr(W'ΨW'ᵀ) − tr(W'Bᵀ) + ½ mean‖z‖²,    Ψ = (1/n) Σ xxᵀ,  B = (1/n) Σ zxᵀ
-is exact, and Ψ its Hessian for every output unit (Eq. 9). n counts inputs: examples × output positions. With the dense network's
-own inputs B = WΨ, and E is ½ tr(δΨδᵀ). With inputs from a network pruned before this layer (our option), z is still the dense
-network's output. Statistics stream: memory does not grow with the number of examples.
+For a layer with weights W [out, in] (a last column holds the bias, whose input is 1) that should
+answer inputs x with outputs z,
+    E(W') = (1/2n) Σ ‖W'x − z‖² = ½ tr(W'ΨW'ᵀ) − tr(W'Bᵀ) + ½ mean‖z‖²,
+    Ψ = (1/n) Σ xxᵀ,  B = (1/n) Σ zxᵀ
+is exact, and Ψ its Hessian for every output unit (Eq. 9). n counts inputs: examples × output
+positions. With the dense network's own inputs B = WΨ, and E is ½ tr(δΨδᵀ). With inputs from a
+network pruned before this layer (our option), z is still the dense network's output. Statistics
+stream: memory does not grow with the number of examples.
 """
 
 from __future__ import annotations
@@ -22,16 +26,21 @@ from common.errors import NumericalError, UserError
 from common.fisher.kron import input_moment, second_moment
 from common.fisher.shared import DenseMatrix, LowRankMatrix, Matrix
 
-FEW = 8                # a layer keeps its inputs themselves while FEW times their number is below its width: products with them are cheaper
-WIDE = 8_192           # and wider layers while they are fewer than the width at all: AlexNet's and VGG's first fc, by memory
+# a layer keeps its inputs themselves while FEW times their number is below its width: products with
+# them are cheaper
+FEW = 8
+# and wider layers while they are fewer than the width at all: AlexNet's and VGG's first fc, by
+# memory
+WIDE = 8_192
 BLOCK_ENTRIES = 1 << 24  # weights that are worked on together (128 MB in float64)
-RIDGE_STEPS = 10       # times a singular Hessian's ridge may be raised tenfold
+RIDGE_STEPS = 10  # times a singular Hessian's ridge may be raised tenfold
 
 
 @dataclass
 class LayerStatistics:
-    """Sums over the inputs of one layer. moment: Σ xxᵀ [groups, in, in], or None while `rows` holds the inputs themselves.
-    wanted: Σ zxᵀ [groups, out, in] and energy Σ ‖z‖² [groups] where z comes from another network than x."""
+    """Sums over the inputs of one layer. moment: Σ xxᵀ [groups, in, in], or None while `rows` holds
+    the inputs themselves. wanted: Σ zxᵀ [groups, out, in] and energy Σ ‖z‖² [groups] where z comes
+    from another network than x."""
 
     module: nn.Module
     bias: bool
@@ -43,51 +52,83 @@ class LayerStatistics:
 
     @torch.no_grad()
     def add(self, x: Tensor, dense: tuple[nn.Module, Tensor] | None = None) -> None:
-        """Take in a batch x of the layer's inputs; dense: the layer and the inputs whose outputs are wanted, if they differ."""
+        """Take in a batch x of the layer's inputs; dense: the layer and the inputs whose outputs
+        are wanted, if they differ.
+        """
         positions = L.inputs(self.module, x[:1].to("meta")).shape[2]
         self.count += len(x) * positions
         width = self.module.weight[0].numel() + self.bias
         if self.moment is None and self.count * (1 if width > WIDE else FEW) < width:
-            self.rows.append(L.inputs(self.module, x, self.bias).transpose(0, 1).flatten(1, 2).clone())
+            self.rows.append(
+                L.inputs(self.module, x, self.bias).transpose(0, 1).flatten(1, 2).clone()
+            )
         elif self.moment is None:
-            self.moment = sum((second_moment(rows[None]) for rows in self.rows), input_moment(self.module, x, self.bias))
+            self.moment = sum(
+                (second_moment(rows[None]) for rows in self.rows),
+                input_moment(self.module, x, self.bias),
+            )
             self.rows = []
         else:
             self.moment += input_moment(self.module, x, self.bias)
         if dense is not None:
             seen = L.inputs(self.module, x, self.bias).transpose(0, 1).flatten(1, 2).double()
-            z = L.inputs(dense[0], dense[1], self.bias).transpose(0, 1).flatten(1, 2).double() @ L.joined(dense[0], self.bias).mT
+            z = (
+                L.inputs(dense[0], dense[1], self.bias).transpose(0, 1).flatten(1, 2).double()
+                @ L.joined(dense[0], self.bias).mT
+            )
             wanted, energy = z.mT @ seen, z.square().sum((1, 2))
-            self.wanted, self.energy = (wanted, energy) if self.wanted is None else (self.wanted + wanted, self.energy + energy)
+            self.wanted, self.energy = (
+                (wanted, energy)
+                if self.wanted is None
+                else (self.wanted + wanted, self.energy + energy)
+            )
 
     def check(self, name: str) -> None:
-        """Raises NumericalError naming the layer where it saw something that is not a finite number."""
-        if not all(torch.isfinite(t).all() for t in (*self.rows, self.moment, self.wanted) if t is not None):
-            raise NumericalError(name, "its inputs are not finite", "check the data and the checkpoint")
+        """Raises NumericalError naming the layer where it saw something that is not a finite
+        number.
+        """
+        if not all(
+            torch.isfinite(t).all() for t in (*self.rows, self.moment, self.wanted) if t is not None
+        ):
+            raise NumericalError(
+                name, "its inputs are not finite", "check the data and the checkpoint"
+            )
 
 
 @dataclass
 class LayerProblem:
-    """One group of a layer: target [out, in] minimises E + ½ρ‖W' − W‖², whose curvature is `matrix` = Ψ + ρI for every row.
-    With the layer's own inputs the target is W itself."""
+    """One group of a layer: target [out, in] minimises E + ½ρ‖W' − W‖², whose curvature is `matrix`
+    = Ψ + ρI for every row. With the layer's own inputs the target is W itself."""
 
     target: Tensor
     matrix: Matrix
     ridge: float
-    raised: bool       # ρ is more than was asked for
-    energy: float      # mean‖z‖²
-    dead: Tensor       # inputs that were always zero, bool [in]
+    raised: bool  # ρ is more than was asked for
+    energy: float  # mean‖z‖²
+    dead: Tensor  # inputs that were always zero, bool [in]
     wanted: Tensor | None = None  # B, where it is not target Ψ: with another network's outputs
 
     @classmethod
-    def of(cls, name: str, W: Tensor, seen: LayerStatistics, g: int, damping: float, relative: bool) -> LayerProblem:
-        """Ridge ρ = damping (× mean diagonal of Ψ, if relative), raised tenfold until F has a Cholesky factor."""
-        rows, moment = (torch.cat([r[g] for r in seen.rows]), None) if seen.rows else (None, seen.moment[g] / seen.count)
+    def of(
+        cls, name: str, W: Tensor, seen: LayerStatistics, g: int, damping: float, relative: bool
+    ) -> LayerProblem:
+        """Ridge ρ = damping (× mean diagonal of Ψ, if relative), raised tenfold until F has a
+        Cholesky factor.
+        """
+        rows, moment = (
+            (torch.cat([r[g] for r in seen.rows]), None)
+            if seen.rows
+            else (None, seen.moment[g] / seen.count)
+        )
         diagonal = rows.double().square().mean(0) if moment is None else moment.diagonal()
         ridge = damping * (float(diagonal.mean()) or 1.0) if relative else damping
         for raised in range(RIDGE_STEPS + 1):
             try:
-                matrix = LowRankMatrix(rows, ridge, name) if moment is None else DenseMatrix(moment, ridge, name)
+                matrix = (
+                    LowRankMatrix(rows, ridge, name)
+                    if moment is None
+                    else DenseMatrix(moment, ridge, name)
+                )
                 break
             except NumericalError:
                 if raised == RIDGE_STEPS:
@@ -96,10 +137,20 @@ class LayerProblem:
         if seen.wanted is None:
             return cls(W, matrix, ridge, raised > 0, _quadratic(matrix, W), diagonal == 0)
         wanted = seen.wanted[g] / seen.count
-        return cls(matrix.solve(wanted + ridge * W), matrix, ridge, raised > 0, float(seen.energy[g]) / seen.count, diagonal == 0, wanted)
+        return cls(
+            matrix.solve(wanted + ridge * W),
+            matrix,
+            ridge,
+            raised > 0,
+            float(seen.energy[g]) / seen.count,
+            diagonal == 0,
+            wanted,
+        )
 
     def error(self, W: Tensor) -> float:
-        """E(W'): half the mean squared distance of the layer's output to the wanted one, in squared units of that output."""
+        """E(W'): half the mean squared distance of the layer's output to the wanted one, in squared
+        units of that output.
+        """
         added = 0.5 * _quadratic(self.matrix, W, self.target)
         if self.wanted is None:  # the target answers exactly as is wanted
             return max(0.0, added)
@@ -109,10 +160,16 @@ class LayerProblem:
 
 
 def _quadratic(matrix: Matrix, W: Tensor, origin: Tensor | None = None) -> float:
-    """tr(δΨδᵀ), δ = W − origin, a few rows at a time: whole products with VGG-16's first fully connected layer take gigabytes."""
+    """tr(δΨδᵀ), δ = W − origin, a few rows at a time: whole products with VGG-16's first fully
+    connected layer take gigabytes.
+    """
     rows, total = max(1, BLOCK_ENTRIES // matrix.width), 0.0
     for start in range(0, len(W), rows):
-        delta = W[start:start + rows] if origin is None else W[start:start + rows] - origin[start:start + rows]
+        delta = (
+            W[start : start + rows]
+            if origin is None
+            else W[start : start + rows] - origin[start : start + rows]
+        )
         moved = matrix.times(delta) - matrix.ridge * delta
         total += float((moved * delta).sum())
     return total
@@ -120,25 +177,44 @@ def _quadratic(matrix: Matrix, W: Tensor, origin: Tensor | None = None) -> float
 
 @dataclass
 class Layer:
-    """A layer as its pruning sees it: one problem a group, and which weights [groups, out, in] earlier prunings kept."""
+    """A layer as its pruning sees it: one problem a group, and which weights [groups, out, in]
+    earlier prunings kept.
+    """
 
     name: str
     module: nn.Module
     problems: list[LayerProblem]
     kept: Tensor
-    bias: bool          # the last column is the bias
-    prune_bias: bool    # and may go
-    weigh: Tensor       # what a unit's squared error counts when units are ranked, [groups, out]: 1 in the paper
+    bias: bool  # the last column is the bias
+    prune_bias: bool  # and may go
+    # what a unit's squared error counts when units are ranked, [groups, out]: 1 in the paper
+    weigh: Tensor
 
     @classmethod
-    def of(cls, name: str, seen: LayerStatistics, options: object, masks: Mapping[str, Tensor] | None) -> Layer:
-        """From a layer's statistics; of the options: damping, relative, prune_bias. Raises NumericalError naming the layer."""
+    def of(
+        cls, name: str, seen: LayerStatistics, options: object, masks: Mapping[str, Tensor] | None
+    ) -> Layer:
+        """From a layer's statistics; of the options: damping, relative, prune_bias. Raises
+        NumericalError naming the layer.
+        """
         W, masks = L.joined(seen.module, seen.bias), masks or {}
-        problems = [LayerProblem.of(name, W[g], seen, g, options.damping, options.relative) for g in range(len(W))]
-        layer = cls(name, seen.module, problems, torch.ones_like(W, dtype=torch.bool), seen.bias, options.prune_bias,
-                    torch.ones(W.shape[:2], dtype=W.dtype, device=W.device))
+        problems = [
+            LayerProblem.of(name, W[g], seen, g, options.damping, options.relative)
+            for g in range(len(W))
+        ]
+        layer = cls(
+            name,
+            seen.module,
+            problems,
+            torch.ones_like(W, dtype=torch.bool),
+            seen.bias,
+            options.prune_bias,
+            torch.ones(W.shape[:2], dtype=W.dtype, device=W.device),
+        )
         if f"{name}.weight" in masks:
-            layer.kept[..., :W.shape[2] - seen.bias] = L.to_matrix(seen.module, masks[f"{name}.weight"])
+            layer.kept[..., : W.shape[2] - seen.bias] = L.to_matrix(
+                seen.module, masks[f"{name}.weight"]
+            )
         if f"{name}.bias" in masks:
             layer.kept[..., -1] = masks[f"{name}.bias"].reshape(W.shape[:2])
         return layer
@@ -169,7 +245,7 @@ class Layer:
 
     def cut(self, kept: Tensor, free: Tensor) -> Tensor:
         """`kept` with its free columns replaced."""
-        return torch.cat([free, kept[..., free.shape[2]:]], 2)
+        return torch.cat([free, kept[..., free.shape[2] :]], 2)
 
     @property
     def total(self) -> int:
@@ -182,20 +258,37 @@ class Layer:
 
     def masks(self, kept: Tensor) -> dict[str, Tensor]:
         """Masks by parameter name; the bias has one only if it may go."""
-        found = {f"{self.name}.weight": L.to_weight(self.module, kept[..., :kept.shape[2] - self.bias])}
-        return found | ({f"{self.name}.bias": kept[..., -1].flatten()} if self.bias and self.prune_bias else {})
+        found = {
+            f"{self.name}.weight": L.to_weight(self.module, kept[..., : kept.shape[2] - self.bias])
+        }
+        return found | (
+            {f"{self.name}.bias": kept[..., -1].flatten()} if self.bias and self.prune_bias else {}
+        )
 
     def notes(self) -> list[str]:
         """What the numerics had to do, one line each."""
-        raised = [f"{self.name}: its Hessian was singular, so its ridge is {p.ridge:g}" for p in self.problems if p.raised]
+        raised = [
+            f"{self.name}: its Hessian was singular, so its ridge is {p.ridge:g}"
+            for p in self.problems
+            if p.raised
+        ]
         dead = int(self.dead().sum())
-        return raised[:1] + ([f"{self.name}: {dead} of {self.dead().numel()} inputs dead, their weights first to go"] if dead else [])
+        return raised[:1] + (
+            [f"{self.name}: {dead} of {self.dead().numel()} inputs dead, their weights first to go"]
+            if dead
+            else []
+        )
 
     def report(self, new: Tensor) -> dict[str, float]:
-        """For the record: predicted layer error E, E over the output's energy, ridge ρ, number of dead inputs."""
+        """For the record: predicted layer error E, E over the output's energy, ridge ρ, number of
+        dead inputs.
+        """
         error, dead = self.error(new), int(self.dead().sum())
-        return {"predicted_error": error, "relative_error": error / (self.energy() or 1.0),
-                "ridge": max(problem.ridge for problem in self.problems)} | ({"dead_inputs": dead} if dead else {})
+        return {
+            "predicted_error": error,
+            "relative_error": error / (self.energy() or 1.0),
+            "ridge": max(problem.ridge for problem in self.problems),
+        } | ({"dead_inputs": dead} if dead else {})
 
 
 def stacked(parts: list[Tensor]) -> Tensor:
@@ -203,14 +296,25 @@ def stacked(parts: list[Tensor]) -> Tensor:
     return parts[0][None] if len(parts) == 1 else torch.stack(parts)
 
 
-def layer_statistics(model: nn.Module, calibration: Iterable, layers: dict[str, nn.Module], bias: bool, batch_size: int,
-                     dense: nn.Module | None = None) -> dict[str, LayerStatistics]:
-    """Statistics of every layer of `layers` in one pass over the calibration data; `dense`: whose outputs are wanted.
+def layer_statistics(
+    model: nn.Module,
+    calibration: Iterable,
+    layers: dict[str, nn.Module],
+    bias: bool,
+    batch_size: int,
+    dense: nn.Module | None = None,
+) -> dict[str, LayerStatistics]:
+    """Statistics of every layer of `layers` in one pass over the calibration data; `dense`: whose
+    outputs are wanted.
 
-    Raises UserError without data, NumericalError for inputs that are not finite, LayerError for a layer without any input.
+    Raises UserError without data, NumericalError for inputs that are not finite, LayerError for a
+    layer without any input.
     """
     device = next(model.parameters()).device
-    result = {name: LayerStatistics(module, bias and module.bias is not None) for name, module in layers.items()}
+    result = {
+        name: LayerStatistics(module, bias and module.bias is not None)
+        for name, module in layers.items()
+    }
     originals = {name: dense.get_submodule(name) for name in layers} if dense is not None else {}
     seen = False
     for x, _ in rebatch(calibration, batch_size):

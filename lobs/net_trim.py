@@ -1,9 +1,14 @@
-"""Net-Trim (Aghasi et al. 2017), the l1 rival of L-OBS's Sec. 4.2: the sparsest weights that reproduce a ReLU layer's output.
+"""Net-Trim (Aghasi et al. 2017), the l1 rival of L-OBS's Sec. 4.2: the sparsest weights that
+reproduce a ReLU layer's output.
 
-    min ‖U‖₁   s.t.   ‖(UX − Y)_Ω‖_F ≤ ξ ‖Y‖_F,   (UX)_Ωᶜ ≤ 0,        Ω = where the dense output Y = ReLU(WX) is positive,
-the convex form of ‖ReLU(UX) − Y‖_F ≤ ξ‖Y‖_F, solved by ADMM with the splitting S = U (sparse), Z = UX (feasible):
-    U ← (S − a + (Z − b)Xᵀ)(I + XXᵀ)⁻¹,   S ← soft(U + a, 1/ρ),   Z ← project(UX + b),   a ← a + U − S,   b ← b + UX − Z
-Every iteration holds a few arrays of out × n: unlike L-OBS's Hessian they grow with the number of samples n.
+    min ‖U‖₁   s.t.   ‖(UX − Y)_Ω‖_F ≤ ξ ‖Y‖_F,   (UX)_Ωᶜ ≤ 0,        Ω = where the dense output Y =
+               ReLU(WX) is positive,
+the convex form of ‖ReLU(UX) − Y‖_F ≤ ξ‖Y‖_F, solved by ADMM with the splitting S = U (sparse), Z =
+UX (feasible):
+    U ← (S − a + (Z − b)Xᵀ)(I + XXᵀ)⁻¹,   S ← soft(U + a, 1/ρ),   Z ← project(UX + b),   a ← a + U −
+                                          S,   b ← b + UX − Z
+Every iteration holds a few arrays of out × n: unlike L-OBS's Hessian they grow with the number of
+samples n.
 """
 
 from __future__ import annotations
@@ -18,21 +23,30 @@ from common.errors import NumericalError, UserError
 
 @dataclass(frozen=True)
 class Options:
-    """xi: allowed relative error of the layer's output, ξ_r of Table 2. The bias (last row of X, all ones) is not penalised."""
+    """xi: allowed relative error of the layer's output, ξ_r of Table 2. The bias (last row of X,
+    all ones) is not penalised.
+    """
 
     xi: float = 0.1
-    rho: float = 1.0           # ADMM's penalty, in units of the mean |weight|⁻¹; ours
-    iterations: int = 300      # ours
+    rho: float = 1.0  # ADMM's penalty, in units of the mean |weight|⁻¹; ours
+    iterations: int = 300  # ours
     bias: bool = True
 
 
 def net_trim(W: Tensor, X: Tensor, options: Options) -> tuple[Tensor, dict]:
-    """(U, report): U like W [out, in], exactly sparse; X [in, n] inputs by column. report: xi reached, violation on Ωᶜ, kept.
+    """(U, report): U like W [out, in], exactly sparse; X [in, n] inputs by column. report: xi
+    reached, violation on Ωᶜ, kept.
 
-    Raises UserError for a ξ outside (0, 1), NumericalError where the iteration leaves the finite numbers.
+    Raises UserError for a ξ outside (0, 1), NumericalError where the iteration leaves the finite
+    numbers.
     """
     if not 0 < options.xi < 1:
-        raise UserError("xi", options.xi, "outside (0, 1)", "it is the relative error that the layer's output may have")
+        raise UserError(
+            "xi",
+            options.xi,
+            "outside (0, 1)",
+            "it is the relative error that the layer's output may have",
+        )
     W, X = W.double(), X.double()
     Y = (W @ X).clamp_min(0)
     positive, radius = Y > 0, options.xi * float(Y.norm())
@@ -55,8 +69,12 @@ def net_trim(W: Tensor, X: Tensor, options: Options) -> tuple[Tensor, dict]:
         raise NumericalError("net-trim", "ADMM diverged", "lower rho")
     answer = S @ X
     weights = S[:, :-1] if options.bias else S
-    return S, {"xi": float((answer.clamp_min(0) - Y).norm() / Y.norm()), "asked": options.xi,
-               "violation": float(answer[~positive].clamp_min(0).norm() / Y.norm()), "kept": float((weights != 0).double().mean())}
+    return S, {
+        "xi": float((answer.clamp_min(0) - Y).norm() / Y.norm()),
+        "asked": options.xi,
+        "violation": float(answer[~positive].clamp_min(0).norm() / Y.norm()),
+        "kept": float((weights != 0).double().mean()),
+    }
 
 
 def _project(Z: Tensor, Y: Tensor, positive: Tensor, radius: float) -> Tensor:
@@ -67,5 +85,7 @@ def _project(Z: Tensor, Y: Tensor, positive: Tensor, radius: float) -> Tensor:
 
 
 def constraint_entries(samples: int, outputs: int, inputs: int) -> int:
-    """Entries of the matrix Q in the quadratic constraints, as L-OBS counts them (Sec. 4.2): 2 n m_l² m_{l−1}."""
+    """Entries of the matrix Q in the quadratic constraints, as L-OBS counts them (Sec. 4.2): 2 n
+    m_l² m_{l−1}.
+    """
     return 2 * samples * outputs**2 * inputs

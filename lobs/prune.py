@@ -1,4 +1,6 @@
-"""L-OBS: prune the cells of its tables and figures. `--list` shows the cells, `--help` the flags."""
+"""L-OBS: prune the cells of its tables and figures. `--list` shows the cells, `--help` the
+flags.
+"""
 
 import sys
 

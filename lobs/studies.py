@@ -1,8 +1,11 @@
-"""What L-OBS shows that is not a cell: Theorem 3.2, Table 2 (Net-Trim), Fig. 2b (memory), DNS, and the ImageNet networks.
+"""What L-OBS shows that is not a cell: Theorem 3.2, Table 2 (Net-Trim), Fig. 2b (memory), DNS, and
+the ImageNet networks.
 
-    python -m lobs.studies theorem | net-trim | dns | memory | imagenet [--model alexnet] [--examples 16] [--output-dir runs/lobs/studies]
+    python -m lobs.studies theorem | net-trim | dns | memory | imagenet [--model alexnet]
+      [--examples 16] [--output-dir runs/lobs/studies]
 
-Each writes one record; the numbers are in its trajectory. ImageNet networks are randomly initialised: no accuracy is claimed.
+Each writes one record; the numbers are in its trajectory. ImageNet networks are randomly
+initialised: no accuracy is claimed.
 """
 
 from __future__ import annotations
@@ -36,15 +39,18 @@ from lobs.net_trim import Options as TrimOptions
 from lobs.net_trim import constraint_entries, net_trim
 
 log = logging.getLogger(__name__)
-MIDDLE = "fc2"                                  # the only layer of Table 2 and Fig. 2b
+MIDDLE = "fc2"  # the only layer of Table 2 and Fig. 2b
 TRIM_SAMPLES, TRIM_KEEPS = 1_000, (0.19, 0.074, 0.042, 0.038, 0.034)  # Table 2's CRs
-BATCH = 4                                       # ImageNet images at once: VGG-16 holds 60 MB of activations for each
-DNS_STEPS = (643, 4_000)                        # the paper's DNS row takes 34,000
+# ImageNet images at once: VGG-16 holds 60 MB of activations for each
+BATCH = 4
+DNS_STEPS = (643, 4_000)  # the paper's DNS row takes 34,000
 XIS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.7)
 
 
 class PeakBytes(TorchDispatchMode):
-    """Peak bytes of the tensors that operations inside the block return and that are alive at once."""
+    """Peak bytes of the tensors that operations inside the block return and that are alive at
+    once.
+    """
 
     def __init__(self):
         super().__init__()
@@ -74,14 +80,21 @@ class PeakBytes(TorchDispatchMode):
 
 
 def theorem(spec: Spec, timer: Timer) -> list[dict]:
-    """Eq. 8 on LeNet-300-100 at the paper's keeps, for its walk, the joint optimum, and ours behind pruned inputs."""
+    """Eq. 8 on LeNet-300-100 at the paper's keeps, for its walk, the joint optimum, and ours behind
+    pruned inputs.
+    """
     model, data = _dense(spec)
-    cases = {"l-obs": Options(batch_size=1000), "l-obs-joint": Options(update="joint", batch_size=1000),
-             "l-obs-ours": Options(update="joint", inputs="pruned", damping=1e-3, relative=True, **OURS)}
+    cases = {
+        "l-obs": Options(batch_size=1000),
+        "l-obs-joint": Options(update="joint", batch_size=1000),
+        "l-obs-ours": Options(update="joint", inputs="pruned", damping=1e-3, relative=True, **OURS),
+    }
     result = []
     for name, options in cases.items():
         with timer.phase("prune"):
-            pruned = prune(model, data.calibration(20_000, 1000), STATED, options, torch.Generator())
+            pruned = prune(
+                model, data.calibration(20_000, 1000), STATED, options, torch.Generator()
+            )
         with timer.phase("propagate"):
             rows = propagation(model, pruned.model, data.calibration(20_000, 1000))
         result += [{"method": name} | {k: _short(v) for k, v in row.items()} for row in rows]
@@ -89,8 +102,9 @@ def theorem(spec: Spec, timer: Timer) -> list[dict]:
 
 
 def net_trim_table(spec: Spec, timer: Timer) -> list[dict]:
-    """Table 2: only the middle layer pruned. Net-Trim over a range of ξ on 1,000 samples; L-OBS at the table's keeps on the same
-    samples and on all; ξ_r is measured on the samples, the error on the test set."""
+    """Table 2: only the middle layer pruned. Net-Trim over a range of ξ on 1,000 samples; L-OBS at
+    the table's keeps on the same samples and on all; ξ_r is measured on the samples, the error on
+    the test set."""
     model, data = _dense(spec)
     module, rows = model.get_submodule(MIDDLE), []
     loader = data.calibration(TRIM_SAMPLES, TRIM_SAMPLES)
@@ -103,48 +117,107 @@ def net_trim_table(spec: Spec, timer: Timer) -> list[dict]:
     def entry(method: str, new: Tensor, **more: object) -> dict:
         other = _with_layer(model, MIDDLE, new)
         xi = float(((new @ X.double()).clamp_min(0) - Y).norm() / Y.norm())
-        return {"method": method, "kept": float((new[:, :-1] != 0).double().mean()), "xi": _short(xi),
-                "error": round(1 - T.evaluate(other, data.test_loader())[1], 5), **more}
+        return {
+            "method": method,
+            "kept": float((new[:, :-1] != 0).double().mean()),
+            "xi": _short(xi),
+            "error": round(1 - T.evaluate(other, data.test_loader())[1], 5),
+            **more,
+        }
 
     for xi in XIS:
         with timer.phase("net_trim"):
             peak = PeakBytes()
             with peak:
                 new, report = net_trim(dense, X, TrimOptions(xi=xi))
-        rows.append(entry("net-trim", new, asked=xi, violation=_short(report["violation"]), samples=TRIM_SAMPLES, peak_bytes=peak.peak))
-    for method, update, samples in (("l-obs", "triangular", TRIM_SAMPLES), ("l-obs-joint", "joint", TRIM_SAMPLES),
-                                    ("l-obs", "triangular", 60_000), ("l-obs-joint", "joint", 60_000)):
+        rows.append(
+            entry(
+                "net-trim",
+                new,
+                asked=xi,
+                violation=_short(report["violation"]),
+                samples=TRIM_SAMPLES,
+                peak_bytes=peak.peak,
+            )
+        )
+    for method, update, samples in (
+        ("l-obs", "triangular", TRIM_SAMPLES),
+        ("l-obs-joint", "joint", TRIM_SAMPLES),
+        ("l-obs", "triangular", 60_000),
+        ("l-obs-joint", "joint", 60_000),
+    ):
         options = Options(update=update, damping=1e-3, relative=True, batch_size=1000)
         with timer.phase("l_obs"):
-            seen = layer_statistics(model, data.calibration(samples, 1000), {MIDDLE: module}, True, 1000)[MIDDLE]
+            seen = layer_statistics(
+                model, data.calibration(samples, 1000), {MIDDLE: module}, True, 1000
+            )[MIDDLE]
             layer = Layer.of(MIDDLE, seen, options, None)
-            rows += [entry(method, prune_layer(layer, 1 - keep, options)[0][0], samples=samples) for keep in TRIM_KEEPS]
+            rows += [
+                entry(method, prune_layer(layer, 1 - keep, options)[0][0], samples=samples)
+                for keep in TRIM_KEEPS
+            ]
     return rows
 
 
 def surgery(spec: Spec, timer: Timer) -> list[dict]:
-    """DNS at the keeps of Table 1's row and of the iterative row, one layer like the other, for the iterations of L-OBS and many
-    more: error on the way, of the network as it is masked then, and at the end with the exact number kept."""
+    """DNS at the keeps of Table 1's row and of the iterative row, one layer like the other, for the
+    iterations of L-OBS and many more: error on the way, of the network as it is masked then, and at
+    the end with the exact number kept."""
     model, data = _dense(spec)
     rows = []
     for keep in (0.018, 0.015):
         for steps in DNS_STEPS:
+
             def watch(state: T.State, keep: float = keep, steps: int = steps) -> None:
-                if state.event == "step" and state.step < steps and state.step % max(1, steps // 8) == 0:
-                    used = float(torch.cat([m.weight.flatten() != 0 for m in L.prunable(state.model).values()]).double().mean())
-                    rows.append({"method": "dns", "kept": keep, "steps": steps, "step": state.step, "kept_then": _short(used),
-                                 "error": round(1 - T.evaluate(state.model, data.test_loader())[1], 5)})
+                if (
+                    state.event == "step"
+                    and state.step < steps
+                    and state.step % max(1, steps // 8) == 0
+                ):
+                    used = float(
+                        torch.cat(
+                            [m.weight.flatten() != 0 for m in L.prunable(state.model).values()]
+                        )
+                        .double()
+                        .mean()
+                    )
+                    rows.append(
+                        {
+                            "method": "dns",
+                            "kept": keep,
+                            "steps": steps,
+                            "step": state.step,
+                            "kept_then": _short(used),
+                            "error": round(1 - T.evaluate(state.model, data.test_loader())[1], 5),
+                        }
+                    )
+
             with timer.phase("dns"):
-                result = dns.prune(model, data.calibration(60_000, 10_000), 1 - keep, dns.Options(steps=steps),
-                                   torch.Generator().manual_seed(spec.seed), watch=watch)
-            rows.append({"method": "dns", "kept": keep, "steps": steps, "step": steps, "kept_then": keep,
-                         "error": round(1 - T.evaluate(result.model, data.test_loader())[1], 5)})
+                result = dns.prune(
+                    model,
+                    data.calibration(60_000, 10_000),
+                    1 - keep,
+                    dns.Options(steps=steps),
+                    torch.Generator().manual_seed(spec.seed),
+                    watch=watch,
+                )
+            rows.append(
+                {
+                    "method": "dns",
+                    "kept": keep,
+                    "steps": steps,
+                    "step": steps,
+                    "kept_then": keep,
+                    "error": round(1 - T.evaluate(result.model, data.test_loader())[1], 5),
+                }
+            )
     return rows
 
 
 def memory(spec: Spec, timer: Timer) -> list[dict]:
-    """Fig. 2b: bytes that pruning the middle layer takes, against the number of samples. Measured for L-OBS and for Net-Trim by
-    ADMM; Q is what the quadratic constraints of Net-Trim's own formulation would hold, in float64, and is only counted."""
+    """Fig. 2b: bytes that pruning the middle layer takes, against the number of samples. Measured
+    for L-OBS and for Net-Trim by ADMM; Q is what the quadratic constraints of Net-Trim's own
+    formulation would hold, in float64, and is only counted."""
     model, data = _dense(spec)
     module = model.get_submodule(MIDDLE)
     W, rows = torch.cat([module.weight, module.bias[:, None]], 1).detach().double(), []
@@ -153,36 +226,62 @@ def memory(spec: Spec, timer: Timer) -> list[dict]:
         batches = list(loader)
         with timer.phase("l_obs"), PeakBytes() as ours:
             seen = layer_statistics(model, batches, {MIDDLE: module}, True, 100)[MIDDLE]
-            prune_layer(Layer.of(MIDDLE, seen, Options(damping=1e-3, relative=True), None), 0.9, Options())
-        row = {"samples": samples, "l_obs_bytes": ours.peak,
-               "q_bytes": 8 * constraint_entries(samples, module.out_features, module.in_features)}
+            prune_layer(
+                Layer.of(MIDDLE, seen, Options(damping=1e-3, relative=True), None), 0.9, Options()
+            )
+        row = {
+            "samples": samples,
+            "l_obs_bytes": ours.peak,
+            "q_bytes": 8 * constraint_entries(samples, module.out_features, module.in_features),
+        }
         if samples <= 1_000:
             with capture(model, {MIDDLE: module}, gradients=False) as tape:
                 tape.forward(torch.cat([x for x, _ in batches]))
             with timer.phase("net_trim"), PeakBytes() as theirs:
-                net_trim(W, L.inputs(module, tape.input(MIDDLE), True)[:, 0, 0].T, TrimOptions(xi=0.3, iterations=20))
+                net_trim(
+                    W,
+                    L.inputs(module, tape.input(MIDDLE), True)[:, 0, 0].T,
+                    TrimOptions(xi=0.3, iterations=20),
+                )
             row["net_trim_bytes"] = theirs.peak
         rows.append(row)
     return rows
 
 
 def imagenet(spec: Spec, timer: Timer, examples: int = 16) -> list[dict]:
-    """The paper's walk on every layer at its overall keep, and the layer errors predicted beside those carried out."""
+    """The paper's walk on every layer at its overall keep, and the layer errors predicted beside
+    those carried out.
+    """
     data = pipeline._data(spec)
     model = models.build(spec.model, data.classes, data.input_shape, 0).eval()
     loader = data.calibration(examples, BATCH)
     with timer.phase("prune"):
-        result = prune(model, loader, spec.sparsity, Options(damping=1e-3, relative=True, batch_size=BATCH), torch.Generator())
+        result = prune(
+            model,
+            loader,
+            spec.sparsity,
+            Options(damping=1e-3, relative=True, batch_size=BATCH),
+            torch.Generator(),
+        )
     with timer.phase("measure"):
         measured = measured_errors(model, result.model, loader)
-    return [{"name": name, "kept": round(float(result.masks[f"{name}.weight"].double().mean()), 5),
-             "predicted": _short(report["predicted_error"]), "measured": _short(measured[name]),
-             "relative": _short(report["relative_error"])} for name, report in result.layers.items()]
+    return [
+        {
+            "name": name,
+            "kept": round(float(result.masks[f"{name}.weight"].double().mean()), 5),
+            "predicted": _short(report["predicted_error"]),
+            "measured": _short(measured[name]),
+            "relative": _short(report["relative_error"]),
+        }
+        for name, report in result.layers.items()
+    ]
 
 
 @torch.no_grad()
 def measured_errors(dense: nn.Module, pruned: nn.Module, loader) -> dict[str, float]:
-    """½ mean ‖Ẑ − Z‖² of every layer on the dense network's inputs, carried out; the mean is over examples and positions."""
+    """½ mean ‖Ẑ − Z‖² of every layer on the dense network's inputs, carried out; the mean is over
+    examples and positions.
+    """
     originals, changed = L.prunable(dense), L.prunable(pruned)
     totals, counts = dict.fromkeys(originals, 0.0), dict.fromkeys(originals, 0)
     for x, _ in loader:
@@ -220,7 +319,8 @@ STUDIES: dict[str, tuple[Callable, Spec]] = {
     "net-trim": (net_trim_table, LENET300.but(table="2", cell="lenet300-net-trim")),
     "dns": (surgery, LENET300.but(table="1-dns", cell="lenet300-dns")),
     "memory": (memory, LENET300.but(table="figure-2b", cell="lenet300-memory")),
-    "imagenet": (imagenet, IMAGENET)}
+    "imagenet": (imagenet, IMAGENET),
+}
 
 
 def study(name: str, spec: Spec, output: Path, **more: object) -> Record:
@@ -229,8 +329,19 @@ def study(name: str, spec: Spec, output: Path, **more: object) -> Record:
     rows = function(spec, timer, **more)
     where = machine.device("cpu")
     told = spec.but(data_dir="", output_dir=Spec.output_dir).to_dict()
-    record = Record(f"{spec.slug()}-{name}", spec.paper, spec.table, spec.cell, "l-obs", "prune", spec.scale, told, trajectory=rows,
-                    timing=timer.report(), provenance=machine.provenance(where, spec.seed, pipeline._data(spec).sha256))
+    record = Record(
+        f"{spec.slug()}-{name}",
+        spec.paper,
+        spec.table,
+        spec.cell,
+        "l-obs",
+        "prune",
+        spec.scale,
+        told,
+        trajectory=rows,
+        timing=timer.report(),
+        provenance=machine.provenance(where, spec.seed, pipeline._data(spec).sha256),
+    )
     record.write(output / f"{spec.cell}.json")
     return record
 
@@ -239,19 +350,39 @@ def main(argv: list[str] | None = None) -> int:
     """Run a study; returns the exit status."""
     p = Parser(description=__doc__)
     p.add_argument("study", help=", ".join(STUDIES))
-    p.add_argument("--model", default="alexnet", help="for imagenet: alexnet, vgg16 or resnet50 (default: alexnet)")
-    p.add_argument("--examples", type=whole(), default=16, help="for imagenet: images (default: 16)")
-    p.add_argument("--data-dir", default="", help="data root; for imagenet the folder with train/<synset>/")
-    p.add_argument("--output-dir", default="runs/lobs/studies", help="where the record goes (default: runs/lobs/studies)")
+    p.add_argument(
+        "--model",
+        default="alexnet",
+        help="for imagenet: alexnet, vgg16 or resnet50 (default: alexnet)",
+    )
+    p.add_argument(
+        "--examples", type=whole(), default=16, help="for imagenet: images (default: 16)"
+    )
+    p.add_argument(
+        "--data-dir", default="", help="data root; for imagenet the folder with train/<synset>/"
+    )
+    p.add_argument(
+        "--output-dir",
+        default="runs/lobs/studies",
+        help="where the record goes (default: runs/lobs/studies)",
+    )
     arguments = p.parse_args(argv)
 
     def work() -> None:
-        spec, more = STUDIES[choose("study", arguments.study, STUDIES)][1].but(data_dir=arguments.data_dir), {}
+        spec, more = (
+            STUDIES[choose("study", arguments.study, STUDIES)][1].but(data_dir=arguments.data_dir),
+            {},
+        )
         if arguments.study == "imagenet":
-            keep = {"alexnet": 0.11, "vgg16": 0.075, "resnet50": 0.45}[choose("model", arguments.model, ("alexnet", "vgg16", "resnet50"))]
-            spec = spec.but(model=arguments.model, sparsity=1 - keep, cell=f"{arguments.model}-imagenet-path")
+            keep = {"alexnet": 0.11, "vgg16": 0.075, "resnet50": 0.45}[
+                choose("model", arguments.model, ("alexnet", "vgg16", "resnet50"))
+            ]
+            spec = spec.but(
+                model=arguments.model, sparsity=1 - keep, cell=f"{arguments.model}-imagenet-path"
+            )
             more = {"examples": arguments.examples}
         log.info("wrote %s", study(arguments.study, spec, Path(arguments.output_dir), **more).id)
+
     return guarded(work)
 
 

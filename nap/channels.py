@@ -1,10 +1,13 @@
-"""NAP, channel-wise (Sec. 3.3): prune the channels that cost the loss least for the FLOPs they take.
+"""NAP, channel-wise (Sec. 3.3): prune the channels that cost the loss least for the FLOPs they
+take.
 
-A unit is a channel with all that must go with it: the filters of every layer that produces it (several where a residual path joins
-them: the paper's virtual channel, Sec. 4.1.2), its BatchNorm entries, and its columns in every reader. It scores
-Σ ΔL / Σ ΔFLOPs at the network's present widths, so the widths are counted again at every pruning. What is left is a smaller network.
+A unit is a channel with all that must go with it: the filters of every layer that produces it
+(several where a residual path joins them: the paper's virtual channel, Sec. 4.1.2), its BatchNorm
+entries, and its columns in every reader. It scores Σ ΔL / Σ ΔFLOPs at the network's present widths,
+so the widths are counted again at every pruning. What is left is a smaller network.
 
-Uses nap.method (Eq. 6 and the normalisation), common.surgery (coupled channels), common.flops. Deviations: README.
+Uses nap.method (Eq. 6 and the normalisation), common.surgery (coupled channels), common.flops.
+Deviations: README.
 """
 
 from __future__ import annotations
@@ -34,17 +37,27 @@ from nap.statistics import CurvatureOptions, pack
 class Options(CurvatureOptions):
     """`amount` is p: the fraction of the channels that are left."""
 
-    sides: str = "in"     # ΔL_C over a channel's own filters. The paper says that incoming and outgoing sums should agree: in+out is both
-    flops: bool = True    # Sec. 3.3: ΔL_C / ΔFLOPs; False compares ΔL_C alone
+    # ΔL_C over a channel's own filters. The paper says that incoming and outgoing sums should
+    # agree: in+out is both
+    sides: str = "in"
+    flops: bool = True  # Sec. 3.3: ΔL_C / ΔFLOPs; False compares ΔL_C alone
 
     def __post_init__(self):
         super().__post_init__()
         choose("sides", self.sides, ("in", "in+out"))
 
 
-def saved_macs(model: nn.Module, groups: Sequence[ChannelGroup], input_shape: Sequence[int]) -> dict[str, Tensor]:
-    """ΔFLOPs, in MACs of one image, of removing each unit alone from the network as it is now: [units] by group, float64."""
-    places = {cost.name: cost.macs // cost.params for cost in costs(model, tuple(input_shape)).layers if cost.params}
+def saved_macs(
+    model: nn.Module, groups: Sequence[ChannelGroup], input_shape: Sequence[int]
+) -> dict[str, Tensor]:
+    """ΔFLOPs, in MACs of one image, of removing each unit alone from the network as it is now:
+    [units] by group, float64.
+    """
+    places = {
+        cost.name: cost.macs // cost.params
+        for cost in costs(model, tuple(input_shape)).layers
+        if cost.params
+    }
     saved = {}
     for group in groups:
         _require_agreement(group)
@@ -52,24 +65,36 @@ def saved_macs(model: nn.Module, groups: Sequence[ChannelGroup], input_shape: Se
         for member in group.members:
             if member.module in places:
                 ends.setdefault(member.module, {})[member.axis] = member.map
-        each = [sum(places[name] * _fewer(model.get_submodule(name), axes, unit) for name, axes in ends.items())
-                for unit in range(group.size)]
+        each = [
+            sum(
+                places[name] * _fewer(model.get_submodule(name), axes, unit)
+                for name, axes in ends.items()
+            )
+            for unit in range(group.size)
+        ]
         saved[group.name] = torch.tensor(each, dtype=torch.float64)
     return saved
 
 
 def _fewer(module: nn.Module, axes: Mapping[str, list[list[int]]], unit: int) -> int:
-    """Weights that a layer loses with a unit's output and input channels, both at once where it has both."""
+    """Weights that a layer loses with a unit's output and input channels, both at once where it has
+    both.
+    """
     out, inner, *kernel = module.weight.shape
     rows, columns = (len(axes[axis][unit]) if axis in axes else 0 for axis in ("out", "in"))
     left = inner if depthwise(module) else inner - columns // L.groups(module)
     return (out * inner - (out - rows) * left) * int(torch.Size(kernel).numel())
 
 
-def channel_importance(groups: Sequence[ChannelGroup], scores: Mapping[str, Tensor], layers: Mapping[str, nn.Module],
-                       sides: str = "in") -> dict[str, Tensor]:
-    """ΔL_C of each unit: the sum of ΔL over its filters' weights and biases and, for in+out, over its readers' columns.
-    `scores`: [groups, out, in (+1)] by layer; a layer without scores adds nothing."""
+def channel_importance(
+    groups: Sequence[ChannelGroup],
+    scores: Mapping[str, Tensor],
+    layers: Mapping[str, nn.Module],
+    sides: str = "in",
+) -> dict[str, Tensor]:
+    """ΔL_C of each unit: the sum of ΔL over its filters' weights and biases and, for in+out, over
+    its readers' columns. `scores`: [groups, out, in (+1)] by layer; a layer without scores adds
+    nothing."""
     result = {}
     for group in groups:
         total = torch.zeros(group.size, dtype=torch.float64)
@@ -86,27 +111,46 @@ def _by_channel(module: nn.Module, scores: Tensor, axis: str) -> Tensor:
     """Scores summed over everything but the layer's output or input channels."""
     if axis == "out":
         return scores.sum(-1).flatten()
-    inside = scores[..., :module.weight[0].numel()]
+    inside = scores[..., : module.weight[0].numel()]
     return inside.reshape(*inside.shape[:2], module.weight.shape[1], -1).sum((1, 3)).flatten()
 
 
-def ratio(importances: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """(ΔL_C / ΔFLOPs, notes). A unit that takes no FLOPs gains nothing by going: it scores infinity and stays."""
+def ratio(
+    importances: Mapping[str, Tensor], saved: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """(ΔL_C / ΔFLOPs, notes). A unit that takes no FLOPs gains nothing by going: it scores infinity
+    and stays.
+    """
     scores, notes = {}, []
     for name, value in importances.items():
         free = saved[name] <= 0
-        scores[name] = torch.where(free, torch.inf, value / saved[name].where(~free, torch.ones_like(saved[name])))
+        scores[name] = torch.where(
+            free, torch.inf, value / saved[name].where(~free, torch.ones_like(saved[name]))
+        )
         if free.any():
             notes.append(f"{name}: {int(free.sum())} channels take no FLOPs and stay")
     return scores, notes
 
 
-def prune(model: nn.Module, calibration: Iterable, amount: float, options: Options, generator: torch.Generator,
-          masks: M.Masks | None = None, latent: Mapping[str, Tensor] | None = None) -> Pruned:
-    """A smaller copy of `model` without the `amount` of its channels whose ΔL_C / ΔFLOPs is lowest (at least one channel goes, and
-    one of each layer stays). latent: statistics that nap.statistics kept up."""
+def prune(
+    model: nn.Module,
+    calibration: Iterable,
+    amount: float,
+    options: Options,
+    generator: torch.Generator,
+    masks: M.Masks | None = None,
+    latent: Mapping[str, Tensor] | None = None,
+) -> Pruned:
+    """A smaller copy of `model` without the `amount` of its channels whose ΔL_C / ΔFLOPs is lowest
+    (at least one channel goes, and one of each layer stays). latent: statistics that nap.statistics
+    kept up."""
     if masks:
-        raise UserError("masks", sorted(masks)[0], "single weights were masked before", "remove channels from a network without masks")
+        raise UserError(
+            "masks",
+            sorted(masks)[0],
+            "single weights were masked before",
+            "remove channels from a network without masks",
+        )
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
     example = next(iter(calibration), None)
     if example is None:
@@ -114,15 +158,27 @@ def prune(model: nn.Module, calibration: Iterable, amount: float, options: Optio
     result = Pruned(copy.deepcopy(model), predicted_increase=0.0 if options.compensate else None)
     groups = channel_groups(result.model, example[0], options.skip)
     if not groups:
-        raise UserError("model", type(model).__name__, "has no channels that can go", "leave less in skip, or choose another method")
+        raise UserError(
+            "model",
+            type(model).__name__,
+            "has no channels that can go",
+            "leave less in skip, or choose another method",
+        )
     saved = saved_macs(result.model, groups, example[0].shape[1:])
-    members = {m.module for group in groups for m in group.members if m.axis == "out" or options.sides == "in+out"}
+    members = {
+        m.module
+        for group in groups
+        for m in group.members
+        if m.axis == "out" or options.sides == "in+out"
+    }
     layers = {name: module for name, module in L.prunable(result.model).items() if name in members}
     factors = factors_of(result.model, calibration, layers, options, generator, latent)
     F, W = inverses(factors, options), weights_of(layers)
     scores = {name: importance(W[name], F[name]) for name in layers}
     if options.normalise:
-        scores = {name: normalised(s, torch.ones_like(s, dtype=torch.bool)) for name, s in scores.items()}
+        scores = {
+            name: normalised(s, torch.ones_like(s, dtype=torch.bool)) for name, s in scores.items()
+        }
     units = channel_importance(groups, scores, layers, options.sides)
     if options.flops:
         units, result.notes = ratio(units, saved)
@@ -134,15 +190,20 @@ def prune(model: nn.Module, calibration: Iterable, amount: float, options: Optio
             delta, increase = obs.update(W[name].flatten(), F[name], which, "diagonal", name=name)
             L.write_joined(layers[name], W[name] + delta.reshape(W[name].shape))
             result.predicted_increase += increase
-    result.edits = narrow(result.model, groups, {name: k.nonzero().flatten().tolist() for name, k in kept.items()})
+    result.edits = narrow(
+        result.model, groups, {name: k.nonzero().flatten().tolist() for name, k in kept.items()}
+    )
     result.latent = pack(carried(factors, result.edits, model))
     result.layers = {name: damping_of(F[name]) for name in layers}
     return result
 
 
-def carried(factors: Mapping[str, Kron], edits: Iterable[Mapping], before: nn.Module) -> dict[str, Kron]:
-    """The factors of the channels that are left, for the moving average to go on from. `before`: the network before the edits.
-    A grouped convolution's are left out: the next pruning then starts from calibration data."""
+def carried(
+    factors: Mapping[str, Kron], edits: Iterable[Mapping], before: nn.Module
+) -> dict[str, Kron]:
+    """The factors of the channels that are left, for the moving average to go on from. `before`:
+    the network before the edits. A grouped convolution's are left out: the next pruning then starts
+    from calibration data."""
     factors = {name: f for name, f in factors.items() if L.groups(before.get_submodule(name)) == 1}
     for edit in edits:
         if edit["module"] not in factors:
@@ -155,19 +216,30 @@ def carried(factors: Mapping[str, Kron], edits: Iterable[Mapping], before: nn.Mo
         width = before.get_submodule(edit["module"]).weight[0].numel()
         block = width // before.get_submodule(edit["module"]).weight.shape[1]
         columns = (keep[:, None] * block + torch.arange(block)).flatten()
-        columns = torch.cat([columns, torch.arange(width, f.A.shape[-1])]).to(f.A.device)  # the bias's column, if there is one
+        # the bias's column, if there is one
+        columns = torch.cat([columns, torch.arange(width, f.A.shape[-1])]).to(f.A.device)
         factors[edit["module"]] = Kron(f.A[:, columns][:, :, columns], f.G, f.positions)
     return factors
 
 
-def _filters_gone(groups: Sequence[ChannelGroup], kept: Mapping[str, Tensor], layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Which filters of each layer go with the units that are not `kept`; layers that lose none are left out."""
+def _filters_gone(
+    groups: Sequence[ChannelGroup], kept: Mapping[str, Tensor], layers: Mapping[str, nn.Module]
+) -> dict[str, Tensor]:
+    """Which filters of each layer go with the units that are not `kept`; layers that lose none are
+    left out.
+    """
     gone: dict[str, Tensor] = {}
     for group in groups:
         for member in group.members:
-            for unit in (~kept[group.name]).nonzero().flatten().tolist() if member.axis == "out" and member.module in layers else ():
+            for unit in (
+                (~kept[group.name]).nonzero().flatten().tolist()
+                if member.axis == "out" and member.module in layers
+                else ()
+            ):
                 weight = layers[member.module].weight
-                filters = gone.setdefault(member.module, torch.zeros(len(weight), dtype=torch.bool, device=weight.device))
+                filters = gone.setdefault(
+                    member.module, torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
+                )
                 filters[member.map[unit]] = True
     return gone
 
@@ -175,5 +247,9 @@ def _filters_gone(groups: Sequence[ChannelGroup], kept: Mapping[str, Tensor], la
 def _require_agreement(group: ChannelGroup) -> None:
     for member in group.members:
         if len(member.map) != group.size:
-            raise LayerError(member.module, f"has {len(member.map)} channels where the group of {group.name!r} has {group.size}; find the "
-                                            "groups again after a change")
+            raise LayerError(
+                member.module,
+                f"has {len(member.map)} channels where the group of {group.name!r} has "
+                f"{group.size}; find the "
+                "groups again after a change",
+            )

@@ -1,4 +1,6 @@
-"""NAP: prune the cells of its tables and figures, fine-tuning between the steps. `--list` shows the cells, `--help` the flags."""
+"""NAP: prune the cells of its tables and figures, fine-tuning between the steps. `--list` shows the
+cells, `--help` the flags.
+"""
 
 import sys
 

@@ -1,10 +1,14 @@
-"""Lines 2 to 5 of Algorithm 1: A and DS kept up while the network is fine-tuned between two prunings.
+"""Lines 2 to 5 of Algorithm 1: A and DS kept up while the network is fine-tuned between two
+prunings.
 
-    A_l  ← 0.95 A_l  + 0.05 a aᵀ        DS_l ← 0.95 DS_l + 0.05 (∇_s L)(∇_s L)ᵀ        (the mean over a minibatch)
+    A_l  ← 0.95 A_l  + 0.05 a aᵀ        DS_l ← 0.95 DS_l + 0.05 (∇_s L)(∇_s L)ᵀ        (the mean
+         over a minibatch)
 
-`Statistics` is a callback of common.train.fit. The gradients follow labels drawn from the model's own distribution (footnote 5), so
-each update is a forward and a backward pass of its own on the step's minibatch. What a step adds weighs 0.95ⁿ when n updates have
-followed it; steps that nothing is left of at the next pruning are passed over, so that a long stretch costs no more than a short one.
+`Statistics` is a callback of common.train.fit. The gradients follow labels drawn from the model's
+own distribution (footnote 5), so each update is a forward and a backward pass of its own on the
+step's minibatch. What a step adds weighs 0.95ⁿ when n updates have followed it; steps that nothing
+is left of at the next pruning are passed over, so that a long stretch costs no more than a short
+one.
 """
 
 from __future__ import annotations
@@ -28,18 +32,23 @@ from common.train import State
 class CurvatureOptions:
     """What the paper leaves open is named here: README, "What the paper does not say"."""
 
-    fisher: str = "sampled"      # footnote 5: the expectation is over the model's distribution
-    decay: float = 0.95          # Sec. 3.2, in all experiments
-    every: int = 1               # Algorithm 1, lines 2 to 5: the statistics move at every step
-    examples: int = 0            # of the minibatch that an update reads; 0 is all of it, as in Algorithm 1
-    unheard: float = 1e-3        # weight that all steps passed over have together at the pruning; 0 takes every step
-    damping: float = 1e-3        # γ: √γ = 3% of the mean eigenvalue goes to each factor; not stated
-    pi: bool = True              # γ shared between A and DS by their sizes (Martens & Grosse 2015, Sec. 6.3)
-    relative: bool = True        # γ in units of the product of the mean eigenvalues, so that it means the same in every layer
-    normalise: bool = True       # Sec. 3.2: ΔL divided by the layer's sum
-    compensate: bool = True      # line 10: the weights that stay take δW*
-    batch_size: int = 128        # examples a pass where statistics come from calibration data; a matter of memory alone
-    skip: tuple[str, ...] = ()   # layers left as they are
+    fisher: str = "sampled"  # footnote 5: the expectation is over the model's distribution
+    decay: float = 0.95  # Sec. 3.2, in all experiments
+    every: int = 1  # Algorithm 1, lines 2 to 5: the statistics move at every step
+    # of the minibatch that an update reads; 0 is all of it, as in Algorithm 1
+    examples: int = 0
+    # weight that all steps passed over have together at the pruning; 0 takes every step
+    unheard: float = 1e-3
+    damping: float = 1e-3  # γ: √γ = 3% of the mean eigenvalue goes to each factor; not stated
+    # γ shared between A and DS by their sizes (Martens & Grosse 2015, Sec. 6.3)
+    pi: bool = True
+    # γ in units of the product of the mean eigenvalues, so that it means the same in every layer
+    relative: bool = True
+    normalise: bool = True  # Sec. 3.2: ΔL divided by the layer's sum
+    compensate: bool = True  # line 10: the weights that stay take δW*
+    # examples a pass where statistics come from calibration data; a matter of memory alone
+    batch_size: int = 128
+    skip: tuple[str, ...] = ()  # layers left as they are
 
     def __post_init__(self):
         choose("fisher", self.fisher, FISHERS)
@@ -51,16 +60,20 @@ class CurvatureOptions:
         if not 0 <= self.unheard < 1:
             raise UserError("unheard", self.unheard, "outside [0, 1)", "ours is 1e-3")
         if self.examples < 0:
-            raise UserError("examples", self.examples, "must not be negative", "0 is the whole minibatch")
+            raise UserError(
+                "examples", self.examples, "must not be negative", "0 is the whole minibatch"
+            )
         if not self.damping >= 0:
             raise UserError("damping", self.damping, "must not be negative", "ours is 1e-3")
 
 
 class Statistics:
-    """Callback; `latent` holds the factors at the end, from which the next pruning and the next fine-tuning go on.
+    """Callback; `latent` holds the factors at the end, from which the next pruning and the next
+    fine-tuning go on.
 
-    result: the network with the factors it was pruned by (result.latent), where the moving average starts. seed: of the labels,
-    which are drawn anew from (seed, step), so that a run that was stopped between two prunings goes on with the same.
+    result: the network with the factors it was pruned by (result.latent), where the moving average
+    starts. seed: of the labels, which are drawn anew from (seed, step), so that a run that was
+    stopped between two prunings goes on with the same.
     """
 
     def __init__(self, result: Pruned, options: CurvatureOptions, seed: int):
@@ -70,29 +83,53 @@ class Statistics:
     def __call__(self, state: State) -> None:
         if state.event == "begin":
             start = unpack(self.latent)
-            layers = {name: module for name, module in L.prunable(state.model, self.options.skip).items() if name in start}
-            self.estimator = MovingKron(state.model, layers, decay=self.options.decay, start=start, fisher=self.options.fisher, bias=True,
-                                        generator=torch.Generator())
-        elif state.event == "step" and (state.step - 1) % self.options.every == 0 and self._heard(state):
+            layers = {
+                name: module
+                for name, module in L.prunable(state.model, self.options.skip).items()
+                if name in start
+            }
+            self.estimator = MovingKron(
+                state.model,
+                layers,
+                decay=self.options.decay,
+                start=start,
+                fisher=self.options.fisher,
+                bias=True,
+                generator=torch.Generator(),
+            )
+        elif (
+            state.event == "step"
+            and (state.step - 1) % self.options.every == 0
+            and self._heard(state)
+        ):
             self.estimator.generator.manual_seed(self.seed * 1_000_003 + state.step)
-            self.estimator.update(*(part[:self.options.examples or None] for part in state.batch))
+            self.estimator.update(*(part[: self.options.examples or None] for part in state.batch))
         elif state.event == "end" and self.estimator.seen:
             self.latent = pack(self.estimator.factors(), self.estimator.seen)
 
     def _heard(self, state: State) -> bool:
-        """Whether the updates up to this one weigh more than `unheard` in the average at the end: decay to the power of those after."""
+        """Whether the updates up to this one weigh more than `unheard` in the average at the end:
+        decay to the power of those after.
+        """
         after = (state.total - 1) // self.options.every - (state.step - 1) // self.options.every
-        return self.options.decay ** after > self.options.unheard
+        return self.options.decay**after > self.options.unheard
 
 
 def pack(factors: Mapping[str, Kron], seen: int = 0) -> dict[str, Tensor]:
-    """Factors as plain tensors, which a checkpoint can hold: <layer>.A, <layer>.DS and <layer>.T. seen: examples of the fine-tuning
-    that went into them; 0 says that they are only where an average may start."""
-    return {"seen": torch.tensor(seen)} | {f"{name}.{key}": tensor for name, f in factors.items()
-                                           for key, tensor in (("A", f.A), ("DS", f.G), ("T", torch.tensor(f.positions)))}
+    """Factors as plain tensors, which a checkpoint can hold: <layer>.A, <layer>.DS and <layer>.T.
+    seen: examples of the fine-tuning that went into them; 0 says that they are only where an
+    average may start."""
+    return {"seen": torch.tensor(seen)} | {
+        f"{name}.{key}": tensor
+        for name, f in factors.items()
+        for key, tensor in (("A", f.A), ("DS", f.G), ("T", torch.tensor(f.positions)))
+    }
 
 
 def unpack(latent: Mapping[str, Tensor] | None) -> dict[str, Kron]:
     """The inverse of `pack`."""
     names = [key.removesuffix(".A") for key in latent or {} if key.endswith(".A")]
-    return {name: Kron(latent[f"{name}.A"], latent[f"{name}.DS"], int(latent[f"{name}.T"])) for name in names}
+    return {
+        name: Kron(latent[f"{name}.A"], latent[f"{name}.DS"], int(latent[f"{name}.T"]))
+        for name in names
+    }

@@ -1,4 +1,6 @@
-"""Slow, dense, obvious twins of every formula in common/. Loops over examples and positions, explicit matrices, float64."""
+"""Slow, dense, obvious twins of every formula in common/. Loops over examples and positions,
+explicit matrices, float64.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +11,41 @@ from torch import Tensor, nn
 
 def example_loss(output: Tensor, y: Tensor, loss: str) -> Tensor:
     """The loss of one example; output [1, classes]."""
-    return F.cross_entropy(output, y) if loss == "cross_entropy" else 0.5 * (output - y).square().sum()
+    return (
+        F.cross_entropy(output, y) if loss == "cross_entropy" else 0.5 * (output - y).square().sum()
+    )
 
 
-def per_example_gradients(model: nn.Module, module: nn.Module, x: Tensor, y: Tensor, loss: str = "cross_entropy") -> Tensor:
+def per_example_gradients(
+    model: nn.Module, module: nn.Module, x: Tensor, y: Tensor, loss: str = "cross_entropy"
+) -> Tensor:
     """One ordinary backward pass an example: [examples, weights]."""
     model.eval()
     rows = []
     for i in range(len(x)):
-        value = example_loss(model(x[i:i + 1]), y[i:i + 1], loss)
+        value = example_loss(model(x[i : i + 1]), y[i : i + 1], loss)
         rows.append(torch.autograd.grad(value, module.weight)[0].flatten())
     return torch.stack(rows)
 
 
-def empirical_fisher(model: nn.Module, module: nn.Module, x: Tensor, y: Tensor, loss: str = "cross_entropy") -> Tensor:
+def empirical_fisher(
+    model: nn.Module, module: nn.Module, x: Tensor, y: Tensor, loss: str = "cross_entropy"
+) -> Tensor:
     """(1/B) Σ ∇ℓ ∇ℓᵀ with the true labels, [d, d]."""
     rows = per_example_gradients(model, module, x, y, loss)
     return rows.T @ rows / len(rows)
 
 
-def exact_fisher(model: nn.Module, module: nn.Module, x: Tensor, loss: str = "cross_entropy") -> Tensor:
-    """(1/B) Σ_b E_{y ~ model} ∇ℓ ∇ℓᵀ by enumerating the labels (cross-entropy) or the unit Gaussian's covariance (mse)."""
+def exact_fisher(
+    model: nn.Module, module: nn.Module, x: Tensor, loss: str = "cross_entropy"
+) -> Tensor:
+    """(1/B) Σ_b E_{y ~ model} ∇ℓ ∇ℓᵀ by enumerating the labels (cross-entropy) or the unit
+    Gaussian's covariance (mse).
+    """
     model.eval()
     total = 0.0
     for i in range(len(x)):
-        output = model(x[i:i + 1])
+        output = model(x[i : i + 1])
         probabilities = output.detach().softmax(1)[0]
         for c in range(output.shape[1]):
             if loss == "cross_entropy":
@@ -46,14 +58,24 @@ def exact_fisher(model: nn.Module, module: nn.Module, x: Tensor, loss: str = "cr
 
 
 def seen_by_positions(module: nn.Module, x: Tensor, bias: bool = False) -> Tensor:
-    """What each output position of each group sees, cut out by hand: [batch, groups, T, in (+1)]."""
+    """What each output position of each group sees, cut out by hand: [batch, groups, T, in
+    (+1)].
+    """
     if isinstance(module, nn.Linear):
         rows = x.reshape(len(x), 1, -1, x.shape[-1])
     else:
         p = module.padding if not isinstance(module.padding, str) else None
         if p is None:
-            p = (0, 0) if module.padding == "valid" else tuple(d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size))
-        padded = F.pad(x, (p[1], p[1], p[0], p[0]), mode="constant" if module.padding_mode == "zeros" else module.padding_mode)
+            p = (
+                (0, 0)
+                if module.padding == "valid"
+                else tuple(d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size))
+            )
+        padded = F.pad(
+            x,
+            (p[1], p[1], p[0], p[0]),
+            mode="constant" if module.padding_mode == "zeros" else module.padding_mode,
+        )
         (kh, kw), (sh, sw), (dh, dw) = module.kernel_size, module.stride, module.dilation
         high = (padded.shape[2] - dh * (kh - 1) - 1) // sh + 1
         wide = (padded.shape[3] - dw * (kw - 1) - 1) // sw + 1
@@ -64,8 +86,12 @@ def seen_by_positions(module: nn.Module, x: Tensor, bias: bool = False) -> Tenso
                 for i in range(high):
                     for j in range(wide):
                         top, left = i * sh, j * sw
-                        window = padded[b, group * per_group:(group + 1) * per_group,
-                                        top:top + dh * (kh - 1) + 1:dh, left:left + dw * (kw - 1) + 1:dw]
+                        window = padded[
+                            b,
+                            group * per_group : (group + 1) * per_group,
+                            top : top + dh * (kh - 1) + 1 : dh,
+                            left : left + dw * (kw - 1) + 1 : dw,
+                        ]
                         rows[b, group, i * wide + j] = window.flatten()
     return torch.cat([rows, torch.ones_like(rows[..., :1])], -1) if bias else rows
 
@@ -90,7 +116,9 @@ def damped_fisher(rows: Tensor, damping: float, chunk: int | None = None) -> Ten
 
 
 def recursive_inverse(rows: Tensor, damping: float) -> Tensor:
-    """WoodFisher Eq. 2 (and L-OBS Eq. 9): m rank-one Sherman-Morrison updates of I/λ, in the rows' dtype."""
+    """WoodFisher Eq. 2 (and L-OBS Eq. 9): m rank-one Sherman-Morrison updates of I/λ, in the rows'
+    dtype.
+    """
     m, d = rows.shape
     inverse = torch.eye(d, dtype=rows.dtype) / damping
     for g in rows:
@@ -113,7 +141,9 @@ def constrained_minimum(fisher: Tensor, w: Tensor, pruned: Tensor) -> tuple[Tens
 
 
 def sequential_walk(inverse: Tensor, w: Tensor, order: list[int]) -> Tensor:
-    """L-OBS Algorithm 1 with a fixed inverse: one weight at a time by its current value, then the pruned ones set to zero."""
+    """L-OBS Algorithm 1 with a fixed inverse: one weight at a time by its current value, then the
+    pruned ones set to zero.
+    """
     current = w.double().clone()
     for q in order:
         current -= current[q] / inverse[q, q] * inverse[:, q]
@@ -130,9 +160,13 @@ def summed_single(inverse: Tensor, w: Tensor, pruned: Tensor) -> Tensor:
 
 
 def kfac_by_unfolding(module: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """(A, G) of a layer without groups from its input x and output gradient g, all patches laid out side by side."""
+    """(A, G) of a layer without groups from its input x and output gradient g, all patches laid out
+    side by side.
+    """
     if isinstance(module, nn.Conv2d):
-        patches = F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride).transpose(1, 2)
+        patches = F.unfold(
+            x, module.kernel_size, module.dilation, module.padding, module.stride
+        ).transpose(1, 2)
         g = g.flatten(2).transpose(1, 2)
     else:
         patches, g = x[:, None], g[:, None]

@@ -1,4 +1,6 @@
-"""The house rules, read off the sources: which room may import which, no figure imports torch, nothing unsafe."""
+"""The house rules, read off the sources: which room may import which, no figure imports torch,
+nothing unsafe.
+"""
 
 import ast
 import json
@@ -41,8 +43,16 @@ def test_imports_point_one_way(path):
     elif mine in PAPERS:
         assert rooms <= {"common"}
     elif mine == "figures":
-        allowed = ("common.record", "common.registry", "common.errors", "common.spec", "common.schedule", "common.trace",
-                   "common.committed", "figures")
+        allowed = (
+            "common.record",
+            "common.registry",
+            "common.errors",
+            "common.spec",
+            "common.schedule",
+            "common.trace",
+            "common.committed",
+            "figures",
+        )
         assert all(name == "common" or name.startswith(allowed) for name in ours)
         assert not any(name.split(".")[0] in ("torch", "torchvision") for name in imports(path))
 
@@ -53,23 +63,47 @@ def test_the_top_level_is_the_papers():
         assert (ROOT / paper / "README.md").read_text().strip()
 
 
-@pytest.mark.parametrize("path", [p for p in SOURCES if room(p) != "tests"], ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if room(p) != "tests"], ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_no_unsafe_or_unfinished_code(path):
     text = path.read_text()
-    for pattern in (r"weights_only\s*=\s*False", r"\bpickle\b", r"\.cuda\(\)", r"import \*", r"except:\s*$", r"\bTODO\b|\bFIXME\b",
-                    r"NotImplementedError"):
+    for pattern in (
+        r"weights_only\s*=\s*False",
+        r"\bpickle\b",
+        r"\.cuda\(\)",
+        r"import \*",
+        r"except:\s*$",
+        r"\bTODO\b|\bFIXME\b",
+        r"NotImplementedError",
+    ):
         assert not re.search(pattern, text, re.M), pattern
-    if room(path) == "common" and path.name not in ("cli.py", "compare.py", "publish.py", "export.py", "queue.py", "verify.py"):
-        assert not any(isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print" for n in ast.walk(ast.parse(text)))
+    if room(path) == "common" and path.name not in (
+        "cli.py",
+        "compare.py",
+        "publish.py",
+        "export.py",
+        "queue.py",
+        "verify.py",
+    ):
+        assert not any(
+            isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"
+            for n in ast.walk(ast.parse(text))
+        )
 
 
 def test_records_and_registry_need_no_torch():
-    code = "import sys; import common.committed, common.registry, common.trace; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys; import common.committed, common.registry, common.trace; sys.exit('torch' "
+        "in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_committed_records_are_small_and_name_no_path_of_a_machine():
-    for path in (p for folder in (*PAPERS, "figures") for p in (ROOT / folder / "results").rglob("*.json")):
+    for path in (
+        p for folder in (*PAPERS, "figures") for p in (ROOT / folder / "results").rglob("*.json")
+    ):
         text = path.read_text()
         assert len(text) <= 20_480, path
         assert not re.search(r'"/(home|root|work|tmp|Users)/', text), path

@@ -16,8 +16,14 @@ def test_the_python_example_runs(capsys):
     scope = {}
     exec(block, scope)
     removed = sum(int((~mask).sum()) for mask in scope["pruned"].masks.values())
-    assert removed == round(0.9 * (64 * 32 + 32 * 10)) and "predicted loss increase" in capsys.readouterr().out
-    assert all(not scope["pruned"].model.get_parameter(n)[~m].any() for n, m in scope["pruned"].masks.items())
+    assert (
+        removed == round(0.9 * (64 * 32 + 32 * 10))
+        and "predicted loss increase" in capsys.readouterr().out
+    )
+    assert all(
+        not scope["pruned"].model.get_parameter(n)[~m].any()
+        for n, m in scope["pruned"].masks.items()
+    )
 
 
 @pytest.mark.parametrize("path", readme.readmes(), ids=lambda path: path.parent.name)

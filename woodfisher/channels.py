@@ -1,8 +1,9 @@
-"""Structured WoodFisher on a network's channels (Sec. 6.1, which the paper derives and does not run): filters go, and with
-each its BatchNorm entries, its readers' inputs, and the filters that residual branches add to it.
+"""Structured WoodFisher on a network's channels (Sec. 6.1, which the paper derives and does not
+run): filters go, and with each its BatchNorm entries, its readers' inputs, and the filters that
+residual branches add to it.
 
-Eq. 18 scores a filter; a unit of coupled filters scores their sum. Uses common.surgery (what is coupled, and the cut) and
-structured.py (statistic and direction).
+Eq. 18 scores a filter; a unit of coupled filters scores their sum. Uses common.surgery (what is
+coupled, and the cut) and structured.py (statistic and direction).
 """
 
 from __future__ import annotations
@@ -27,35 +28,68 @@ from woodfisher.fisher import fisher_parts
 
 @dataclass(frozen=True)
 class Options(structured.Options):
-    """`amount` is a fraction of all units ("global") or of each group of coupled channels ("layer")."""
+    """`amount` is a fraction of all units ("global") or of each group of coupled channels
+    ("layer").
+    """
 
     scope: str = "global"
 
 
 @torch.no_grad()
-def prune(model: nn.Module, calibration: Iterable, amount: float, options: Options, generator: torch.Generator,
-          masks: M.Masks | None = None) -> Pruned:
-    """A copy of `model` without the `amount` of its units that score lowest; the filters that stay move along the pruning
-    direction. Every group keeps a unit. predicted_increase is ½ δᵀF̂δ of the filters' weights."""
+def prune(
+    model: nn.Module,
+    calibration: Iterable,
+    amount: float,
+    options: Options,
+    generator: torch.Generator,
+    masks: M.Masks | None = None,
+) -> Pruned:
+    """A copy of `model` without the `amount` of its units that score lowest; the filters that stay
+    move along the pruning direction. Every group keeps a unit. predicted_increase is ½ δᵀF̂δ of the
+    filters' weights."""
     if masks:
-        raise UserError("masks", sorted(masks)[0], "single weights were masked before", "remove units from a network without masks")
+        raise UserError(
+            "masks",
+            sorted(masks)[0],
+            "single weights were masked before",
+            "remove units from a network without masks",
+        )
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
     result = Pruned(copy.deepcopy(model), predicted_increase=0.0)
     example = next(iter(calibration), None)
     if example is None:
         raise UserError("calibration", 0, "no batch was seen", "give at least one example")
     groups = channel_groups(result.model, example[0], options.skip)
-    filters = {group.name: [member for member in group.members
-                            if member.axis == "out" and isinstance(result.model.get_submodule(member.module), L.PRUNABLE)]
-               for group in groups}
+    filters = {
+        group.name: [
+            member
+            for member in group.members
+            if member.axis == "out"
+            and isinstance(result.model.get_submodule(member.module), L.PRUNABLE)
+        ]
+        for group in groups
+    }
     producers = {member.module for members in filters.values() for member in members}
     if not producers:
-        raise UserError("model", type(model).__name__, "has no channels that can go", "leave less in skip, or choose another method")
-    parts = fisher_parts(result.model, calibration, structured.without(options, result.model, producers), generator)
+        raise UserError(
+            "model",
+            type(model).__name__,
+            "has no channels that can go",
+            "leave less in skip, or choose another method",
+        )
+    parts = fisher_parts(
+        result.model, calibration, structured.without(options, result.model, producers), generator
+    )
     index = {name: rows for part in parts for name, rows in structured.filters_of(part).items()}
-    single = {name: structured.score(part, structured.weights_of(part), index[name], options.statistic)
-              for part in parts for name in part.layers}
-    units = {name: sum(torch.stack([single[m.module][rows].sum() for rows in m.map]) for m in members) for name, members in filters.items()}
+    single = {
+        name: structured.score(part, structured.weights_of(part), index[name], options.statistic)
+        for part in parts
+        for name in part.layers
+    }
+    units = {
+        name: sum(torch.stack([single[m.module][rows].sum() for rows in m.map]) for m in members)
+        for name, members in filters.items()
+    }
     kept = select(units, amount, options.scope)
     gone = {name: set() for name in producers}
     for name, members in filters.items():
@@ -64,9 +98,18 @@ def prune(model: nn.Module, calibration: Iterable, amount: float, options: Optio
                 gone[member.module].update(member.map[unit])
     for part in parts:
         w = structured.weights_of(part)
-        delta = structured.direction(part, w, [index[name][i] for name in part.layers for i in sorted(gone[name])], options.statistic)
+        delta = structured.direction(
+            part,
+            w,
+            [index[name][i] for name in part.layers for i in sorted(gone[name])],
+            options.statistic,
+        )
         result.predicted_increase += obs.increase(part.curvature, delta)
         for name, value in part.split(w + delta).items():
             part.layers[name].weight.copy_(value)
-    result.edits = narrow(result.model, groups, {name: mask.nonzero().flatten().tolist() for name, mask in kept.items()})
+    result.edits = narrow(
+        result.model,
+        groups,
+        {name: mask.nonzero().flatten().tolist() for name, mask in kept.items()},
+    )
     return result

@@ -1,7 +1,9 @@
-"""Every table and figure of WoodFisher as cells: the differences from a base Spec, and the arithmetic behind them.
+"""Every table and figure of WoodFisher as cells: the differences from a base Spec, and the
+arithmetic behind them.
 
-`python -m woodfisher.prune --list` shows them. Sparsities are fractions removed. Scales: cpu is what is committed here, on
-MLPNet (MNIST) and ResNet-20 (CIFAR-10 as JPEG); paper is the paper's own setting; quick is seconds, offline.
+`python -m woodfisher.prune --list` shows them. Sparsities are fractions removed. Scales: cpu is
+what is committed here, on MLPNet (MNIST) and ResNet-20 (CIFAR-10 as JPEG); paper is the paper's own
+setting; quick is seconds, offline.
 """
 
 from __future__ import annotations
@@ -12,182 +14,474 @@ from woodfisher import gradual, imagenet
 from woodfisher.cells import Group, labelled, sweep
 from woodfisher.imagenet import ONE_SHOT
 
-# MLPNet 784·40 + 40·20 + 20·10 = 32,360 weights; SGD of the released code, 24 epochs to the paper's 93.97%
-MLP = Spec(paper="woodfisher", scale="cpu", model="mlpnet", dataset="mnist:norm=standard",
-           train=Recipe(epochs=24, lr=1e-3, momentum=0.5, batch_size=64))
-EARLY = MLP.but(train=Recipe(epochs=2, lr=1e-3, momentum=0.5, batch_size=64))  # Fig. 7: "only been trained for 2 epochs"
+# MLPNet 784·40 + 40·20 + 20·10 = 32,360 weights; SGD of the released code, 24 epochs to the paper's
+# 93.97%
+MLP = Spec(
+    paper="woodfisher",
+    scale="cpu",
+    model="mlpnet",
+    dataset="mnist:norm=standard",
+    train=Recipe(epochs=24, lr=1e-3, momentum=0.5, batch_size=64),
+)
+# Fig. 7: "only been trained for 2 epochs"
+EARLY = MLP.but(train=Recipe(epochs=2, lr=1e-3, momentum=0.5, batch_size=64))
 MLP_AMOUNTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
-# ResNet-20 with parameter-free shortcuts: the comparison's dense network. 18 block convolutions of 267,264 weights go,
-# the stem's 432 and the classifier's 640 stay (facts of the released code), so 70% of the prunable is 69.7% of all.
+# ResNet-20 with parameter-free shortcuts: the comparison's dense network. 18 block convolutions of
+# 267,264 weights go, the stem's 432 and the classifier's 640 stay (facts of the released code), so
+# 70% of the prunable is 69.7% of all.
 _JOB = job_of("cifar10-jpeg", "resnet20")
-R20 = Spec(paper="woodfisher", scale="cpu", model="resnet20", dataset=f"cifar10-jpeg:{_JOB.dataset_options}", train=_JOB.train,
-           checkpoint=_JOB.checkpoint)
+R20 = Spec(
+    paper="woodfisher",
+    scale="cpu",
+    model="resnet20",
+    dataset=f"cifar10-jpeg:{_JOB.dataset_options}",
+    train=_JOB.train,
+    checkpoint=_JOB.checkpoint,
+)
 DENSE_ENDS = {"skip": ("conv1", "linear")}
-# The paper's own: 1x1 shortcuts, the published pixels, four seeds. Its dense recipe is not stated. "WoodFisher performs well
-# even with 1,000 samples" (Sec. 5.1): 1,000 rows of one image; the released script has rows of 50 too.
-R20_PAPER = Spec(paper="woodfisher", scale="paper", model="resnet20:shortcut=B", dataset="cifar10",
-                 train=Recipe(epochs=200, lr=0.1, batch_size=128, weight_decay=1e-4, schedule="multistep", milestones=(100, 150),
-                              augment=True))
+# The paper's own: 1x1 shortcuts, the published pixels, four seeds. Its dense recipe is not stated.
+# "WoodFisher performs well even with 1,000 samples" (Sec. 5.1): 1,000 rows of one image; the
+# released script has rows of 50 too.
+R20_PAPER = Spec(
+    paper="woodfisher",
+    scale="paper",
+    model="resnet20:shortcut=B",
+    dataset="cifar10",
+    train=Recipe(
+        epochs=200,
+        lr=0.1,
+        batch_size=128,
+        weight_decay=1e-4,
+        schedule="multistep",
+        milestones=(100, 150),
+        augment=True,
+    ),
+)
 R20_SKIP = {"skip": ("conv1", "layer2.0.shortcut.0", "layer3.0.shortcut.0", "linear")}
 R20_AMOUNTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.98)
 ABLATION = (0.6, 0.75)  # amounts of the ablations: settings differ there, and none is at chance yet
-CHUNKS = (20, 100, 1000, 5000, 12288, 37000)  # 37,000 exceeds the largest layer's 36,864: a block a layer
+# 37,000 exceeds the largest layer's 36,864: a block a layer
+CHUNKS = (20, 100, 1000, 5000, 12288, 37000)
 SINGLE = {"num_samples": 1000, "fisher_batch_size": 1}  # m = 1,000 rows of b = 1 image
 
-QUICK = Spec(paper="woodfisher", train=job_of("digits", "digits_cnn").train, finetune=job_of("digits", "digits_cnn").finetune,
-             num_samples=1000)
+QUICK = Spec(
+    paper="woodfisher",
+    train=job_of("digits", "digits_cnn").train,
+    finetune=job_of("digits", "digits_cnn").finetune,
+    num_samples=1000,
+)
 
 
 def fig3a() -> Group:
-    """One-shot ResNet-20. cpu: m = 1,000 single gradients, three seeds at 50, 70 and 80%; magnitude has no randomness. The
-    diagonal Fisher of 2,000 images stands beside that of the paper's 16,000."""
+    """One-shot ResNet-20. cpu: m = 1,000 single gradients, three seeds at 50, 70 and 80%; magnitude
+    has no randomness. The diagonal Fisher of 2,000 images stands beside that of the paper's
+    16,000."""
     some, few = (0.5, 0.6, 0.7, 0.8, 0.9), (0.5, 0.7, 0.8)
     rows = SINGLE | {"options": DENSE_ENDS}
-    cpu = [sweep(R20, "woodfisher-layer", "woodfisher-layer", some, **rows),
-           sweep(R20, "woodfisher", "woodfisher", some, **rows),
-           sweep(R20, "magnitude-global", "magnitude-global", some, options=DENSE_ENDS),
-           sweep(R20, "woodfisher-joint-update", "woodfisher", (0.8, 0.7), update="joint", **rows),
-           sweep(R20, "woodfisher-no-update", "woodfisher", some, update="none", **rows),
-           {name: cell for name, cell in sweep(R20, "woodfisher", "woodfisher", few, 3, **rows).items() if cell.seed},
-           sweep(R20, "magnitude-layer", "magnitude-layer", few, options=DENSE_ENDS),
-           *(sweep(R20, name, "obd-layer", few, num_samples=n, fisher="empirical", options=DENSE_ENDS)
-             for name, n in (("diagonal-fisher", 2000), ("diagonal-fisher-16000", 16_000)))]
-    paper = [sweep(R20_PAPER, f"paper-{name}{m}", m, R20_AMOUNTS, 4, options=R20_SKIP, **rows)
-             for name, rows in (("", SINGLE), ("b50-", {"num_samples": 50_000, "fisher_batch_size": 50}))
-             for m in ("woodfisher", "woodfisher-layer")]
-    paper += [sweep(R20_PAPER, f"paper-{m}", m, R20_AMOUNTS, options=R20_SKIP) for m in ("magnitude-global", "magnitude-layer")]
-    paper.append(sweep(R20_PAPER, "paper-diagonal-fisher", "obd-layer", R20_AMOUNTS, 4, num_samples=16_000, fisher="empirical",
-                       options=R20_SKIP))
-    quick = [sweep(QUICK, f"quick-{m}", m, (0.5, 0.8), **(SINGLE if m.startswith("wood") else {}))
-             for m in ("woodfisher", "woodfisher-layer", "magnitude-global")]
+    cpu = [
+        sweep(R20, "woodfisher-layer", "woodfisher-layer", some, **rows),
+        sweep(R20, "woodfisher", "woodfisher", some, **rows),
+        sweep(R20, "magnitude-global", "magnitude-global", some, options=DENSE_ENDS),
+        sweep(R20, "woodfisher-joint-update", "woodfisher", (0.8, 0.7), update="joint", **rows),
+        sweep(R20, "woodfisher-no-update", "woodfisher", some, update="none", **rows),
+        {
+            name: cell
+            for name, cell in sweep(R20, "woodfisher", "woodfisher", few, 3, **rows).items()
+            if cell.seed
+        },
+        sweep(R20, "magnitude-layer", "magnitude-layer", few, options=DENSE_ENDS),
+        *(
+            sweep(
+                R20, name, "obd-layer", few, num_samples=n, fisher="empirical", options=DENSE_ENDS
+            )
+            for name, n in (("diagonal-fisher", 2000), ("diagonal-fisher-16000", 16_000))
+        ),
+    ]
+    paper = [
+        sweep(R20_PAPER, f"paper-{name}{m}", m, R20_AMOUNTS, 4, options=R20_SKIP, **rows)
+        for name, rows in (("", SINGLE), ("b50-", {"num_samples": 50_000, "fisher_batch_size": 50}))
+        for m in ("woodfisher", "woodfisher-layer")
+    ]
+    paper += [
+        sweep(R20_PAPER, f"paper-{m}", m, R20_AMOUNTS, options=R20_SKIP)
+        for m in ("magnitude-global", "magnitude-layer")
+    ]
+    paper.append(
+        sweep(
+            R20_PAPER,
+            "paper-diagonal-fisher",
+            "obd-layer",
+            R20_AMOUNTS,
+            4,
+            num_samples=16_000,
+            fisher="empirical",
+            options=R20_SKIP,
+        )
+    )
+    quick = [
+        sweep(QUICK, f"quick-{m}", m, (0.5, 0.8), **(SINGLE if m.startswith("wood") else {}))
+        for m in ("woodfisher", "woodfisher-layer", "magnitude-global")
+    ]
     return labelled("figure", "3a", *cpu, *paper, *quick)
 
 
 def fig3b(method: str, label: str) -> Group:
-    """Chunk sizes in Fig. 3a's setting beside magnitude, and beyond the paper one block over the whole network."""
+    """Chunk sizes in Fig. 3a's setting beside magnitude, and beyond the paper one block over the
+    whole network.
+    """
     rows = SINGLE | {"options": DENSE_ENDS}
-    chunks = (20, 100, 1000, 5000, None, "network") if method == "woodfisher" else (20, 100, 1000, None)
+    chunks = (
+        (20, 100, 1000, 5000, None, "network") if method == "woodfisher" else (20, 100, 1000, None)
+    )
     cpu = [sweep(R20, f"chunk-{c or 'layer'}", method, ABLATION, chunk=c, **rows) for c in chunks]
-    cpu += [sweep(R20, m, m, ABLATION, options=DENSE_ENDS) for m in ("magnitude-global", "magnitude-layer")]
+    cpu += [
+        sweep(R20, m, m, ABLATION, options=DENSE_ENDS)
+        for m in ("magnitude-global", "magnitude-layer")
+    ]
     rows = SINGLE | {"options": R20_SKIP}
-    paper = [sweep(R20_PAPER, f"paper-chunk-{c}", method, R20_AMOUNTS, 4, chunk=c, **rows) for c in CHUNKS]
-    paper += [sweep(R20_PAPER, f"paper-{m}", m, R20_AMOUNTS, options=R20_SKIP) for m in ("magnitude-global", "magnitude-layer")]
+    paper = [
+        sweep(R20_PAPER, f"paper-chunk-{c}", method, R20_AMOUNTS, 4, chunk=c, **rows)
+        for c in CHUNKS
+    ]
+    paper += [
+        sweep(R20_PAPER, f"paper-{m}", m, R20_AMOUNTS, options=R20_SKIP)
+        for m in ("magnitude-global", "magnitude-layer")
+    ]
     return labelled("figure", label, *cpu, *paper)
 
 
 def fig5a() -> Group:
-    """Beside L-OBS, every layer pruned alike. cpu: ResNet-20, as many images for both; L-OBS's walk, and its joint optimum (ours)."""
+    """Beside L-OBS, every layer pruned alike. cpu: ResNet-20, as many images for both; L-OBS's
+    walk, and its joint optimum (ours).
+    """
     amounts, few = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65, 0.8), (0.5, 0.65, 0.8)
     rows = SINGLE
-    layerwise = {"woodfisher-layer": rows, "l-obs": {"num_samples": 1000}, "l-obs-joint": {"num_samples": 1000}}
+    layerwise = {
+        "woodfisher-layer": rows,
+        "l-obs": {"num_samples": 1000},
+        "l-obs-joint": {"num_samples": 1000},
+    }
     cpu = [sweep(R20, method, method, amounts, **changes) for method, changes in layerwise.items()]
-    cpu += [{name: cell for name, cell in sweep(R20, method, method, few, 3, **changes).items() if cell.seed}
-            for method, changes in layerwise.items()]
-    cpu += [sweep(R20, "woodfisher", "woodfisher", amounts, **rows),
-            *(sweep(R20, method, method, amounts) for method in ("magnitude-layer", "magnitude-global"))]
+    cpu += [
+        {
+            name: cell
+            for name, cell in sweep(R20, method, method, few, 3, **changes).items()
+            if cell.seed
+        }
+        for method, changes in layerwise.items()
+    ]
+    cpu += [
+        sweep(R20, "woodfisher", "woodfisher", amounts, **rows),
+        *(
+            sweep(R20, method, method, amounts)
+            for method in ("magnitude-layer", "magnitude-global")
+        ),
+    ]
     return labelled("figure", "5a", *cpu, *imagenet.fig5a())
 
 
 def fig5b() -> Group:
-    """One-shot MLPNet: K-FAC from 50,000 samples with and without π, WoodFisher from 1,000 rows of 50 of them."""
+    """One-shot MLPNet: K-FAC from 50,000 samples with and without π, WoodFisher from 1,000 rows of
+    50 of them.
+    """
     some, big = MLP_AMOUNTS[4:], {"batch_size": 2000}
-    return labelled("figure", "5b", sweep(MLP, "magnitude-global", "magnitude-global", MLP_AMOUNTS), *(
-        sweep(MLP, name, method, amounts, seeds, num_samples=50_000, **changes) for name, method, amounts, seeds, changes in (
-            ("woodfisher", "woodfisher", MLP_AMOUNTS, 3, {"fisher_batch_size": 50}),
-            ("woodfisher-joint-update", "woodfisher", MLP_AMOUNTS, 1, {"fisher_batch_size": 50, "update": "joint"}),
-            ("kfac-pi", "kfac-prune", some, 3, {"options": big}),
-            ("kfac", "kfac-prune", some, 3, {"options": big | {"pi": False}}))))
+    return labelled(
+        "figure",
+        "5b",
+        sweep(MLP, "magnitude-global", "magnitude-global", MLP_AMOUNTS),
+        *(
+            sweep(MLP, name, method, amounts, seeds, num_samples=50_000, **changes)
+            for name, method, amounts, seeds, changes in (
+                ("woodfisher", "woodfisher", MLP_AMOUNTS, 3, {"fisher_batch_size": 50}),
+                (
+                    "woodfisher-joint-update",
+                    "woodfisher",
+                    MLP_AMOUNTS,
+                    1,
+                    {"fisher_batch_size": 50, "update": "joint"},
+                ),
+                ("kfac-pi", "kfac-prune", some, 3, {"options": big}),
+                ("kfac", "kfac-prune", some, 3, {"options": big | {"pi": False}}),
+            )
+        ),
+    )
 
 
 def fig7() -> Group:
-    """One-shot at two epochs, 8,000 samples. The paper's cells have them as 8,000 rows of one in one block over the network,
-    the released code's "full" matrix. cpu has 1,000 rows of 8, which are another Fisher (a mean of b gradients has 1/b the
-    variance), and cells named single 2,000 rows of one."""
+    """One-shot at two epochs, 8,000 samples. The paper's cells have them as 8,000 rows of one in
+    one block over the network, the released code's "full" matrix. cpu has 1,000 rows of 8, which
+    are another Fisher (a mean of b gradients has 1/b the variance), and cells named single 2,000
+    rows of one."""
     rows = {"num_samples": 8000, "fisher_batch_size": 8}
     amounts = (*MLP_AMOUNTS[:9], 0.98)
-    early, full = EARLY.but(scale="paper"), {"num_samples": 8000, "fisher_batch_size": 1, "chunk": "network"}
+    early, full = (
+        EARLY.but(scale="paper"),
+        {"num_samples": 8000, "fisher_batch_size": 1, "chunk": "network"},
+    )
     diagonal = {"num_samples": 8000, "fisher": "empirical"}
-    paper = [sweep(early, f"paper-{name}", method, amounts, seeds, **changes) for name, method, seeds, changes in (
-        ("woodtaylor", "woodtaylor", 4, full), ("woodfisher", "woodfisher", 4, full), ("magnitude-global", "magnitude-global", 1, {}),
-        ("magnitude-layer", "magnitude-layer", 1, {}), ("diagonal-fisher", "obd-layer", 4, diagonal))]
-    return labelled("figure", "7", *(
-        sweep(EARLY, name, method, amounts, seeds, **changes) for name, method, seeds, changes in (
-            ("magnitude-global", "magnitude-global", 1, {}), ("magnitude-layer", "magnitude-layer", 1, {}),
-            ("woodtaylor", "woodtaylor", 3, rows), ("woodfisher", "woodfisher", 3, rows),
-            ("woodtaylor-single", "woodtaylor", 3, {"num_samples": 2000, "fisher_batch_size": 1}),
-            ("woodtaylor-network", "woodtaylor", 3, rows | {"chunk": "network"}),
-            ("diagonal-fisher-layer", "obd-layer", 3, diagonal), ("diagonal-fisher-global", "obd-global", 3, diagonal))), *paper)
+    paper = [
+        sweep(early, f"paper-{name}", method, amounts, seeds, **changes)
+        for name, method, seeds, changes in (
+            ("woodtaylor", "woodtaylor", 4, full),
+            ("woodfisher", "woodfisher", 4, full),
+            ("magnitude-global", "magnitude-global", 1, {}),
+            ("magnitude-layer", "magnitude-layer", 1, {}),
+            ("diagonal-fisher", "obd-layer", 4, diagonal),
+        )
+    ]
+    return labelled(
+        "figure",
+        "7",
+        *(
+            sweep(EARLY, name, method, amounts, seeds, **changes)
+            for name, method, seeds, changes in (
+                ("magnitude-global", "magnitude-global", 1, {}),
+                ("magnitude-layer", "magnitude-layer", 1, {}),
+                ("woodtaylor", "woodtaylor", 3, rows),
+                ("woodfisher", "woodfisher", 3, rows),
+                (
+                    "woodtaylor-single",
+                    "woodtaylor",
+                    3,
+                    {"num_samples": 2000, "fisher_batch_size": 1},
+                ),
+                ("woodtaylor-network", "woodtaylor", 3, rows | {"chunk": "network"}),
+                ("diagonal-fisher-layer", "obd-layer", 3, diagonal),
+                ("diagonal-fisher-global", "obd-global", 3, diagonal),
+            )
+        ),
+        *paper,
+    )
 
 
 def fig_s14() -> Group:
-    """WoodTaylor on the same network: dampening and samples (single gradients), whose values the paper's text leaves open. The
-    paper's cells go up to Fig. 7's 8,000 and its full matrix; cpu has a block a layer."""
-    def cells(base: Spec, name: str, amounts: tuple[float, ...], samples: tuple[int, ...], **changes: object) -> list[Group]:
-        return [sweep(base, f"{name}damping-{damping:g}-samples-{n}", "woodtaylor", amounts, damping=damping, num_samples=n,
-                      fisher_batch_size=1, **changes) for n in samples for damping in (1e-3, 1e-2, 1e-1, 1.0)]
-    return labelled("figure", "S14", *cells(EARLY, "", (0.5, 0.9), (250, 1000, 2000)),
-                    *cells(EARLY.but(scale="paper"), "paper-", (*MLP_AMOUNTS[:9], 0.98), (1000, 8000), chunk="network"))
+    """WoodTaylor on the same network: dampening and samples (single gradients), whose values the
+    paper's text leaves open. The paper's cells go up to Fig. 7's 8,000 and its full matrix; cpu has
+    a block a layer."""
+
+    def cells(
+        base: Spec,
+        name: str,
+        amounts: tuple[float, ...],
+        samples: tuple[int, ...],
+        **changes: object,
+    ) -> list[Group]:
+        return [
+            sweep(
+                base,
+                f"{name}damping-{damping:g}-samples-{n}",
+                "woodtaylor",
+                amounts,
+                damping=damping,
+                num_samples=n,
+                fisher_batch_size=1,
+                **changes,
+            )
+            for n in samples
+            for damping in (1e-3, 1e-2, 1e-1, 1.0)
+        ]
+
+    return labelled(
+        "figure",
+        "S14",
+        *cells(EARLY, "", (0.5, 0.9), (250, 1000, 2000)),
+        *cells(
+            EARLY.but(scale="paper"),
+            "paper-",
+            (*MLP_AMOUNTS[:9], 0.98),
+            (1000, 8000),
+            chunk="network",
+        ),
+    )
 
 
 def fig_s12() -> Group:
-    """WoodTaylor and WoodFisher on three layers as one block of 2,304 + 2,304 + 4,608 = 9,216 weights. The paper has 50,000
-    samples; cpu 1,000, and the cells named all-images all 50,000, so that the block is inverted directly."""
+    """WoodTaylor and WoodFisher on three layers as one block of 2,304 + 2,304 + 4,608 = 9,216
+    weights. The paper has 50,000 samples; cpu 1,000, and the cells named all-images all 50,000, so
+    that the block is inverted directly."""
     kept = ("layer1.0.conv1", "layer1.0.conv2", "layer2.0.conv1")
     blocks = [f"layer{s}.{b}.conv{c}" for s in (1, 2, 3) for b in (0, 1, 2) for c in (1, 2)]
     others = tuple(name for name in blocks if name not in kept)
     rows = {"fisher_batch_size": 1, "chunk": "network"}
 
-    def cells(base: Spec, name: str, amounts: tuple[float, ...], samples: int, skip: tuple[str, ...],
-              dampings: dict[str, tuple[float, ...]], seeds: int = 1) -> list[Group]:
-        return [sweep(base, f"{name}{method}-{damping:g}", method, amounts, seeds, damping=damping, num_samples=samples,
-                      options={"skip": skip}, **rows) for method, values in dampings.items() for damping in values]
+    def cells(
+        base: Spec,
+        name: str,
+        amounts: tuple[float, ...],
+        samples: int,
+        skip: tuple[str, ...],
+        dampings: dict[str, tuple[float, ...]],
+        seeds: int = 1,
+    ) -> list[Group]:
+        return [
+            sweep(
+                base,
+                f"{name}{method}-{damping:g}",
+                method,
+                amounts,
+                seeds,
+                damping=damping,
+                num_samples=samples,
+                options={"skip": skip},
+                **rows,
+            )
+            for method, values in dampings.items()
+            for damping in values
+        ]
+
     ours = ("conv1", *others, "linear")
     return labelled(
-        "figure", "S12",
-        *cells(R20, "", (0.5, 0.9), 1000, ours, {"woodtaylor": (1e-2, 1e-3, 1e-4, 1e-5), "woodfisher": (1e-3, 1e-4, 1e-5)}),
-        *cells(R20, "all-images-", (0.5, 0.9), 50_000, ours, dict.fromkeys(("woodtaylor", "woodfisher"), (1e-3,))),
-        *cells(R20_PAPER, "paper-", R20_AMOUNTS, 50_000, R20_SKIP["skip"] + others,
-               {"woodtaylor": (1e-3, 1e-4, 1e-5), "woodfisher": (1e-3, 1e-4, 1e-5)}))
+        "figure",
+        "S12",
+        *cells(
+            R20,
+            "",
+            (0.5, 0.9),
+            1000,
+            ours,
+            {"woodtaylor": (1e-2, 1e-3, 1e-4, 1e-5), "woodfisher": (1e-3, 1e-4, 1e-5)},
+        ),
+        *cells(
+            R20,
+            "all-images-",
+            (0.5, 0.9),
+            50_000,
+            ours,
+            dict.fromkeys(("woodtaylor", "woodfisher"), (1e-3,)),
+        ),
+        *cells(
+            R20_PAPER,
+            "paper-",
+            R20_AMOUNTS,
+            50_000,
+            R20_SKIP["skip"] + others,
+            {"woodtaylor": (1e-3, 1e-4, 1e-5), "woodfisher": (1e-3, 1e-4, 1e-5)},
+        ),
+    )
 
 
 def table8() -> Group:
     """Labels of the Fisher: true or drawn from the model. cpu: the same comparison on ResNet-20."""
-    cpu = [sweep(R20, "sampled", "woodfisher", (0.5, 0.7, 0.8), 3, fisher="sampled", options=DENSE_ENDS, **SINGLE)]
-    paper = [sweep(ONE_SHOT, f"paper-{fisher}", "woodfisher", (0.2, 0.4, 0.6, 0.7, 0.8), 3, num_samples=24_000, fisher_batch_size=100,
-                   chunk=1000, fisher=fisher) for fisher in ("empirical", "sampled")]
+    cpu = [
+        sweep(
+            R20,
+            "sampled",
+            "woodfisher",
+            (0.5, 0.7, 0.8),
+            3,
+            fisher="sampled",
+            options=DENSE_ENDS,
+            **SINGLE,
+        )
+    ]
+    paper = [
+        sweep(
+            ONE_SHOT,
+            f"paper-{fisher}",
+            "woodfisher",
+            (0.2, 0.4, 0.6, 0.7, 0.8),
+            3,
+            num_samples=24_000,
+            fisher_batch_size=100,
+            chunk=1000,
+            fisher=fisher,
+        )
+        for fisher in ("empirical", "sampled")
+    ]
     return labelled("table", "8", *cpu, *paper)
 
 
 def table_s2() -> Group:
     """Rows m and examples a row b. cpu: ResNet-20."""
-    cpu = [sweep(R20, f"m{m}-b{b}", "woodfisher", ABLATION, num_samples=m * b, fisher_batch_size=b, options=DENSE_ENDS)
-           for m, b in ((80, 1), (400, 1), (80, 10), (400, 10), (80, 100))]
-    paper = [sweep(ONE_SHOT, f"paper-m{m}-b{b}", "woodfisher", (0.3, 0.5), 3, num_samples=m * b, fisher_batch_size=b, chunk=1000)
-             for m in (80, 160) for b in (1, 30, 100, 400, 800, 2400)]
+    cpu = [
+        sweep(
+            R20,
+            f"m{m}-b{b}",
+            "woodfisher",
+            ABLATION,
+            num_samples=m * b,
+            fisher_batch_size=b,
+            options=DENSE_ENDS,
+        )
+        for m, b in ((80, 1), (400, 1), (80, 10), (400, 10), (80, 100))
+    ]
+    paper = [
+        sweep(
+            ONE_SHOT,
+            f"paper-m{m}-b{b}",
+            "woodfisher",
+            (0.3, 0.5),
+            3,
+            num_samples=m * b,
+            fisher_batch_size=b,
+            chunk=1000,
+        )
+        for m in (80, 160)
+        for b in (1, 30, 100, 400, 800, 2400)
+    ]
     return labelled("table", "S2", *cpu, *paper)
 
 
 def damping() -> Group:
-    """Not in the paper: WoodFisher and K-FAC by dampening on the comparison's LeNet-300-100, where K-FAC leads at the methods' own λ."""
+    """Not in the paper: WoodFisher and K-FAC by dampening on the comparison's LeNet-300-100, where
+    K-FAC leads at the methods' own λ.
+    """
     job = job_of("mnist", "lenet300")
-    base = Spec(paper="woodfisher", scale="cpu", model="lenet300", dataset="mnist", train=job.train, checkpoint=job.checkpoint,
-                num_samples=job.num_samples)
-    return labelled("table", "damping", sweep(base, "magnitude-global", "magnitude-global", (0.9, 0.95)), *(
-        sweep(base, f"{method}-damping-{value:g}", method, (0.9, 0.95), damping=value)
-        for method in ("woodfisher", "kfac-prune") for value in (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)))
+    base = Spec(
+        paper="woodfisher",
+        scale="cpu",
+        model="lenet300",
+        dataset="mnist",
+        train=job.train,
+        checkpoint=job.checkpoint,
+        num_samples=job.num_samples,
+    )
+    return labelled(
+        "table",
+        "damping",
+        sweep(base, "magnitude-global", "magnitude-global", (0.9, 0.95)),
+        *(
+            sweep(base, f"{method}-damping-{value:g}", method, (0.9, 0.95), damping=value)
+            for method in ("woodfisher", "kfac-prune")
+            for value in (1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+        ),
+    )
 
 
 def fig4() -> Group:
-    """Recomputing the Fisher on the way, without training, beside magnitude. cpu: 100 rows of 10. The paper's numbers of
-    recomputations are in no text."""
+    """Recomputing the Fisher on the way, without training, beside magnitude. cpu: 100 rows of 10.
+    The paper's numbers of recomputations are in no text."""
     few, magnitude = (0.8, 0.7, 0.9), ("magnitude-global", "magnitude-layer")
-    cpu = [sweep(R20, f"recompute-{r}", "woodfisher", few, num_samples=1000, fisher_batch_size=10, recompute=r,
-                 options=DENSE_ENDS | {"num_rows": 100}) for r in (0, 1, 4)]
+    cpu = [
+        sweep(
+            R20,
+            f"recompute-{r}",
+            "woodfisher",
+            few,
+            num_samples=1000,
+            fisher_batch_size=10,
+            recompute=r,
+            options=DENSE_ENDS | {"num_rows": 100},
+        )
+        for r in (0, 1, 4)
+    ]
     cpu += [sweep(R20, method, method, few, options=DENSE_ENDS) for method in magnitude]
     amounts = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-    paper = [sweep(ONE_SHOT, f"paper-m{m}-recompute-{r}", "woodfisher", amounts, 3, num_samples=m * 100, fisher_batch_size=100, chunk=1000,
-                   recompute=r) for m, r in ((80, 0), (240, 0), (80, 2), (80, 5))]
+    paper = [
+        sweep(
+            ONE_SHOT,
+            f"paper-m{m}-recompute-{r}",
+            "woodfisher",
+            amounts,
+            3,
+            num_samples=m * 100,
+            fisher_batch_size=100,
+            chunk=1000,
+            recompute=r,
+        )
+        for m, r in ((80, 0), (240, 0), (80, 2), (80, 5))
+    ]
     paper += [sweep(ONE_SHOT, f"paper-{method}", method, amounts) for method in magnitude]
     return labelled("figure", "4", *cpu, *paper)
 
@@ -195,17 +489,57 @@ def fig4() -> Group:
 def table6() -> Group:
     """FLOPs-aware statistic. cpu: one-shot ResNet-20."""
     rows = SINGLE
-    cpu = [sweep(R20, f"beta-{beta:g}", "woodfisher-flops", ABLATION, options=DENSE_ENDS | {"beta": beta}, **rows)
-           for beta in (0.0, 0.3, 0.35, 1.0)]
-    cpu.append(sweep(R20, "target-macs", "woodfisher-flops", (0.75,), options=DENSE_ENDS | {"beta": 0.3, "target": "macs"}, **rows))
+    cpu = [
+        sweep(
+            R20,
+            f"beta-{beta:g}",
+            "woodfisher-flops",
+            ABLATION,
+            options=DENSE_ENDS | {"beta": beta},
+            **rows,
+        )
+        for beta in (0.0, 0.3, 0.35, 1.0)
+    ]
+    cpu.append(
+        sweep(
+            R20,
+            "target-macs",
+            "woodfisher-flops",
+            (0.75,),
+            options=DENSE_ENDS | {"beta": 0.3, "target": "macs"},
+            **rows,
+        )
+    )
     return labelled("table", "6", *cpu, imagenet.flops_aware())
 
 
-GRADUAL = {"1": gradual.table1(R20), "2": gradual.table2(R20), "3": gradual.table3(R20), "5": gradual.table5(),
-           "S5": gradual.table_s5(R20), "feedback": gradual.feedback(R20)}
-TABLES: dict[str, Group] = {label: imagenet.TABLES.get(label, {}) | group for label, group in (imagenet.TABLES | GRADUAL | {
-    "6": table6(), "8": table8(), "S2": table_s2(), "damping": damping()}).items()}
-FIGURES: dict[str, Group] = {"3a": fig3a(), "3b": fig3b("woodfisher", "3b"), "4": fig4(), "5a": fig5a(), "5b": fig5b(),
-                             "6": gradual.fig6(R20), "7": fig7(), "S8": fig3b("woodfisher-layer", "S8"), "S12": fig_s12(),
-                             "S14": fig_s14(), **imagenet.FIGURES,
-                             "S11": imagenet.FIGURES["S11"] | gradual.fig_s11(R20)}
+GRADUAL = {
+    "1": gradual.table1(R20),
+    "2": gradual.table2(R20),
+    "3": gradual.table3(R20),
+    "5": gradual.table5(),
+    "S5": gradual.table_s5(R20),
+    "feedback": gradual.feedback(R20),
+}
+TABLES: dict[str, Group] = {
+    label: imagenet.TABLES.get(label, {}) | group
+    for label, group in (
+        imagenet.TABLES
+        | GRADUAL
+        | {"6": table6(), "8": table8(), "S2": table_s2(), "damping": damping()}
+    ).items()
+}
+FIGURES: dict[str, Group] = {
+    "3a": fig3a(),
+    "3b": fig3b("woodfisher", "3b"),
+    "4": fig4(),
+    "5a": fig5a(),
+    "5b": fig5b(),
+    "6": gradual.fig6(R20),
+    "7": fig7(),
+    "S8": fig3b("woodfisher-layer", "S8"),
+    "S12": fig_s12(),
+    "S14": fig_s14(),
+    **imagenet.FIGURES,
+    "S11": imagenet.FIGURES["S11"] | gradual.fig_s11(R20),
+}

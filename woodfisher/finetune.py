@@ -1,4 +1,6 @@
-"""WoodFisher: fine-tune the pruned cells of its tables and figures. `--list` shows the cells, `--help` the flags."""
+"""WoodFisher: fine-tune the pruned cells of its tables and figures. `--list` shows the cells,
+`--help` the flags.
+"""
 
 import sys
 

@@ -1,4 +1,6 @@
-"""Which Fisher: gradient rows of chosen layers, cut into the blocks that are inverted (WoodFisher Secs. 2, 3.2, 5.1)."""
+"""Which Fisher: gradient rows of chosen layers, cut into the blocks that are inverted (WoodFisher
+Secs. 2, 3.2, 5.1).
+"""
 
 from __future__ import annotations
 
@@ -23,14 +25,20 @@ NETWORK = "network"
 
 @dataclass(frozen=True)
 class FisherOptions:
-    """How the Fisher is estimated and inverted. Of m and b, what is left open follows from the calibration data."""
+    """How the Fisher is estimated and inverted. Of m and b, what is left open follows from the
+    calibration data.
+    """
 
-    fisher: str = "empirical"       # true labels (Sec. 2); "sampled" is Table 8's other column
-    fisher_batch_size: int | None = None  # b, examples averaged into a row: 1 or 50 for ResNet-20, 100 to 2400 on ImageNet (Table S1)
-    num_rows: int | None = None     # m, outer products: 1,000 for ResNet-20 (Sec. 5.1), "typically between 100 to 400" (Sec. 3.2)
-    damping: float = 1e-5           # λ, "set to 1e-5 in all the experiments" (S1.2)
-    chunk: int | str | None = None  # None: a block a layer (Fig. 3a); 1,000 to 10,000 on ImageNet. Ours: "network", one block over all
-    skip: tuple[str, ...] = ()      # layers left dense
+    fisher: str = "empirical"  # true labels (Sec. 2); "sampled" is Table 8's other column
+    # b, examples averaged into a row: 1 or 50 for ResNet-20, 100 to 2400 on ImageNet (Table S1)
+    fisher_batch_size: int | None = None
+    # m, outer products: 1,000 for ResNet-20 (Sec. 5.1), "typically between 100 to 400" (Sec. 3.2)
+    num_rows: int | None = None
+    damping: float = 1e-5  # λ, "set to 1e-5 in all the experiments" (S1.2)
+    # None: a block a layer (Fig. 3a); 1,000 to 10,000 on ImageNet. Ours: "network", one block over
+    # all
+    chunk: int | str | None = None
+    skip: tuple[str, ...] = ()  # layers left dense
 
     def __post_init__(self):
         choose("fisher", self.fisher, ("empirical", "sampled"))
@@ -43,7 +51,12 @@ class FisherOptions:
         if isinstance(self.chunk, str):
             choose("chunk", self.chunk, (NETWORK,))
         elif self.chunk is not None and self.chunk < 1:
-            raise UserError("chunk", self.chunk, "must be at least 1", f"give a block size, {NETWORK!r}, or nothing for a block a layer")
+            raise UserError(
+                "chunk",
+                self.chunk,
+                "must be at least 1",
+                f"give a block size, {NETWORK!r}, or nothing for a block a layer",
+            )
 
 
 @dataclass
@@ -53,7 +66,7 @@ class Part:
     layers: dict[str, nn.Module]
     curvature: Curvature
     shared: bool = False  # the curvature was ready (sharing.py)
-    b: int = 1            # examples averaged into each of its rows
+    b: int = 1  # examples averaged into each of its rows
 
     def flat(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Tensors by layer name as this part's flat vector [d]."""
@@ -62,7 +75,10 @@ class Part:
     def split(self, vector: Tensor) -> dict[str, Tensor]:
         """The inverse of `flat`: tensors by layer name, weight-shaped."""
         pieces = vector.split([module.weight.numel() for module in self.layers.values()])
-        return {name: piece.reshape(module.weight.shape) for (name, module), piece in zip(self.layers.items(), pieces, strict=True)}
+        return {
+            name: piece.reshape(module.weight.shape)
+            for (name, module), piece in zip(self.layers.items(), pieces, strict=True)
+        }
 
 
 def count(calibration: Iterable) -> int:
@@ -72,7 +88,8 @@ def count(calibration: Iterable) -> int:
 
 
 def rows_of(calibration: Iterable, options: FisherOptions) -> tuple[int, int]:
-    """(m, b): as the options say, else all the data in OPEN_ROWS rows, the least that Sec. 3.2 calls typical.
+    """(m, b): as the options say, else all the data in OPEN_ROWS rows, the least that Sec. 3.2
+    calls typical.
 
     Raises UserError where the data is too little."""
     examples, m, b = count(calibration), options.num_rows, options.fisher_batch_size
@@ -80,17 +97,28 @@ def rows_of(calibration: Iterable, options: FisherOptions) -> tuple[int, int]:
         m = min(OPEN_ROWS, examples) if b is None else examples // b
     b = b or max(1, examples // max(m, 1))
     if m < 1 or m * b > examples:
-        raise UserError("num_rows" if options.num_rows else "fisher_batch_size", options.num_rows or b,
-                        f"{max(m, 1)} rows of {b} examples take {max(m, 1) * b}, the calibration data has {examples}",
-                        "raise --num-samples, or lower --fisher-batch-size or num_rows")
+        raise UserError(
+            "num_rows" if options.num_rows else "fisher_batch_size",
+            options.num_rows or b,
+            f"{max(m, 1)} rows of {b} examples take {max(m, 1) * b}, the calibration data has "
+            f"{examples}",
+            "raise --num-samples, or lower --fisher-batch-size or num_rows",
+        )
     return m, b
 
 
-def fisher_parts(model: nn.Module, calibration: Iterable, options: FisherOptions, generator: torch.Generator,
-                 masks: Mapping[str, Tensor] | None = None) -> list[Part]:
-    """F̂ = λI + (1/m) Σ ∇∇ᵀ (Eq. 1) of every layer, or of all layers together; rows of weights that `masks` removed are zero.
+def fisher_parts(
+    model: nn.Module,
+    calibration: Iterable,
+    options: FisherOptions,
+    generator: torch.Generator,
+    masks: Mapping[str, Tensor] | None = None,
+) -> list[Part]:
+    """F̂ = λI + (1/m) Σ ∇∇ᵀ (Eq. 1) of every layer, or of all layers together; rows of weights that
+    `masks` removed are zero.
 
-    Raises UserError for too little data, NumericalError for gradients that are not finite or all zero.
+    Raises UserError for too little data, NumericalError for gradients that are not finite or all
+    zero.
     """
     layers = L.prunable(model, options.skip)
     chosen = FisherOptions(**{f.name: getattr(options, f.name) for f in fields(FisherOptions)})
@@ -104,39 +132,68 @@ def fisher_parts(model: nn.Module, calibration: Iterable, options: FisherOptions
     b = rows_of(calibration, chosen)[1]
     if options.chunk == NETWORK:
         return [Part(layers, curvatures[0], ready, b)]
-    return [Part({name: module}, curvature, ready, b) for (name, module), curvature in zip(layers.items(), curvatures, strict=True)]
+    return [
+        Part({name: module}, curvature, ready, b)
+        for (name, module), curvature in zip(layers.items(), curvatures, strict=True)
+    ]
 
 
-def _estimate(model: nn.Module, layers: dict[str, nn.Module], calibration: Iterable, options: FisherOptions,
-              generator: torch.Generator, masks: Mapping[str, Tensor] | None) -> list[BlockFisher]:
+def _estimate(
+    model: nn.Module,
+    layers: dict[str, nn.Module],
+    calibration: Iterable,
+    options: FisherOptions,
+    generator: torch.Generator,
+    masks: Mapping[str, Tensor] | None,
+) -> list[BlockFisher]:
     """The curvatures of `fisher_parts`, in the order of the layers."""
     m, b = rows_of(calibration, options)
-    gone = {name: ~masks[f"{name}.weight"].flatten() for name in layers if masks is not None and f"{name}.weight" in masks}
+    gone = {
+        name: ~masks[f"{name}.weight"].flatten()
+        for name in layers
+        if masks is not None and f"{name}.weight" in masks
+    }
     together, out = _room(layers, m, options.chunk, gone)
-    rows = gradient_rows(model, calibration, m, b, layers, options.fisher, generator=generator, out=out)
+    rows = gradient_rows(
+        model, calibration, m, b, layers, options.fisher, generator=generator, out=out
+    )
     for name, lost in gone.items():
         if isinstance(rows[name], Tensor):  # a file has zeros there already
             rows[name][:, lost] = 0
     if not any(part.any() for part in rows.values()):
-        raise NumericalError(next(iter(rows)), "every gradient is zero, here and in all other layers",
-                             "prune before the loss is exactly zero, or use fisher=sampled")
+        raise NumericalError(
+            next(iter(rows)),
+            "every gradient is zero, here and in all other layers",
+            "prune before the loss is exactly zero, or use fisher=sampled",
+        )
     if options.chunk == NETWORK:
         return [BlockFisher(together, options.damping, name="the whole network")]
     return [BlockFisher(rows[name], options.damping, options.chunk, name) for name in layers]
 
 
-def _room(layers: dict[str, nn.Module], m: int, chunk: int | str | None, gone: Mapping[str, Tensor]) -> tuple[Rows | None, dict[str, Rows]]:
-    """(rows over all layers where they are one block, each layer's rows), to be filled: in memory if the budget holds them, else
-    on disk. UserError where it does not even hold the work on them."""
+def _room(
+    layers: dict[str, nn.Module], m: int, chunk: int | str | None, gone: Mapping[str, Tensor]
+) -> tuple[Rows | None, dict[str, Rows]]:
+    """(rows over all layers where they are one block, each layer's rows), to be filled: in memory
+    if the budget holds them, else on disk. UserError where it does not even hold the work on
+    them."""
     like = next(iter(layers.values())).weight.detach()
     sizes = {name: module.weight.numel() for name, module in layers.items()}
-    rows, work = m * sum(sizes.values()) * like.element_size() / 2**30, work_bytes(sizes.values(), m, chunk) / 2**30
+    rows, work = (
+        m * sum(sizes.values()) * like.element_size() / 2**30,
+        work_bytes(sizes.values(), m, chunk) / 2**30,
+    )
     what = f"{m} gradient rows and the work on them"
     if distributed.world() > 1:
-        machine.forecast(what, rows + work, "lower --num-samples, or run one process, which has a disk for them")
+        machine.forecast(
+            what, rows + work, "lower --num-samples, or run one process, which has a disk for them"
+        )
     if not machine.fits(what, rows + work):
-        machine.forecast(f"the work on {m} gradient rows, with {rows:.1f} GB of them on disk", work,
-                         "raise --memory-budget, or leave layers out with skip")
+        machine.forecast(
+            f"the work on {m} gradient rows, with {rows:.1f} GB of them on disk",
+            work,
+            "raise --memory-budget, or leave layers out with skip",
+        )
         return spooled(layers, m, gone)
     if chunk != NETWORK:
         return None, {name: like.new_empty(m, size) for name, size in sizes.items()}

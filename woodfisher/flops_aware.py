@@ -1,8 +1,10 @@
-"""FLOPs-aware WoodFisher (Sec. 5.4): ρ_q^FLOPs = ρ_q / (FLOPs-per-param_q)^β, one cut over all layers.
+"""FLOPs-aware WoodFisher (Sec. 5.4): ρ_q^FLOPs = ρ_q / (FLOPs-per-param_q)^β, one cut over all
+layers.
 
-A weight costs one MAC at each output position, active or not, so the paper's ratio of a layer's active FLOPs to its active
-weights is its number of output positions throughout gradual pruning; a linear layer's is 1. The released code can also follow
-a schedule of FLOPs, not of weights: target="macs". It finds the sparsity by bisection; the ranking's running sum has it exactly.
+A weight costs one MAC at each output position, active or not, so the paper's ratio of a layer's
+active FLOPs to its active weights is its number of output positions throughout gradual pruning; a
+linear layer's is 1. The released code can also follow a schedule of FLOPs, not of weights:
+target="macs". It finds the sparsity by bisection; the ranking's running sum has it exactly.
 """
 
 from __future__ import annotations
@@ -25,16 +27,29 @@ class Options(method.Options):
     """WoodFisher's options and β."""
 
     beta: float = 0.3  # Table 6: 0.30, and 0.35 for MobileNetV1; 0 is WoodFisher
-    target: str = "weights"  # what `amount` is a fraction of: "weights", or the candidate layers' "macs"
+    # what `amount` is a fraction of: "weights", or the candidate layers' "macs"
+    target: str = "weights"
 
     def __post_init__(self):
         super().__post_init__()
         if not self.beta >= 0:
-            raise UserError("beta", self.beta, "must not be negative", "the paper's are 0.30 and 0.35")
+            raise UserError(
+                "beta", self.beta, "must not be negative", "the paper's are 0.30 and 0.35"
+            )
         if self.scope != "global":
-            raise UserError("scope", self.scope, "compares no layers, so costs do not matter", "use --scope global")
+            raise UserError(
+                "scope",
+                self.scope,
+                "compares no layers, so costs do not matter",
+                "use --scope global",
+            )
         if choose("target", self.target, ("weights", "macs")) == "macs" and self.recompute:
-            raise UserError("recompute", self.recompute, "its levels are of weights", "use --recompute 0 with target=macs")
+            raise UserError(
+                "recompute",
+                self.recompute,
+                "its levels are of weights",
+                "use --recompute 0 with target=macs",
+            )
 
 
 def macs_per_weight(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, float]:
@@ -42,14 +57,24 @@ def macs_per_weight(model: nn.Module, input_shape: tuple[int, int, int]) -> dict
     return {layer.name: layer.macs / layer.params for layer in costs(model, input_shape).layers}
 
 
-def weights_for(scores: Mapping[str, Tensor], price: Mapping[str, float], amount: float, masks: M.Masks, min_keep: int = 1) -> float:
-    """The fraction of weights whose removal in the order of `scores` first removes `amount` of the MACs; weights that `masks`
-    removed go first, the `min_keep` best of each layer last."""
+def weights_for(
+    scores: Mapping[str, Tensor],
+    price: Mapping[str, float],
+    amount: float,
+    masks: M.Masks,
+    min_keep: int = 1,
+) -> float:
+    """The fraction of weights whose removal in the order of `scores` first removes `amount` of the
+    MACs; weights that `masks` removed go first, the `min_keep` best of each layer last."""
     if not 0 <= amount < 1:
         raise UserError("sparsity", amount, "outside [0, 1)", "give the fraction of MACs REMOVED")
     ranks, macs = [], []
     for name, score in scores.items():
-        gone = ~masks[f"{name}.weight"].flatten() if f"{name}.weight" in masks else torch.zeros(score.numel(), dtype=torch.bool)
+        gone = (
+            ~masks[f"{name}.weight"].flatten()
+            if f"{name}.weight" in masks
+            else torch.zeros(score.numel(), dtype=torch.bool)
+        )
         rank = score.detach().double().flatten().masked_fill(gone.to(score.device), -torch.inf)
         rank[torch.argsort(rank, stable=True, descending=True)[:min_keep]] = torch.inf
         ranks.append(rank)
@@ -59,13 +84,23 @@ def weights_for(scores: Mapping[str, Tensor], price: Mapping[str, float], amount
     return int((ordered < goal * (1 - 1e-12)).sum() + (goal > 0)) / len(ordered)
 
 
-def prune(model: nn.Module, calibration: Iterable, amount: float, options: Options, generator: torch.Generator,
-          masks: M.Masks | None = None) -> Pruned:
-    """WoodFisher that removes the weights of the smallest ρ per MAC^β first; predicted_increase stays that of the update."""
+def prune(
+    model: nn.Module,
+    calibration: Iterable,
+    amount: float,
+    options: Options,
+    generator: torch.Generator,
+    masks: M.Masks | None = None,
+) -> Pruned:
+    """WoodFisher that removes the weights of the smallest ρ per MAC^β first; predicted_increase
+    stays that of the update.
+    """
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
     price = macs_per_weight(model, tuple(next(iter(calibration))[0].shape[1:]))
 
-    def rank(rho: dict[str, Tensor], level: float, gone: M.Masks) -> tuple[dict[str, Tensor], float]:
+    def rank(
+        rho: dict[str, Tensor], level: float, gone: M.Masks
+    ) -> tuple[dict[str, Tensor], float]:
         scores = {name: score / price[name] ** options.beta for name, score in rho.items()}
         if options.target == "macs":
             level = weights_for(scores, price, level, gone, options.min_keep)

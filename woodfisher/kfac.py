@@ -1,5 +1,6 @@
-"""K-FAC pruning (WoodFisher Secs. 5.1, S2.1): WoodFisher's statistic and update with Kronecker-factored layer blocks, with and
-without the damping π of Martens & Grosse. Convolutions use KFC's factors (the paper compares on MLPNet alone)."""
+"""K-FAC pruning (WoodFisher Secs. 5.1, S2.1): WoodFisher's statistic and update with
+Kronecker-factored layer blocks, with and without the damping π of Martens & Grosse. Convolutions
+use KFC's factors (the paper compares on MLPNet alone)."""
 
 from __future__ import annotations
 
@@ -25,10 +26,14 @@ from woodfisher.surgeon import SurgeonOptions, statistic, step
 class Options(SurgeonOptions):
     """50,000 samples in Fig. 5b."""
 
-    pi: bool = True             # μ = π√λ on A and √λ/π on G, π² the ratio of mean eigenvalues; False: √λ on both (Fig. 5b has both)
-    damping: float = 1e-5       # λ, as WoodFisher's (S1.2)
-    fisher: str = "empirical"   # the released code; Sec. S2.1 writes the expectation over the model, which is "sampled" or "exact"
-    batch_size: int = 64        # examples a pass; a matter of memory and speed alone
+    # μ = π√λ on A and √λ/π on G, π² the ratio of mean eigenvalues; False: √λ on both (Fig. 5b has
+    # both)
+    pi: bool = True
+    damping: float = 1e-5  # λ, as WoodFisher's (S1.2)
+    # the released code; Sec. S2.1 writes the expectation over the model, which is "sampled" or
+    # "exact"
+    fisher: str = "empirical"
+    batch_size: int = 64  # examples a pass; a matter of memory and speed alone
     skip: tuple[str, ...] = ()  # layers left dense
 
     def __post_init__(self):
@@ -40,17 +45,34 @@ class Options(SurgeonOptions):
             raise UserError("batch_size", self.batch_size, "must be at least 1")
 
 
-def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, float], options: Options,
-          generator: torch.Generator, masks: M.Masks | None = None) -> Pruned:
-    """A copy of `model` with `amount` of its weights removed; predicted_increase is ½ δᵀ(G ⊗ A)δ of the damped factors.
+def prune(
+    model: nn.Module,
+    calibration: Iterable,
+    amount: float | Mapping[str, float],
+    options: Options,
+    generator: torch.Generator,
+    masks: M.Masks | None = None,
+) -> Pruned:
+    """A copy of `model` with `amount` of its weights removed; predicted_increase is ½ δᵀ(G ⊗ A)δ of
+    the damped factors.
 
     Factors are of all weights, so already pruned ones (`masks`) stay zero by selection alone.
     """
     result = Pruned(copy.deepcopy(model))
     M.apply(result.model, masks or {})
     layers = L.prunable(result.model, options.skip)
-    factors = kron_factors(result.model, rebatch(calibration, options.batch_size), layers, fisher=options.fisher, generator=generator)
-    parts = [Part({name: module}, KronInverse.of(factors[name], options.damping, options.pi, name=name))
-             for name, module in layers.items()]
-    result.masks, result.predicted_increase = step(result.model, parts, statistic(parts), amount, options, masks)
+    factors = kron_factors(
+        result.model,
+        rebatch(calibration, options.batch_size),
+        layers,
+        fisher=options.fisher,
+        generator=generator,
+    )
+    parts = [
+        Part({name: module}, KronInverse.of(factors[name], options.damping, options.pi, name=name))
+        for name, module in layers.items()
+    ]
+    result.masks, result.predicted_increase = step(
+        result.model, parts, statistic(parts), amount, options, masks
+    )
     return result

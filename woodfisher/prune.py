@@ -1,4 +1,6 @@
-"""WoodFisher: prune the cells of its tables and figures. `--list` shows the cells, `--help` the flags."""
+"""WoodFisher: prune the cells of its tables and figures. `--list` shows the cells, `--help` the
+flags.
+"""
 
 import sys
 

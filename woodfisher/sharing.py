@@ -1,8 +1,10 @@
-"""Cells that differ only in the amount or the update have one Fisher: inside `sharing()` the last one is kept and used again.
+"""Cells that differ only in the amount or the update have one Fisher: inside `sharing()` the last
+one is kept and used again.
 
-It is known by its contents (weights, masks, data, order, options, generator), so a hit is what would be computed. Off unless
-asked for, because rows are large: one shared Fisher of ResNet-20 holds a gigabyte. Timings of a cell that found its Fisher
-ready do not contain it; the record's notes say so.
+It is known by its contents (weights, masks, data, order, options, generator), so a hit is what
+would be computed. Off unless asked for, because rows are large: one shared Fisher of ResNet-20
+holds a gigabyte. Timings of a cell that found its Fisher ready do not contain it; the record's
+notes say so.
 """
 
 from __future__ import annotations
@@ -47,15 +49,28 @@ def keep(key: tuple, curvatures: list[BlockFisher]) -> None:
         kept[key] = curvatures
 
 
-def key(model: nn.Module, calibration: Iterable, options: object, generator: torch.Generator,
-        masks: Mapping[str, Tensor] | None) -> tuple | None:
+def key(
+    model: nn.Module,
+    calibration: Iterable,
+    options: object,
+    generator: torch.Generator,
+    masks: Mapping[str, Tensor] | None,
+) -> tuple | None:
     """What decides a Fisher; None where sharing is off, or the data does not say what it is."""
     batches = getattr(calibration, "batch_sampler", None)
     if _kept.get() is None or not isinstance(batches, list):
         return None
     sha = hashlib.sha256()
-    for name, tensor in [*model.state_dict().items(), *sorted((masks or {}).items()), ("generator", generator.get_state())]:
+    for name, tensor in [
+        *model.state_dict().items(),
+        *sorted((masks or {}).items()),
+        ("generator", generator.get_state()),
+    ]:
         sha.update(name.encode())
-        sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if tensor.dim() else repr(tensor.item()).encode())
+        sha.update(
+            tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if tensor.dim()
+            else repr(tensor.item()).encode()
+        )
     sha.update(repr(batches).encode())
     return sha.hexdigest(), calibration.dataset, dataclasses.astuple(options)

@@ -1,10 +1,13 @@
 """How long and how large: one pruning step of a big network, phase by phase.
 
-    python -m woodfisher.size resnet50 --data-dir FOLDER     all 25.5 M weights, 80 rows, c = 1,000; FOLDER/imagenet/train/<class>/*
-    python -m woodfisher.size resnet20                       one block over 267,264 weights, 1,000 rows
+    python -m woodfisher.size resnet50 --data-dir FOLDER     all 25.5 M weights, 80 rows, c = 1,000;
+                                                             FOLDER/imagenet/train/<class>/*
+    python -m woodfisher.size resnet20                       one block over 267,264 weights, 1,000
+                                                             rows
 
-Weights are random, for nothing here depends on them; images are the data set's. Writes results/size_<network>.json, or below
---output. --memory-budget is for the whole process here; 8 puts ResNet-50's 7.6 GB of rows on disk (size_<network>_disk.json).
+Weights are random, for nothing here depends on them; images are the data set's. Writes
+results/size_<network>.json, or below --output. --memory-budget is for the whole process here; 8
+puts ResNet-50's 7.6 GB of rows on disk (size_<network>_disk.json).
 """
 
 from __future__ import annotations
@@ -48,17 +51,29 @@ class Case:
     amount: float = 0.8
 
 
-CASES = {"resnet50": Case("imagenet", 80, Options(fisher_batch_size=1, chunk=1000)),
-         "resnet20": Case("cifar10-jpeg:norm=imagenet", 1000, Options(fisher_batch_size=1, chunk=NETWORK, **DENSE_ENDS))}
+CASES = {
+    "resnet50": Case("imagenet", 80, Options(fisher_batch_size=1, chunk=1000)),
+    "resnet20": Case(
+        "cifar10-jpeg:norm=imagenet",
+        1000,
+        Options(fisher_batch_size=1, chunk=NETWORK, **DENSE_ENDS),
+    ),
+}
 
 
-def measure(model: nn.Module, calibration: Iterable, case: Case, memory_budget: float = 0.0) -> dict:
-    """Seconds of each phase of a step on `model`, which is pruned, and the process's peak memory beside what was forecast before:
-    what it holds already, the rows, if in memory, and the work on them. memory_budget: GB for the process, 0 for 60% of what is
-    free. *_cpu_s is the process's own time, over all threads: what the phase takes on one idle core."""
+def measure(
+    model: nn.Module, calibration: Iterable, case: Case, memory_budget: float = 0.0
+) -> dict:
+    """Seconds of each phase of a step on `model`, which is pruned, and the process's peak memory
+    beside what was forecast before: what it holds already, the rows, if in memory, and the work on
+    them. memory_budget: GB for the process, 0 for 60% of what is free. *_cpu_s is the process's own
+    time, over all threads: what the phase takes on one idle core."""
     m, b = rows_of(calibration, case.options)
     weights = [module.weight.numel() for module in L.prunable(model, case.options.skip).values()]
-    rows_gb, work_gb = 4 * m * sum(weights) / 2**30, work_bytes(weights, m, case.options.chunk) / 2**30
+    rows_gb, work_gb = (
+        4 * m * sum(weights) / 2**30,
+        work_bytes(weights, m, case.options.chunk) / 2**30,
+    )
     held = machine.resident_gb()
     timer, cpu = Timer(), {}
 
@@ -69,7 +84,10 @@ def measure(model: nn.Module, calibration: Iterable, case: Case, memory_budget: 
             yield
         cpu[f"{name}_cpu_s"] = round(time.process_time() - start, 2)
 
-    with phase("gradients"), machine.memory_budget(max(memory_budget - held, 1e-9) if memory_budget else 0.0):
+    with (
+        phase("gradients"),
+        machine.memory_budget(max(memory_budget - held, 1e-9) if memory_budget else 0.0),
+    ):
         parts = fisher_parts(model, calibration, case.options, torch.Generator().manual_seed(0))
     with phase("scores"):
         rho = statistic(parts)
@@ -78,18 +96,39 @@ def measure(model: nn.Module, calibration: Iterable, case: Case, memory_budget: 
     on_disk = isinstance(parts[0].curvature.rows, SpooledRows)
     forecast = held + work_gb + (0.0 if on_disk else rows_gb)
     peak = machine.peak_memory_mb() / 1024
-    return {"weights": sum(weights), "rows": m, "batch": b, "chunk": case.options.chunk, "sparsity": M.sparsity(masks),
-            "predicted_increase": predicted, "rows_on_disk": on_disk, "rows_gb": round(rows_gb, 2), "forecast_gb": round(forecast, 2),
-            "peak_gb": round(peak, 2), "peak_to_forecast": round(peak / forecast, 3), **timer.report(), **cpu}
+    return {
+        "weights": sum(weights),
+        "rows": m,
+        "batch": b,
+        "chunk": case.options.chunk,
+        "sparsity": M.sparsity(masks),
+        "predicted_increase": predicted,
+        "rows_on_disk": on_disk,
+        "rows_gb": round(rows_gb, 2),
+        "forecast_gb": round(forecast, 2),
+        "peak_gb": round(peak, 2),
+        "peak_to_forecast": round(peak / forecast, 3),
+        **timer.report(),
+        **cpu,
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     p = Parser(description=__doc__)
     p.add_argument("network", help="resnet50 or resnet20")
-    p.add_argument("--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)")
-    p.add_argument("--memory-budget", type=number(), default=0.0, help="GB (default: 60%% of what is free)")
-    p.add_argument("--output", type=Path, default=FOLDER / "results", help="folder (default: woodfisher/results)")
+    p.add_argument(
+        "--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)"
+    )
+    p.add_argument(
+        "--memory-budget", type=number(), default=0.0, help="GB (default: 60%% of what is free)"
+    )
+    p.add_argument(
+        "--output",
+        type=Path,
+        default=FOLDER / "results",
+        help="folder (default: woodfisher/results)",
+    )
     arguments = p.parse_args(argv)
     return guarded(lambda: write(arguments))
 
@@ -99,8 +138,14 @@ def write(arguments: argparse.Namespace) -> None:
     case = CASES[choose("network", arguments.network, CASES)]
     data = D.load(case.dataset, arguments.data_dir)
     model = models.build(arguments.network, data.classes, data.input_shape, 0)
-    result = measure(model, data.calibration(case.samples, batch_size=16), case, arguments.memory_budget)
-    result = {"network": arguments.network, "dataset": case.dataset, "memory_budget_gb": arguments.memory_budget or None} | result
+    result = measure(
+        model, data.calibration(case.samples, batch_size=16), case, arguments.memory_budget
+    )
+    result = {
+        "network": arguments.network,
+        "dataset": case.dataset,
+        "memory_budget_gb": arguments.memory_budget or None,
+    } | result
     result["provenance"] = machine.provenance(torch.device("cpu"), 0, data.sha256)
     for name, value in result.items():
         logging.info("%s: %s", name, value)

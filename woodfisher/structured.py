@@ -1,7 +1,8 @@
-"""Structured WoodFisher (Sec. 6.1), which the paper derives and does not run: whole filters, the rows of a layer's weight.
+"""Structured WoodFisher (Sec. 6.1), which the paper derives and does not run: whole filters, the
+rows of a layer's weight.
 
-`prune` sets filters to zero and masks them; the network keeps its shape and each filter's other parameters (bias, BatchNorm).
-channels.py removes them from the network, the registered method.
+`prune` sets filters to zero and masks them; the network keeps its shape and each filter's other
+parameters (bias, BatchNorm). channels.py removes them from the network, the registered method.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ STATISTICS = ("correlated", "sum", "exact")
 class Options(FisherOptions):
     """The three ways to score a filter Q."""
 
-    statistic: str = "correlated"  # Eq. 18; "sum" of Eq. 11 over Q is its alternative. Ours: "exact", Eq. 12's own minimum
-    scope: str = "layer"           # not stated; "global" ranks all filters together
+    # Eq. 18; "sum" of Eq. 11 over Q is its alternative. Ours: "exact", Eq. 12's own minimum
+    statistic: str = "correlated"
+    scope: str = "layer"  # not stated; "global" ranks all filters together
 
     def __post_init__(self):
         super().__post_init__()
@@ -41,19 +43,31 @@ def score(part: Part, w: Tensor, filters: list[Tensor], kind: str) -> Tensor:
     """ρ_Q of each filter Q, given by its flat indices; [filters], float64."""
     if kind == "sum":
         single = obs.score(w, part.curvature.diagonal())
-        return torch.stack([single[q].sum() for q in filters])             # Σ_q ρ_q
+        return torch.stack([single[q].sum() for q in filters])  # Σ_q ρ_q
     if kind == "correlated":
         across = torch.stack([part.curvature.solve(_indicator(q, w))[q].sum() for q in filters])
-        return torch.stack([w[q].sum() for q in filters]).square() / (2 * across)  # (wᵀe_Q)² / (2 e_Qᵀ F̂⁻¹ e_Q), Eq. 18
-    return torch.stack([0.5 * w[q] @ torch.linalg.solve(part.curvature.submatrix(q), w[q]) for q in filters])
+        # (wᵀe_Q)² / (2 e_Qᵀ F̂⁻¹ e_Q), Eq. 18
+        return torch.stack([w[q].sum() for q in filters]).square() / (2 * across)
+    return torch.stack(
+        [0.5 * w[q] @ torch.linalg.solve(part.curvature.submatrix(q), w[q]) for q in filters]
+    )
 
 
 def direction(part: Part, w: Tensor, pruned: list[Tensor], kind: str) -> Tensor:
-    """δw of removing the filters `pruned`: Σ_Q −(wᵀe_Q) F̂⁻¹e_Q / (e_Qᵀ F̂⁻¹ e_Q) for Eq. 18, which only brings each filter's
-    sum to zero, then the filters themselves set to zero; otherwise the diagonal or joint update of obs.py."""
-    gone = _indicator(torch.cat([*pruned, torch.zeros(0, dtype=torch.long, device=w.device)]), w).bool()
+    """δw of removing the filters `pruned`: Σ_Q −(wᵀe_Q) F̂⁻¹e_Q / (e_Qᵀ F̂⁻¹ e_Q) for Eq. 18, which
+    only brings each filter's sum to zero, then the filters themselves set to zero; otherwise the
+    diagonal or joint update of obs.py."""
+    gone = _indicator(
+        torch.cat([*pruned, torch.zeros(0, dtype=torch.long, device=w.device)]), w
+    ).bool()
     if kind != "correlated":
-        return obs.update(w, part.curvature, gone, "diagonal" if kind == "sum" else "joint", name=next(iter(part.layers)))[0]
+        return obs.update(
+            w,
+            part.curvature,
+            gone,
+            "diagonal" if kind == "sum" else "joint",
+            name=next(iter(part.layers)),
+        )[0]
     delta = torch.zeros_like(w)
     for q in pruned:
         column = part.curvature.solve(_indicator(q, w))
@@ -62,24 +76,47 @@ def direction(part: Part, w: Tensor, pruned: list[Tensor], kind: str) -> Tensor:
 
 
 @torch.no_grad()
-def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, float], options: Options,
-          generator: torch.Generator, masks: M.Masks | None = None) -> Pruned:
-    """A copy of `model` with `amount` of its filters zero: of all, or of each layer (a fraction, or one a layer)."""
+def prune(
+    model: nn.Module,
+    calibration: Iterable,
+    amount: float | Mapping[str, float],
+    options: Options,
+    generator: torch.Generator,
+    masks: M.Masks | None = None,
+) -> Pruned:
+    """A copy of `model` with `amount` of its filters zero: of all, or of each layer (a fraction, or
+    one a layer).
+    """
     result = Pruned(copy.deepcopy(model), dict(masks or {}), predicted_increase=0.0)
     M.apply(result.model, result.masks)
     parts = fisher_parts(result.model, calibration, options, generator, result.masks)
     index = {name: rows for part in parts for name, rows in filters_of(part).items()}
-    scores = {name: score(part, weights_of(part), index[name], options.statistic) for part in parts for name in part.layers}
-    before = {name: result.masks[f"{name}.weight"].flatten(1).any(1) for name in scores if f"{name}.weight" in result.masks}
+    scores = {
+        name: score(part, weights_of(part), index[name], options.statistic)
+        for part in parts
+        for name in part.layers
+    }
+    before = {
+        name: result.masks[f"{name}.weight"].flatten(1).any(1)
+        for name in scores
+        if f"{name}.weight" in result.masks
+    }
     kept = select(scores, amount, options.scope, before)
     for part in parts:
         w = weights_of(part)
-        pruned = [q for name in part.layers for q, stays in zip(index[name], kept[name].tolist(), strict=True) if not stays]
+        pruned = [
+            q
+            for name in part.layers
+            for q, stays in zip(index[name], kept[name].tolist(), strict=True)
+            if not stays
+        ]
         delta = direction(part, w, pruned, options.statistic)
         result.predicted_increase += obs.increase(part.curvature, delta)
         for name, value in part.split(w + delta).items():
             rows = kept[name].reshape(-1, *[1] * (value.dim() - 1))
-            result.masks[f"{name}.weight"] = result.masks.get(f"{name}.weight", torch.ones_like(value, dtype=torch.bool)) & rows
+            result.masks[f"{name}.weight"] = (
+                result.masks.get(f"{name}.weight", torch.ones_like(value, dtype=torch.bool)) & rows
+            )
             part.layers[name].weight.copy_(value)
     M.apply(result.model, result.masks)
     return result
@@ -87,7 +124,9 @@ def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, 
 
 def weights_of(part: Part) -> Tensor:
     """The part's weights, flat, float64."""
-    return part.flat({name: module.weight.detach() for name, module in part.layers.items()}).double()
+    return part.flat(
+        {name: module.weight.detach() for name, module in part.layers.items()}
+    ).double()
 
 
 def filters_of(part: Part) -> dict[str, list[Tensor]]:
@@ -95,7 +134,11 @@ def filters_of(part: Part) -> dict[str, list[Tensor]]:
     result, start = {}, 0
     for name, module in part.layers.items():
         total = module.weight.numel()
-        result[name] = list((start + torch.arange(total, device=module.weight.device)).reshape(len(module.weight), -1))
+        result[name] = list(
+            (start + torch.arange(total, device=module.weight.device)).reshape(
+                len(module.weight), -1
+            )
+        )
         start += total
     return result
 
@@ -103,7 +146,10 @@ def filters_of(part: Part) -> dict[str, list[Tensor]]:
 def without(options: FisherOptions, model: nn.Module, wanted: Container[str]) -> FisherOptions:
     """The Fisher options alone, every layer but the `wanted` ones left out."""
     skip = tuple(name for name in L.prunable(model) if name not in wanted)
-    return replace(FisherOptions(**{f.name: getattr(options, f.name) for f in fields(FisherOptions)}), skip=skip)
+    return replace(
+        FisherOptions(**{f.name: getattr(options, f.name) for f in fields(FisherOptions)}),
+        skip=skip,
+    )
 
 
 def _indicator(q: Tensor, w: Tensor) -> Tensor:

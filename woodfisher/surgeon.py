@@ -1,4 +1,6 @@
-"""One pruning step given a curvature: statistic, selection, pruning direction. Shared by every method of this folder."""
+"""One pruning step given a curvature: statistic, selection, pruning direction. Shared by every
+method of this folder.
+"""
 
 from __future__ import annotations
 
@@ -19,9 +21,11 @@ from woodfisher.fisher import Part
 class SurgeonOptions:
     """What is removed, and how the rest moves."""
 
-    scope: str = "global"      # Sec. 4.3: "global" is joint WoodFisher, "layer" independent WoodFisher
-    update: str = "diagonal"   # Sec. 4.3: each weight's own optimum, added up and masked. Ours: "joint" and "triangular"
-    min_keep: int = 1          # weights that each layer keeps at least
+    # Sec. 4.3: "global" is joint WoodFisher, "layer" independent WoodFisher
+    scope: str = "global"
+    # Sec. 4.3: each weight's own optimum, added up and masked. Ours: "joint" and "triangular"
+    update: str = "diagonal"
+    min_keep: int = 1  # weights that each layer keeps at least
 
     def __post_init__(self):
         choose("scope", self.scope, ("global", "layer"))
@@ -38,20 +42,33 @@ def statistic(parts: list[Part]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def step(model: nn.Module, parts: list[Part], scores: Mapping[str, Tensor], amount: float | Mapping[str, float],
-         options: SurgeonOptions, masks: M.Masks | None = None) -> tuple[M.Masks, float]:
-    """Remove the lowest `scores` of `model`, in place, and move the other weights along the pruning direction (Eq. 10).
+def step(
+    model: nn.Module,
+    parts: list[Part],
+    scores: Mapping[str, Tensor],
+    amount: float | Mapping[str, float],
+    options: SurgeonOptions,
+    masks: M.Masks | None = None,
+) -> tuple[M.Masks, float]:
+    """Remove the lowest `scores` of `model`, in place, and move the other weights along the pruning
+    direction (Eq. 10).
 
-    parts: curvatures over modules of `model`. Returns (masks, predicted loss increase ½ δᵀF̂δ of the whole step). Raises before
-    any weight is written.
+    parts: curvatures over modules of `model`. Returns (masks, predicted loss increase ½ δᵀF̂δ of
+    the whole step). Raises before any weight is written.
     """
-    before = None if masks is None else {name.removesuffix(".weight"): mask for name, mask in masks.items()}
+    before = (
+        None
+        if masks is None
+        else {name.removesuffix(".weight"): mask for name, mask in masks.items()}
+    )
     kept = select(scores, amount, options.scope, before, options.min_keep)
     moved, predicted = {}, 0.0
     for part in parts:
         w = part.flat({name: module.weight for name, module in part.layers.items()})
         name = next(iter(part.layers))
-        delta, increase = obs.update(w, part.curvature, ~part.flat(kept), options.update, part.flat(scores), name)
+        delta, increase = obs.update(
+            w, part.curvature, ~part.flat(kept), options.update, part.flat(scores), name
+        )
         moved |= part.split(w + delta)
         predicted += increase
     for part in parts:

@@ -1,4 +1,6 @@
-"""WoodFisher: the dense networks of its tables and figures. `--list` shows the cells, `--help` the flags."""
+"""WoodFisher: the dense networks of its tables and figures. `--list` shows the cells, `--help` the
+flags.
+"""
 
 import sys
 

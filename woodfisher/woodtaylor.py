@@ -1,9 +1,11 @@
-"""WoodTaylor (WoodFisher Sec. 6.2): the local quadratic model with its first-order term, for networks away from a minimum.
+"""WoodTaylor (WoodFisher Sec. 6.2): the local quadratic model with its first-order term, for
+networks away from a minimum.
 
-With u = F̂⁻¹ ∇L, Eq. 23 is (w_q − u_q)² / (2 [F̂⁻¹]_qq), and Eq. 21 is −u plus the classic update of w − u. So WoodTaylor is the
-Newton step −u to the minimum of the quadratic model, and WoodFisher from there: that is how it is written here. Eq. 22's last
-term, −½ ∇Lᵀ F̂⁻¹ ∇L, is the gain of the Newton step; it is the same whichever weight goes, in every layer, and is left out of
-the ranking (Eq. 23) but not out of the prediction.
+With u = F̂⁻¹ ∇L, Eq. 23 is (w_q − u_q)² / (2 [F̂⁻¹]_qq), and Eq. 21 is −u plus the classic update
+of w − u. So WoodTaylor is the Newton step −u to the minimum of the quadratic model, and WoodFisher
+from there: that is how it is written here. Eq. 22's last term, −½ ∇Lᵀ F̂⁻¹ ∇L, is the gain of the
+Newton step; it is the same whichever weight goes, in every layer, and is left out of the ranking
+(Eq. 23) but not out of the prediction.
 """
 
 from __future__ import annotations
@@ -27,13 +29,18 @@ from woodfisher.surgeon import SurgeonOptions, statistic, step
 class Options(FisherOptions, SurgeonOptions):
     """λ couples the two terms, so it matters more than WoodFisher's."""
 
-    damping: float = 0.1   # Fig. 7 on MLPNet; 1e-3 was best for ResNet-20 (S8.1)
+    damping: float = 0.1  # Fig. 7 on MLPNet; 1e-3 was best for ResNet-20 (S8.1)
 
     def __post_init__(self):
         FisherOptions.__post_init__(self)
         SurgeonOptions.__post_init__(self)
         if self.fisher != "empirical":
-            raise UserError("fisher", self.fisher, "its rows do not average to the loss's gradient", "use --fisher empirical")
+            raise UserError(
+                "fisher",
+                self.fisher,
+                "its rows do not average to the loss's gradient",
+                "use --fisher empirical",
+            )
 
 
 def newton(part: Part) -> tuple[Tensor, float]:
@@ -41,20 +48,32 @@ def newton(part: Part) -> tuple[Tensor, float]:
     gradient = part.curvature.mean_row()
     u = part.curvature.solve(gradient)
     if not torch.isfinite(u).all():
-        raise NumericalError(next(iter(part.layers)), "its Newton step is not finite", "raise --damping")
+        raise NumericalError(
+            next(iter(part.layers)), "its Newton step is not finite", "raise --damping"
+        )
     return u, 0.5 * float(gradient @ u)
 
 
-def prune(model: nn.Module, calibration: Iterable, amount: float | Mapping[str, float], options: Options,
-          generator: torch.Generator, masks: M.Masks | None = None) -> Pruned:
-    """A copy of `model` with `amount` of its weights removed; the kept ones move even where nothing is removed (amount 0)."""
+def prune(
+    model: nn.Module,
+    calibration: Iterable,
+    amount: float | Mapping[str, float],
+    options: Options,
+    generator: torch.Generator,
+    masks: M.Masks | None = None,
+) -> Pruned:
+    """A copy of `model` with `amount` of its weights removed; the kept ones move even where nothing
+    is removed (amount 0).
+    """
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
     result = Pruned(copy.deepcopy(model), dict(masks or {}))
     M.apply(result.model, result.masks)
     parts = fisher_parts(result.model, calibration, options, generator, result.masks)
-    gain = _move(parts)                                                              # − F̂⁻¹ ∇L, the last term of Eqs. 21, 22
-    rho = statistic(parts)                                                           # Eq. 23
-    result.masks, increase = step(result.model, parts, rho, amount, options, masks)  # the first term of Eq. 21, masked
+    # − F̂⁻¹ ∇L, the last term of Eqs. 21, 22
+    gain = _move(parts)
+    rho = statistic(parts)  # Eq. 23
+    # the first term of Eq. 21, masked
+    result.masks, increase = step(result.model, parts, rho, amount, options, masks)
     result.predicted_increase, result.notes = increase - gain, notes(parts)
     return result
 

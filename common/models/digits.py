@@ -1,4 +1,6 @@
-"""The network of the offline comparison: small enough to train in seconds, with every kind of layer that matters here."""
+"""The network of the offline comparison: small enough to train in seconds, with every kind of layer
+that matters here.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from common.models.parts import kaiming_normal, scaled
 
 
 class DigitsCNN(nn.Module):
-    """Conv, strided conv, one residual block and two fully connected layers, with BatchNorm and adaptive pooling."""
+    """Conv, strided conv, one residual block and two fully connected layers, with BatchNorm and
+    adaptive pooling.
+    """
 
     def __init__(self, classes: int, input_shape: tuple[int, int, int], width: float):
         super().__init__()

@@ -10,8 +10,9 @@ from common.models.parts import require_side, switch
 
 
 class LeNet5(nn.Module):
-    """conv 20@5x5, pool 2, conv 50@5x5, pool 2, fc 500, ReLU, fc classes. As in Caffe, no non-linearity but max-pooling
-    follows the convolutions. With `bn` a BatchNorm follows every layer but the last."""
+    """conv 20@5x5, pool 2, conv 50@5x5, pool 2, fc 500, ReLU, fc classes. As in Caffe, no
+    non-linearity but max-pooling follows the convolutions. With `bn` a BatchNorm follows every
+    layer but the last."""
 
     def __init__(self, classes: int, input_shape: tuple[int, int, int], bn: bool):
         super().__init__()
@@ -36,8 +37,8 @@ class LeNet5(nn.Module):
 
 
 def lenet5(classes: int, input_shape: tuple[int, int, int], *, bn: int = 0) -> nn.Module:
-    """LeNet-5 in Caffe's 20-50-500-10 form, unpadded 5x5 convolutions, biases. PyTorch's default initialisation.
-    bn=1 adds BatchNorm, whose scales NN Slimming reads.
+    """LeNet-5 in Caffe's 20-50-500-10 form, unpadded 5x5 convolutions, biases. PyTorch's default
+    initialisation. bn=1 adds BatchNorm, whose scales NN Slimming reads.
 
     MNIST: 431,080 parameters, 430,500 weights, 2,293,000 MACs.
     """
@@ -46,7 +47,9 @@ def lenet5(classes: int, input_shape: tuple[int, int, int], *, bn: int = 0) -> n
 
 
 class CifarNet(nn.Module):
-    """Three times (conv 5x5 pad 2, BatchNorm, ReLU, max-pool 3 stride 2 without padding), fc 64, ReLU, dropout, fc."""
+    """Three times (conv 5x5 pad 2, BatchNorm, ReLU, max-pool 3 stride 2 without padding), fc 64,
+    ReLU, dropout, fc.
+    """
 
     def __init__(self, classes: int, input_shape: tuple[int, int, int], dropout: float):
         super().__init__()
@@ -71,9 +74,10 @@ class CifarNet(nn.Module):
 
 
 def cifarnet(classes: int, input_shape: tuple[int, int, int], *, dropout: float = 0.5) -> nn.Module:
-    """L-OBS's CIFAR-Net: three conv and two fc layers with BatchNorm and dropout (its text), in the layout of the nearest
-    public net, conv 5x5 32-32-64 and fc 64-10. L-OBS states neither widths nor the dropout rate, and its total is unknown:
-    these are our reading. Convolutions have no bias, since BatchNorm follows. PyTorch's default initialisation.
+    """L-OBS's CIFAR-Net: three conv and two fc layers with BatchNorm and dropout (its text), in the
+    layout of the nearest public net, conv 5x5 32-32-64 and fc 64-10. L-OBS states neither widths
+    nor the dropout rate, and its total is unknown: these are our reading. Convolutions have no
+    bias, since BatchNorm follows. PyTorch's default initialisation.
 
     CIFAR-10: 117,034 parameters, 116,704 weights, 10,763,904 MACs.
     """

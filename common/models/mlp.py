@@ -1,4 +1,6 @@
-"""Fully connected networks: LeNet-300-100, and the bias-free nets of WoodFisher's Hessian pictures and MLP experiments."""
+"""Fully connected networks: LeNet-300-100, and the bias-free nets of WoodFisher's Hessian pictures
+and MLP experiments.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,12 @@ from common.models.parts import switch
 
 
 class MLP(nn.Module):
-    """inputs - hidden1 - hidden2 - classes with ReLU between; flattens its input; layers fc1, fc2, fc3; returns logits.
-    With `bn` a BatchNorm stands before each ReLU."""
+    """inputs - hidden1 - hidden2 - classes with ReLU between; flattens its input; layers fc1, fc2,
+    fc3; returns logits. With `bn` a BatchNorm stands before each ReLU."""
 
-    def __init__(self, inputs: int, hidden: tuple[int, int], classes: int, bias: bool, bn: bool = False):
+    def __init__(
+        self, inputs: int, hidden: tuple[int, int], classes: int, bias: bool, bn: bool = False
+    ):
         super().__init__()
         self.fc1 = nn.Linear(inputs, hidden[0], bias=bias)
         self.bn1 = nn.BatchNorm1d(hidden[0]) if bn else nn.Identity()
@@ -31,8 +35,8 @@ class MLP(nn.Module):
 
 
 def lenet300(classes: int, input_shape: tuple[int, int, int], *, bn: int = 0) -> nn.Module:
-    """LeNet-300-100 (LeCun et al. 1998), with biases: 784-300-100-10. PyTorch's default initialisation.
-    bn=1 adds BatchNorm, whose scales NN Slimming reads.
+    """LeNet-300-100 (LeCun et al. 1998), with biases: 784-300-100-10. PyTorch's default
+    initialisation. bn=1 adds BatchNorm, whose scales NN Slimming reads.
 
     MNIST: 266,610 parameters, 266,200 weights, 266,200 MACs.
     """
@@ -40,8 +44,8 @@ def lenet300(classes: int, input_shape: tuple[int, int, int], *, bn: int = 0) ->
 
 
 def mlpnet(classes: int, input_shape: tuple[int, int, int]) -> nn.Module:
-    """WoodFisher's MLPNet, 784-40-20-10 without biases. It returns logits where the original returns log-softmax:
-    with cross-entropy for negative log-likelihood the loss is the same.
+    """WoodFisher's MLPNet, 784-40-20-10 without biases. It returns logits where the original
+    returns log-softmax: with cross-entropy for negative log-likelihood the loss is the same.
 
     MNIST: 32,360 parameters, all weights; 32,360 MACs.
     """

@@ -8,7 +8,17 @@ from torch import Tensor, nn
 from common.models.parts import kaiming_normal, scaled
 
 # (output channels, stride) of the 13 depthwise-separable blocks
-BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
+BLOCKS = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 2),
+    *((512, 1),) * 5,
+    (1024, 2),
+    (1024, 1),
+)
 
 
 class SeparableBlock(nn.Module):
@@ -16,7 +26,9 @@ class SeparableBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
-        self.depthwise = nn.Conv2d(inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False)
+        self.depthwise = nn.Conv2d(
+            inputs, inputs, 3, stride=stride, padding=1, groups=inputs, bias=False
+        )
         self.bn1 = nn.BatchNorm2d(inputs)
         self.relu1 = nn.ReLU()
         self.pointwise = nn.Conv2d(inputs, outputs, 1, bias=False)
@@ -53,7 +65,9 @@ class MobileNetV1(nn.Module):
         return self.fc(torch.flatten(self.pool(x), 1))
 
 
-def mobilenet_v1(classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0) -> nn.Module:
+def mobilenet_v1(
+    classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0
+) -> nn.Module:
     """MobileNetV1, Kaiming-normal initialisation.
 
     ImageNet: 4,231,976 parameters, 4,209,088 weights, 568,740,352 MACs.

@@ -27,19 +27,29 @@ def require_side(model: str, input_shape: tuple[int, int, int], least: int) -> N
     """UserError unless the image is at least `least` pixels on both sides."""
     if min(input_shape[1:]) < least:
         height, width = input_shape[1:]
-        raise UserError("model", model, f"needs images of at least {least}x{least} pixels, these are {height}x{width}",
-                        "choose another model or data set")
+        raise UserError(
+            "model",
+            model,
+            f"needs images of at least {least}x{least} pixels, these are {height}x{width}",
+            "choose another model or data set",
+        )
 
 
 def require_colour(model: str, input_shape: tuple[int, int, int]) -> None:
     """UserError unless the image has three channels."""
     if input_shape[0] != 3:
-        raise UserError("model", model, f"needs 3 colour channels, these images have {input_shape[0]}",
-                        "choose another model or data set")
+        raise UserError(
+            "model",
+            model,
+            f"needs 3 colour channels, these images have {input_shape[0]}",
+            "choose another model or data set",
+        )
 
 
 def kaiming_normal(model: nn.Module) -> None:
-    """He et al. (2015), fan-in, for every conv and linear weight; zero biases; BatchNorm stays at weight 1, bias 0."""
+    """He et al. (2015), fan-in, for every conv and linear weight; zero biases; BatchNorm stays at
+    weight 1, bias 0.
+    """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")

@@ -1,4 +1,6 @@
-"""Pre-activation ResNet-29 of EigenDamage (He et al. 2016b; block and initialisation after Liu et al. 2017)."""
+"""Pre-activation ResNet-29 of EigenDamage (He et al. 2016b; block and initialisation after Liu et
+al. 2017).
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,9 @@ from common.models.parts import scaled
 
 
 class PreActBlock(nn.Module):
-    """BN - ReLU - 1x1, BN - ReLU - 3x3, BN - ReLU - 1x1, all of the stage's width (expansion 1), plus the block's input,
-    which goes through a bare strided 1x1 convolution where the shape changes."""
+    """BN - ReLU - 1x1, BN - ReLU - 3x3, BN - ReLU - 1x1, all of the stage's width (expansion 1),
+    plus the block's input, which goes through a bare strided 1x1 convolution where the shape
+    changes."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -26,7 +29,9 @@ class PreActBlock(nn.Module):
         self.relu3 = nn.ReLU()
         self.conv3 = nn.Conv2d(outputs, outputs, 1, bias=False)
         same = stride == 1 and inputs == outputs
-        self.downsample = nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+        self.downsample = (
+            nn.Identity() if same else nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """[batch, inputs, h, w] -> [batch, outputs, h / stride, w / stride]."""
@@ -37,7 +42,9 @@ class PreActBlock(nn.Module):
 
 
 class PreResNet(nn.Module):
-    """3x3 stem, three stages of `blocks` blocks at widths 16, 32, 64 (times `width`), BN, ReLU, average pooling, linear."""
+    """3x3 stem, three stages of `blocks` blocks at widths 16, 32, 64 (times `width`), BN, ReLU,
+    average pooling, linear.
+    """
 
     def __init__(self, blocks: int, classes: int, channels: int, width: float):
         super().__init__()
@@ -70,9 +77,12 @@ class PreResNet(nn.Module):
         return self.linear(torch.flatten(self.pool(self.relu(self.bn(x))), 1))
 
 
-def preresnet29(classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0) -> nn.Module:
-    """PreResNet-29; EigenDamage's is "preresnet29:width=4" (64, 128, 256). Convolutions N(0, 2 / (k² · out)), BatchNorm
-    weight 0.5. EigenDamage's count of 2,852,426 includes 1,408 entries of modules that its forward pass does not use.
+def preresnet29(
+    classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0
+) -> nn.Module:
+    """PreResNet-29; EigenDamage's is "preresnet29:width=4" (64, 128, 256). Convolutions N(0, 2 /
+    (k² · out)), BatchNorm weight 0.5. EigenDamage's count of 2,852,426 includes 1,408 entries of
+    modules that its forward pass does not use.
 
     CIFAR-10 with width=4: 2,851,018 parameters, 2,842,816 weights, 429,591,040 MACs.
     """

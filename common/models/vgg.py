@@ -13,18 +13,23 @@ IMAGENET_SIDE = 224
 
 
 class VGG(nn.Module):
-    """Stages of 3x3 conv - BatchNorm - ReLU at widths 64, 128, 256, 512, 512 with 2x2 max-pooling between them (four, none
-    after the last), global average pooling, one fully connected layer. conv<stage>_<number> are the layers' names."""
+    """Stages of 3x3 conv - BatchNorm - ReLU at widths 64, 128, 256, 512, 512 with 2x2 max-pooling
+    between them (four, none after the last), global average pooling, one fully connected layer.
+    conv<stage>_<number> are the layers' names."""
 
     def __init__(self, depths: tuple[int, ...], classes: int, channels: int, width: float):
         super().__init__()
         self.features = nn.Sequential()
-        for stage, (depth, full) in enumerate(zip(depths, (64, 128, 256, 512, 512), strict=True), start=1):
+        for stage, (depth, full) in enumerate(
+            zip(depths, (64, 128, 256, 512, 512), strict=True), start=1
+        ):
             if stage > 1:
                 self.features.add_module(f"pool{stage - 1}", nn.MaxPool2d(2))
             out = scaled(full, width)
             for number in range(1, depth + 1):
-                self.features.add_module(f"conv{stage}_{number}", nn.Conv2d(channels, out, 3, padding=1, bias=False))
+                self.features.add_module(
+                    f"conv{stage}_{number}", nn.Conv2d(channels, out, 3, padding=1, bias=False)
+                )
                 self.features.add_module(f"bn{stage}_{number}", nn.BatchNorm2d(out))
                 self.features.add_module(f"relu{stage}_{number}", nn.ReLU())
                 channels = out
@@ -38,10 +43,11 @@ class VGG(nn.Module):
 
 
 def vgg19(classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0) -> nn.Module:
-    """EigenDamage's VGG19 (the CIFAR layout with BatchNorm and four pools), Kaiming-normal initialisation.
+    """EigenDamage's VGG19 (the CIFAR layout with BatchNorm and four pools), Kaiming-normal
+    initialisation.
 
-    CIFAR-10: 20,035,018 parameters, 20,024,000 weights, 398,136,320 MACs; CIFAR-100: 20,081,188 parameters;
-    Tiny-ImageNet: 20,132,488 parameters, 1,592,627,200 MACs.
+    CIFAR-10: 20,035,018 parameters, 20,024,000 weights, 398,136,320 MACs; CIFAR-100: 20,081,188
+    parameters; Tiny-ImageNet: 20,132,488 parameters, 1,592,627,200 MACs.
     """
     require_side("vgg19", input_shape, 16)
     return VGG((2, 2, 4, 4, 4), classes, input_shape[0], width)
@@ -59,5 +65,9 @@ def vgg16(classes: int, input_shape: tuple[int, int, int], *, width: float = 1.0
         require_side("vgg16", input_shape, 16)
         return VGG((2, 2, 3, 3, 3), classes, input_shape[0], width)
     if width != 1:
-        raise UserError("model", f"vgg16:width={width:g}", f"the net for images of {IMAGENET_SIDE} pixels has no width option")
+        raise UserError(
+            "model",
+            f"vgg16:width={width:g}",
+            f"the net for images of {IMAGENET_SIDE} pixels has no width option",
+        )
     return vgg16_imagenet(classes, input_shape)

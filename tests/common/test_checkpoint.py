@@ -1,4 +1,6 @@
-"""Checkpoints: exact round trips (in another process too), exact resumption, atomic writes, and every damage a UserError."""
+"""Checkpoints: exact round trips (in another process too), exact resumption, atomic writes, and
+every damage a UserError.
+"""
 
 import copy
 import json
@@ -28,33 +30,54 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def build(architecture=DIGITS, seed=0):
-    return models.build(architecture["model"], architecture["classes"], tuple(architecture["input_shape"]), seed)
+    return models.build(
+        architecture["model"], architecture["classes"], tuple(architecture["input_shape"]), seed
+    )
 
 
 def equal_states(a, b):
-    return list(a) == list(b) and all(a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)
+    return list(a) == list(b) and all(
+        a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a
+    )
 
 
 def pruned(architecture=RESNET):
-    """(model, edits): every group halved, then one of the remaining convolutions as a low-rank product."""
+    """(model, edits): every group halved, then one of the remaining convolutions as a low-rank
+    product.
+    """
     model = build(architecture)
     groups = channel_groups(model, torch.zeros(1, *architecture["input_shape"]))
     edits = narrow(model, groups, {group.name: list(range(0, group.size, 2)) for group in groups})
     g = toy.generator(1)
     out, cin, *_ = model.layer2[1].conv2.weight.shape
-    return model, [*edits, factorize(model, "layer2.1.conv2", torch.randn(3, cin, 1, 1, generator=g),
-                                     torch.randn(4, 3, 3, 3, generator=g), torch.randn(out, 4, 1, 1, generator=g))]
+    return model, [
+        *edits,
+        factorize(
+            model,
+            "layer2.1.conv2",
+            torch.randn(3, cin, 1, 1, generator=g),
+            torch.randn(4, 3, 3, 3, generator=g),
+            torch.randn(out, 4, 1, 1, generator=g),
+        ),
+    ]
 
 
-# -- round trips ----------------------------------------------------------------------------------------------------------
+# -- round trips -----------------------------------------------------------------------------------
 
 
 def test_edits_masks_and_extras_come_back_in_another_process(tmp_path):
     model, edits = pruned()
     masks = {name: torch.rand(p.shape) < 0.5 for name, p in model.named_parameters() if p.ndim == 4}
     extra = {"epoch": 3, "rate": 0.1 + 0.2, "history": [{"loss": 1e-300}]}
-    checkpoint.save(tmp_path / "a.safetensors", model, RESNET, edits, masks, extra=extra,
-                    extra_tensors={"rng": torch.get_rng_state()})
+    checkpoint.save(
+        tmp_path / "a.safetensors",
+        model,
+        RESNET,
+        edits,
+        masks,
+        extra=extra,
+        extra_tensors={"rng": torch.get_rng_state()},
+    )
     x = torch.randn(2, 3, 16, 16, generator=toy.generator(2))
     save_file({"x": x, "y": model.eval()(x).detach()}, tmp_path / "io.safetensors")
     code = """if True:
@@ -62,7 +85,8 @@ def test_edits_masks_and_extras_come_back_in_another_process(tmp_path):
         from safetensors.torch import load_file
         from common import checkpoint
         torch.set_num_threads(1)
-        back, io = checkpoint.load(sys.argv[1] + "/a.safetensors"), load_file(sys.argv[1] + "/io.safetensors")
+        back = checkpoint.load(sys.argv[1] + "/a.safetensors")
+        io = load_file(sys.argv[1] + "/io.safetensors")
         assert torch.equal(back.model.eval()(io["x"]), io["y"])"""
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=True)
     back = checkpoint.load(tmp_path / "a.safetensors")
@@ -99,8 +123,15 @@ def test_what_was_loaded_does_not_hang_on_the_file(tmp_path):
 def test_state_hash_knows_names_types_shapes_and_bytes():
     model = build()
     first = checkpoint.state_hash(model)
-    assert first == checkpoint.state_hash(build()) == checkpoint.state_hash(copy.deepcopy(model).eval()) and len(first) == 16
-    assert first != checkpoint.state_hash(build(seed=1)) and first != checkpoint.state_hash(copy.deepcopy(model).double())
+    assert (
+        first
+        == checkpoint.state_hash(build())
+        == checkpoint.state_hash(copy.deepcopy(model).eval())
+        and len(first) == 16
+    )
+    assert first != checkpoint.state_hash(build(seed=1)) and first != checkpoint.state_hash(
+        copy.deepcopy(model).double()
+    )
     model.fc2.bias.data[0] += 1e-7
     assert first != checkpoint.state_hash(model)
     one, two = nn.Linear(2, 3), nn.Linear(3, 2)
@@ -109,7 +140,7 @@ def test_state_hash_knows_names_types_shapes_and_bytes():
     assert checkpoint.state_hash(one) != checkpoint.state_hash(two)
 
 
-# -- resuming -------------------------------------------------------------------------------------------------------------
+# -- resuming --------------------------------------------------------------------------------------
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3),
@@ -148,11 +179,17 @@ def test_resumed_training_is_bit_for_bit_the_uninterrupted_one(kind, snapshot, t
         model, optimizer = back.model, make(back.model.parameters())
         checkpoint.restore_optimizer(optimizer, back.optimizer_state)
     assert optimizer.param_groups[0].keys() == first.param_groups[0].keys()
-    assert all(optimizer.param_groups[0][k] == first.param_groups[0][k] for k in first.param_groups[0] if k != "params")
+    assert all(
+        optimizer.param_groups[0][k] == first.param_groups[0][k]
+        for k in first.param_groups[0]
+        if k != "params"
+    )
     train(model, optimizer, range(5, 10))
     assert equal_states(whole.state_dict(), model.state_dict())
     for a, b in zip(straight.state.values(), optimizer.state.values(), strict=True):
-        assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) if torch.is_tensor(a[k]) else a[k] == b[k] for k in a)
+        assert a.keys() == b.keys() and all(
+            torch.equal(a[k], b[k]) if torch.is_tensor(a[k]) else a[k] == b[k] for k in a
+        )
 
 
 def test_an_optimizer_that_does_not_fit_is_refused(tmp_path):
@@ -162,19 +199,24 @@ def test_an_optimizer_that_does_not_fit_is_refused(tmp_path):
     checkpoint.save(tmp_path / "a", model, DIGITS, optimizer=optimizer)
     state = checkpoint.load(tmp_path / "a").optimizer_state
     wide = build({**DIGITS, "model": "digits_cnn"})
-    for other in (OPTIMIZERS["adam"](model.parameters()), OPTIMIZERS["sgd"](wide.parameters()),
-                  OPTIMIZERS["sgd"](list(model.parameters())[:3]),
-                  OPTIMIZERS["sgd"]([{"params": model.fc1.parameters()}, {"params": model.fc2.parameters()}])):
+    for other in (
+        OPTIMIZERS["adam"](model.parameters()),
+        OPTIMIZERS["sgd"](wide.parameters()),
+        OPTIMIZERS["sgd"](list(model.parameters())[:3]),
+        OPTIMIZERS["sgd"]([{"params": model.fc1.parameters()}, {"params": model.fc2.parameters()}]),
+    ):
         with pytest.raises(UserError, match="optimizer"):
             checkpoint.restore_optimizer(other, state)
 
 
-# -- writing --------------------------------------------------------------------------------------------------------------
+# -- writing ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("step", ["save_file", "_sync", "os.replace"])
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, step, failure):
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
+    tmp_path, monkeypatch, step, failure
+):
     path = tmp_path / "a.safetensors"
     checkpoint.save(path, build(), DIGITS)
     before = path.read_bytes()
@@ -202,7 +244,9 @@ def test_a_full_disk_is_one_line(tmp_path):
         except UserError as error:
             assert error.field == "output_dir" and "\\n" not in str(error), error
             sys.exit(7)"""
-    assert subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], cwd=ROOT).returncode == 7
+    assert (
+        subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], cwd=ROOT).returncode == 7
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -223,8 +267,14 @@ def test_what_could_not_be_loaded_is_not_written(tmp_path):
     model, edits = pruned()
     sick = build()
     sick.conv1.weight.data[0, 0, 0, 0] = float("inf")
-    for arguments in ((model, RESNET), (model, RESNET, edits[:-1]), (build(), RESNET), (sick, DIGITS),
-                      (build(), {**DIGITS, "classes": "ten"}), (build(), {"model": "digits_cnn"})):
+    for arguments in (
+        (model, RESNET),
+        (model, RESNET, edits[:-1]),
+        (build(), RESNET),
+        (sick, DIGITS),
+        (build(), {**DIGITS, "classes": "ten"}),
+        (build(), {"model": "digits_cnn"}),
+    ):
         with pytest.raises(UserError):
             checkpoint.save(path, *arguments)
     with pytest.raises(UserError, match="JSON"):
@@ -232,7 +282,7 @@ def test_what_could_not_be_loaded_is_not_written(tmp_path):
     assert not path.exists()
 
 
-# -- damaged and hostile files --------------------------------------------------------------------------------------------
+# -- damaged and hostile files ---------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -240,7 +290,13 @@ def file(tmp_path):
     model = build()
     optimizer = OPTIMIZERS["sgd"](model.parameters())
     train(model, optimizer, range(1))
-    checkpoint.save(tmp_path / "a.safetensors", model, DIGITS, masks={"fc1.weight": model.fc1.weight > 0}, optimizer=optimizer)
+    checkpoint.save(
+        tmp_path / "a.safetensors",
+        model,
+        DIGITS,
+        masks={"fc1.weight": model.fc1.weight > 0},
+        optimizer=optimizer,
+    )
     return tmp_path / "a.safetensors"
 
 
@@ -253,7 +309,14 @@ def refused(path, *words):
 
 def test_truncated_anywhere(file):
     whole, g = file.read_bytes(), toy.generator(0)
-    for length in [0, 7, 8, 9, len(whole) - 1, *torch.randint(len(whole), (20,), generator=g).tolist()]:
+    for length in [
+        0,
+        7,
+        8,
+        9,
+        len(whole) - 1,
+        *torch.randint(len(whole), (20,), generator=g).tolist(),
+    ]:
         file.write_bytes(whole[:length])
         refused(file)
         with pytest.raises(UserError, match="checkpoint"):
@@ -265,14 +328,19 @@ def test_truncated_anywhere(file):
 def test_flipped_bits(file):
     whole, g = file.read_bytes(), toy.generator(1)
     header = struct.unpack("<Q", whole[:8])[0] + 8
-    places = torch.randint(header, (50,), generator=g).tolist() + torch.randint(header, len(whole), (50,), generator=g).tolist()
+    places = (
+        torch.randint(header, (50,), generator=g).tolist()
+        + torch.randint(header, len(whole), (50,), generator=g).tolist()
+    )
     for place, bit in zip(places, torch.randint(8, (100,), generator=g).tolist(), strict=True):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << bit
         file.write_bytes(damaged)
         if place >= header:
             refused(file, "not what was written")
-        try:  # a flipped bit of white space, or of the digest's case, may still load; nothing else may come out
+        # a flipped bit of white space, or of the digest's case, may still load; nothing else may
+        # come out
+        try:
             checkpoint.load(file)
         except UserError as error:
             assert error.field == "checkpoint"
@@ -299,7 +367,9 @@ def test_missing_empty_and_foreign_files(file, tmp_path):
 
 
 def rewrite(path, change):
-    """Write a file whose digest is right after `change(tensors, description)`: hostile, not damaged."""
+    """Write a file whose digest is right after `change(tensors, description)`: hostile, not
+    damaged.
+    """
     tensors, text = tensorfile.read(path)
     tensors, description = dict(tensors), json.loads(text)
     text = change(tensors, description)
@@ -311,23 +381,31 @@ HOSTILE = {
     "another net": lambda t, d: d["architecture"].update(model="lenet300"),
     "unknown net": lambda t, d: d["architecture"].update(model="../../etc/passwd"),
     "bad option": lambda t, d: d["architecture"].update(model="digits_cnn:width=1e9"),
-    "code for a name": lambda t, d: d["architecture"].update(model="__import__('os').system('true')"),
+    "code for a name": lambda t, d: d["architecture"].update(
+        model="__import__('os').system('true')"
+    ),
     "more classes": lambda t, d: d["architecture"].update(classes=100),
     "classes": lambda t, d: d["architecture"].update(classes=2**62),
     "boolean classes": lambda t, d: d["architecture"].update(classes=True),
     "shape": lambda t, d: d["architecture"].update(input_shape=[1, -8, 8]),
-    "huge net": lambda t, d: d["architecture"].update(model="lenet300", input_shape=[3, 16_384, 16_384]),
+    "huge net": lambda t, d: d["architecture"].update(
+        model="lenet300", input_shape=[3, 16_384, 16_384]
+    ),
     "no architecture": lambda t, d: d.pop("architecture"),
     "list for architecture": lambda t, d: d.update(architecture=[1]),
     "edit too many": lambda t, d: d["edits"].append(CUT),
     "edits": lambda t, d: d.update(edits=7),
     "no edits": lambda t, d: d.update(edits=None),
     "edit of nothing": lambda t, d: d["edits"].append({**CUT, "module": "../x"}),
-    "huge factor": lambda t, d: d["edits"].append({"op": "factorize", "module": "fc1", "shapes": [
-        [2**30, 32], [2**30, 2**30], [16, 2**30]]}),
-    "overflowing factor": lambda t, d: d["edits"].append({"op": "factorize", "module": "fc1", "shapes": [
-        [2**80, 32], [2**80, 2**80], [16, 2**80]]}),
-    "factor of BatchNorm": lambda t, d: d["edits"].append({"op": "factorize", "module": "bn1", "shapes": []}),
+    "huge factor": lambda t, d: d["edits"].append(
+        {"op": "factorize", "module": "fc1", "shapes": [[2**30, 32], [2**30, 2**30], [16, 2**30]]}
+    ),
+    "overflowing factor": lambda t, d: d["edits"].append(
+        {"op": "factorize", "module": "fc1", "shapes": [[2**80, 32], [2**80, 2**80], [16, 2**80]]}
+    ),
+    "factor of BatchNorm": lambda t, d: d["edits"].append(
+        {"op": "factorize", "module": "bn1", "shapes": []}
+    ),
     "format": lambda t, d: d.update(format=99),
     "no extra": lambda t, d: d.pop("extra"),
     "not JSON": lambda t, d: "{",
@@ -338,9 +416,13 @@ HOSTILE = {
     "extra tensor": lambda t, d: t.update({"model.fc9.bias": torch.ones(1)}),
     "path for a name": lambda t, d: t.update({"../../model": torch.ones(1)}),
     "shape of a tensor": lambda t, d: t.update({"model.fc2.bias": torch.ones(11)}),
-    "kind of a tensor": lambda t, d: t.update({"model.fc2.bias": torch.ones(10, dtype=torch.int64)}),
+    "kind of a tensor": lambda t, d: t.update(
+        {"model.fc2.bias": torch.ones(10, dtype=torch.int64)}
+    ),
     "complex": lambda t, d: t.update({"model.fc2.bias": torch.ones(10, dtype=torch.complex64)}),
-    "NaN": lambda t, d: t.update({"model.fc1.weight": torch.full_like(t["model.fc1.weight"], float("nan"))}),
+    "NaN": lambda t, d: t.update(
+        {"model.fc1.weight": torch.full_like(t["model.fc1.weight"], float("nan"))}
+    ),
     "mask of nothing": lambda t, d: t.update({"mask.fc9.weight": torch.ones(1, dtype=torch.bool)}),
     "mask shape": lambda t, d: t.update({"mask.fc2.weight": torch.ones(1, dtype=torch.bool)}),
     "mask type": lambda t, d: t.update({"mask.fc2.bias": torch.ones(10)}),
@@ -356,14 +438,21 @@ def test_hostile_files(file, case):
     refused(file)
 
 
-# -- weights from elsewhere -----------------------------------------------------------------------------------------------
+# -- weights from elsewhere ------------------------------------------------------------------------
 
 WRAPPED = {
     "plain": lambda state: state,
     "state_dict": lambda state: {"state_dict": state, "epoch": 7, "best": torch.tensor(0.9)},
-    "net, parallel": lambda state: {"net": {f"module.{k}": v for k, v in state.items()}, "acc": 0.9},
-    "twice": lambda state: {"model": {"state_dict": {f"module.module.{k}": v for k, v in state.items()}}},
-    "before BatchNorm counted": lambda state: {k: v for k, v in state.items() if "num_batches" not in k},
+    "net, parallel": lambda state: {
+        "net": {f"module.{k}": v for k, v in state.items()},
+        "acc": 0.9,
+    },
+    "twice": lambda state: {
+        "model": {"state_dict": {f"module.module.{k}": v for k, v in state.items()}}
+    },
+    "before BatchNorm counted": lambda state: {
+        k: v for k, v in state.items() if "num_batches" not in k
+    },
 }
 
 
@@ -371,7 +460,11 @@ WRAPPED = {
 @pytest.mark.parametrize("case", WRAPPED)
 def test_weights_of_torch_save(tmp_path, case, legacy):
     model, other = build(seed=1), build()
-    torch.save(WRAPPED[case](model.state_dict()), tmp_path / "a.pth", _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        WRAPPED[case](model.state_dict()),
+        tmp_path / "a.pth",
+        _use_new_zipfile_serialization=not legacy,
+    )
     checkpoint.load_weights(tmp_path / "a.pth", other)
     assert checkpoint.state_hash(other) == checkpoint.state_hash(model)
 
@@ -405,8 +498,14 @@ def test_weights_that_do_not_fit_change_nothing(tmp_path):
     lacking = {k: v for k, v in build().state_dict().items() if k != "fc2.bias"}
     nan = {**build().state_dict(), "fc1.bias": torch.full((16,), float("nan"))}
     for content, words in (
-            (state, ("'fc2.weight'", "[100, 16]", "[10, 16]", "classes")), (lacking, ("lacks", "fc2.bias")), (nan, ("finite",)),
-            ({}, ("lacks",)), ({"state_dict": 3}, ("lacks",)), ([1], ("state dict",)), ({1: torch.ones(1)}, ())):
+        (state, ("'fc2.weight'", "[100, 16]", "[10, 16]", "classes")),
+        (lacking, ("lacks", "fc2.bias")),
+        (nan, ("finite",)),
+        ({}, ("lacks",)),
+        ({"state_dict": 3}, ("lacks",)),
+        ([1], ("state dict",)),
+        ({1: torch.ones(1)}, ()),
+    ):
         torch.save(content, tmp_path / "a.pt")
         with pytest.raises(UserError) as caught:
             checkpoint.load_weights(tmp_path / "a.pt", model)
@@ -427,4 +526,8 @@ def test_layout_of_the_file(file):
     with safe_open(file, framework="pt") as opened:
         names, description = set(opened.keys()), json.loads(opened.metadata()["checkpoint"])
     assert {"model.conv1.weight", "mask.fc1.weight", "optimizer.0.momentum_buffer"} <= names
-    assert description["format"] == 1 and description["architecture"] == DIGITS and description["optimizer"]["class"] == "SGD"
+    assert (
+        description["format"] == 1
+        and description["architecture"] == DIGITS
+        and description["optimizer"]["class"] == "SGD"
+    )

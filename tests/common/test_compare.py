@@ -18,8 +18,24 @@ from common.compare import main
 from common.record import Record, read_all
 
 ROOT = Path(__file__).resolve().parents[2]
-SMALL = ["--model", "digits_cnn:width=0.25", "--methods", "magnitude-global,obd-global", "--sparsities", "0.5,0.9", "--seeds", "2",
-         "--train-epochs", "2", "--epochs", "1", "--num-samples", "64", "--threads", "1"]
+SMALL = [
+    "--model",
+    "digits_cnn:width=0.25",
+    "--methods",
+    "magnitude-global,obd-global",
+    "--sparsities",
+    "0.5,0.9",
+    "--seeds",
+    "2",
+    "--train-epochs",
+    "2",
+    "--epochs",
+    "1",
+    "--num-samples",
+    "64",
+    "--threads",
+    "1",
+]
 
 
 def results(folder):
@@ -40,13 +56,37 @@ def test_grid_writes_every_cell_and_then_nothing(tmp_path, capsys):
     assert len(dense) == 1  # one dense network under all
 
 
-def test_a_method_that_does_not_fit_the_network_is_left_out_unless_it_was_asked_for(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(registry, "METHODS", {name: registry.METHODS[name] for name in ("cp", "magnitude-global", "nn-slimming")})
-    argv = ["--model", "mlpnet", "--seeds", "2", "--train-epochs", "0", "--allow-untrained", "--epochs", "0", "--num-samples", "64",
-            "--threads", "1", "--output-dir", str(tmp_path)]
+def test_a_method_that_does_not_fit_the_network_is_left_out_unless_it_was_asked_for(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(
+        registry,
+        "METHODS",
+        {name: registry.METHODS[name] for name in ("cp", "magnitude-global", "nn-slimming")},
+    )
+    argv = [
+        "--model",
+        "mlpnet",
+        "--seeds",
+        "2",
+        "--train-epochs",
+        "0",
+        "--allow-untrained",
+        "--epochs",
+        "0",
+        "--num-samples",
+        "64",
+        "--threads",
+        "1",
+        "--output-dir",
+        str(tmp_path),
+    ]
     assert main(argv) == 0
     said = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in said[-3:-1]] == ["left out cp", "left out nn-slimming"] and said[-1].startswith("12 cells in ")
+    assert [line.split(":")[0] for line in said[-3:-1]] == [
+        "left out cp",
+        "left out nn-slimming",
+    ] and said[-1].startswith("12 cells in ")
     assert {r.method for r in read_all(tmp_path) if r.stage == "finetune"} == {"magnitude-global"}
     assert main([*argv, "--methods", "magnitude-global,cp"]) == 2
     assert "has no convolution" in capsys.readouterr().err
@@ -55,15 +95,30 @@ def test_a_method_that_does_not_fit_the_network_is_left_out_unless_it_was_asked_
 @pytest.mark.slow
 def test_killed_at_any_moment_and_run_again_it_ends_the_same(tmp_path):
     assert main([*SMALL, "--output-dir", str(tmp_path / "straight")]) == 0
-    command = [sys.executable, "-m", "common.compare", *SMALL, "--output-dir", str(tmp_path / "killed")]
+    command = [
+        sys.executable,
+        "-m",
+        "common.compare",
+        *SMALL,
+        "--output-dir",
+        str(tmp_path / "killed"),
+    ]
     for moment in ("train-snapshot|model", "prune.json", "finetune.json"):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   env=os.environ | {"OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
         deadline = time.monotonic() + 120
         before = sum(1 for _ in tmp_path.glob("killed/**/*.json"))
         while process.poll() is None and time.monotonic() < deadline:
             found = [p.name for p in tmp_path.glob("killed/**/*") if p.is_file()]
-            if any(part in name for part in moment.split("|") for name in found) and sum(n.endswith(".json") for n in found) > before:
+            if (
+                any(part in name for part in moment.split("|") for name in found)
+                and sum(n.endswith(".json") for n in found) > before
+            ):
                 break
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
@@ -81,21 +136,45 @@ def test_a_folder_of_images_by_changing_one_word(tmp_path):
             (tmp_path / "images" / split / name).mkdir(parents=True)
             for i in range(count):
                 pixels = rng.integers(0, 100, (16, 16, 3)) + 120 * c
-                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "images" / split / name / f"{i}.png")
-    argv = ["--dataset", "imagefolder", "--data-dir", str(tmp_path / "images"), *SMALL[:-4], "--num-samples", "16", "--threads", "1",
-            "--output-dir", str(tmp_path / "runs")]
+                Image.fromarray(pixels.astype(np.uint8)).save(
+                    tmp_path / "images" / split / name / f"{i}.png"
+                )
+    argv = [
+        "--dataset",
+        "imagefolder",
+        "--data-dir",
+        str(tmp_path / "images"),
+        *SMALL[:-4],
+        "--num-samples",
+        "16",
+        "--threads",
+        "1",
+        "--output-dir",
+        str(tmp_path / "runs"),
+    ]
     assert main(argv) == 0
     records = [Record.read(p) for p in (tmp_path / "runs").rglob("finetune.json")]
-    assert len(records) == 8 and all(r.spec["dataset"] == "imagefolder" and r.spec["data_dir"] == "" for r in records)
+    assert len(records) == 8 and all(
+        r.spec["dataset"] == "imagefolder" and r.spec["data_dir"] == "" for r in records
+    )
     assert str(tmp_path) not in json.dumps([vars(r) for r in records])
 
 
-@pytest.mark.parametrize(("flags", "message"), [
-    (["--dataset", "mnits"], "dataset='mnits'"), (["--methods", "obs"], "method='obs'"), (["--sparsities", "0.5,1.5"], "sparsity=1.5"),
-    (["--sparsities", "half"], "sparsities='half'"), (["--seeds", "0"], "seeds=0"), (["--model", "lenet"], "model='lenet'"),
-    (["--threads", "0"], "threads=0"), (["--dataset", "imagefolder", "--data-dir", "/nonexistent"], "data_dir"),
-    (["--checkpoint", "nothing"], "checkpoint='nothing'"), (["--num-samples", "99999"], "num_samples=99999"),
-])
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset", "mnits"], "dataset='mnits'"),
+        (["--methods", "obs"], "method='obs'"),
+        (["--sparsities", "0.5,1.5"], "sparsity=1.5"),
+        (["--sparsities", "half"], "sparsities='half'"),
+        (["--seeds", "0"], "seeds=0"),
+        (["--model", "lenet"], "model='lenet'"),
+        (["--threads", "0"], "threads=0"),
+        (["--dataset", "imagefolder", "--data-dir", "/nonexistent"], "data_dir"),
+        (["--checkpoint", "nothing"], "checkpoint='nothing'"),
+        (["--num-samples", "99999"], "num_samples=99999"),
+    ],
+)
 def test_bad_input_is_one_line_and_writes_no_record(flags, message, tmp_path, capsys):
     quick = ["--train-epochs", "0", "--allow-untrained"] if "--num-samples" in flags else []
     assert main([*flags, "--output-dir", str(tmp_path / "runs"), *quick]) == 2
@@ -105,12 +184,30 @@ def test_bad_input_is_one_line_and_writes_no_record(flags, message, tmp_path, ca
 
 
 def test_the_fishers_rows_are_in_the_spec_of_a_cell():
-    """A thousand rows of one example on the prepared networks, at most a hundred on any other; other methods have no rows."""
+    """A thousand rows of one example on the prepared networks, at most a hundred on any other;
+    other methods have no rows.
+    """
+
     def cells(*changes):
-        unset = ("model", "epochs", "train_epochs", "methods", "sparsities", "checkpoint", "num_samples")
-        given = dict.fromkeys(unset) | {"dataset": "digits", "data_dir": "", "device": "auto", "output_dir": "runs",
-                                        "allow_untrained": False, "seeds": 1}
+        unset = (
+            "model",
+            "epochs",
+            "train_epochs",
+            "methods",
+            "sparsities",
+            "checkpoint",
+            "num_samples",
+        )
+        given = dict.fromkeys(unset) | {
+            "dataset": "digits",
+            "data_dir": "",
+            "device": "auto",
+            "output_dir": "runs",
+            "allow_untrained": False,
+            "seeds": 1,
+        }
         return compare.grid(argparse.Namespace(**given | dict(changes)))
+
     for spec in cells():
         expected = 1 if registry.lookup(spec.method).curvature == "rows" else None
         assert (spec.num_samples, spec.fisher_batch_size) == (1000, expected), spec.method
@@ -121,12 +218,33 @@ def test_the_fishers_rows_are_in_the_spec_of_a_cell():
 
 
 def test_shared_curvature_changes_no_result_and_says_so(tmp_path):
-    argv = ["--model", "digits_cnn:width=0.25", "--methods", "woodfisher,woodfisher-layer", "--sparsities", "0.5,0.9", "--seeds", "1",
-            "--train-epochs", "1", "--epochs", "0", "--num-samples", "64", "--threads", "1"]
+    argv = [
+        "--model",
+        "digits_cnn:width=0.25",
+        "--methods",
+        "woodfisher,woodfisher-layer",
+        "--sparsities",
+        "0.5,0.9",
+        "--seeds",
+        "1",
+        "--train-epochs",
+        "1",
+        "--epochs",
+        "0",
+        "--num-samples",
+        "64",
+        "--threads",
+        "1",
+    ]
     assert main([*argv, "--output-dir", str(tmp_path / "each")]) == 0
     assert main([*argv, "--output-dir", str(tmp_path / "shared"), "--share-curvature"]) == 0
     assert results(tmp_path / "each") == results(tmp_path / "shared")
 
     def noted(name):
-        return sum(any("was ready" in note for note in r.notes) for r in read_all(tmp_path / name) if r.stage == "prune")
+        return sum(
+            any("was ready" in note for note in r.notes)
+            for r in read_all(tmp_path / name)
+            if r.stage == "prune"
+        )
+
     assert (noted("each"), noted("shared")) == (0, 3)

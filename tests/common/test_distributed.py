@@ -20,37 +20,73 @@ from common.train import fit
 from tests.common.verb_job import CELLS
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ["--model", "mlpnet", "--dataset", "synthetic", "--epochs", "2", "--batch-size", "16", "--lr", "0.05"]
+FLAGS = [
+    "--model",
+    "mlpnet",
+    "--dataset",
+    "synthetic",
+    "--epochs",
+    "2",
+    "--batch-size",
+    "16",
+    "--lr",
+    "0.05",
+]
 
 
 def command(processes: int, *flags: str) -> list[str]:
     """The verb job of `flags` in so many processes on this machine."""
-    return [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-            "-m", "tests.common.verb_job", *flags]
+    return [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        f"--nproc-per-node={processes}",
+        "-m",
+        "tests.common.verb_job",
+        *flags,
+    ]
 
 
 def torchrun(processes: int, *flags: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(processes, *flags), cwd=ROOT, capture_output=True, text=True, timeout=240)
+    return subprocess.run(
+        command(processes, *flags), cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
 
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains(tmp_path):
-    """Each takes every other example of the same batches, so the averaged gradients are the same; mlpnet has no BatchNorm."""
+    """Each takes every other example of the same batches, so the averaged gradients are the same;
+    mlpnet has no BatchNorm.
+    """
     assert run("common", "train", argv=[*FLAGS, "--output-dir", str(tmp_path / "one")]) == 0
     done = torchrun(2, "train", *FLAGS, "--output-dir", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("accuracy") == 1  # the first process alone reports
-    one, two = (checkpoint.load(next((tmp_path / name).rglob("model.safetensors"))).model for name in ("one", "two"))
+    one, two = (
+        checkpoint.load(next((tmp_path / name).rglob("model.safetensors"))).model
+        for name in ("one", "two")
+    )
     for a, b in zip(one.parameters(), two.parameters()):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
-    seen = [[e["train_loss"] for e in json.loads(next((tmp_path / name).rglob("train.json")).read_text())["trajectory"][1:]]
-            for name in ("one", "two")]
-    assert seen[0] == pytest.approx(seen[1], rel=1e-4)  # of the whole batch, and not of the first process's share
+    seen = [
+        [
+            e["train_loss"]
+            for e in json.loads(next((tmp_path / name).rglob("train.json")).read_text())[
+                "trajectory"
+            ][1:]
+        ]
+        for name in ("one", "two")
+    ]
+    # of the whole batch, and not of the first process's share
+    assert seen[0] == pytest.approx(seen[1], rel=1e-4)
 
 
 def test_a_loss_that_is_not_finite_elsewhere_stops_this_process_too(monkeypatch):
     """As all would wait for the one that stopped."""
-    monkeypatch.setattr(distributed, "add_up", lambda tensors: [tensor.fill_(float("nan")) for tensor in tensors])
+    monkeypatch.setattr(
+        distributed, "add_up", lambda tensors: [tensor.fill_(float("nan")) for tensor in tensors]
+    )
     found = data.load("synthetic:samples=64,channels=1,size=8,classes=4")
     model = models.build("mlpnet", 4, (1, 8, 8), 0)
     before = [parameter.detach().clone() for parameter in model.parameters()]
@@ -62,14 +98,19 @@ def test_a_loss_that_is_not_finite_elsewhere_stops_this_process_too(monkeypatch)
 def one_process(tmp_path_factory):
     """The cells pruned by one process; its dense network is the others' too."""
     folder = tmp_path_factory.mktemp("one")
-    assert run("common", "prune", {"all": CELLS}, argv=["--table", "all", "--output-dir", str(folder)]) == 0
+    assert (
+        run("common", "prune", {"all": CELLS}, argv=["--table", "all", "--output-dir", str(folder)])
+        == 0
+    )
     return folder
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [2, 4])
 def test_several_processes_find_the_masks_of_one(one_process, tmp_path, processes):
-    """Batches are dealt out and their curvature added up; every kind of it ends in the same masks and weights."""
+    """Batches are dealt out and their curvature added up; every kind of it ends in the same masks
+    and weights.
+    """
     dense = next(one_process.rglob("model.safetensors")).parent
     copy = tmp_path / dense.relative_to(one_process)
     copy.mkdir(parents=True)
@@ -81,14 +122,29 @@ def test_several_processes_find_the_masks_of_one(one_process, tmp_path, processe
     for path in sorted(one_process.rglob("pruned.safetensors")):
         one, many = checkpoint.load(path), checkpoint.load(tmp_path / path.relative_to(one_process))
         assert digest(one.masks) == digest(many.masks), path
-        for (name, a), b in zip(one.model.state_dict().items(), many.model.state_dict().values(), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6, msg=f"{path.parent.parent.name} {name}")
+        for (name, a), b in zip(
+            one.model.state_dict().items(), many.model.state_dict().values(), strict=True
+        ):
+            torch.testing.assert_close(
+                a, b, rtol=1e-5, atol=1e-6, msg=f"{path.parent.parent.name} {name}"
+            )
 
 
 @pytest.mark.slow
 def test_one_process_that_fails_ends_the_job(tmp_path):
     """A batch that is left for no process is refused by name, and torchrun ends the others."""
-    done = torchrun(2, "prune", "--table", "all", "--cell", "kron", "--num-samples", "100", "--output-dir", str(tmp_path))
+    done = torchrun(
+        2,
+        "prune",
+        "--table",
+        "all",
+        "--cell",
+        "kron",
+        "--num-samples",
+        "100",
+        "--output-dir",
+        str(tmp_path),
+    )
     assert done.returncode != 0
     assert "calibration=0: no batch was seen" in done.stderr
 
@@ -104,12 +160,14 @@ def worker(job: subprocess.Popen, rank: int) -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes by /proc")
 def test_a_killed_process_ends_the_job_and_running_it_again_goes_on(tmp_path):
-    """Rank 0, which writes the files and holds the lock, is killed after its first snapshot; the network that the second run ends
-    with is the uninterrupted job's, bit by bit."""
+    """Rank 0, which writes the files and holds the lock, is killed after its first snapshot; the
+    network that the second run ends with is the uninterrupted job's, bit by bit."""
     flags = ["train", *FLAGS, "--epochs", "60"]
     whole, broken = str(tmp_path / "whole"), str(tmp_path / "broken")
     assert torchrun(2, *flags, "--output-dir", whole).returncode == 0
-    job = subprocess.Popen(command(2, *flags, "--output-dir", broken), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    job = subprocess.Popen(
+        command(2, *flags, "--output-dir", broken), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while not list(Path(broken).rglob("train-snapshot*")):
         assert job.poll() is None and time.monotonic() < deadline
@@ -121,21 +179,38 @@ def test_a_killed_process_ends_the_job_and_running_it_again_goes_on(tmp_path):
     assert not list(Path(broken).rglob("train.json"))
     done = torchrun(2, *flags, "--output-dir", broken)
     assert done.returncode == 0 and int(re.search(r"resuming at step (\d+)", done.stderr)[1]) > 0
-    one, two = (json.loads(next((tmp_path / name).rglob("train.json")).read_text()) for name in ("whole", "broken"))
+    one, two = (
+        json.loads(next((tmp_path / name).rglob("train.json")).read_text())
+        for name in ("whole", "broken")
+    )
     assert one["dense_hash"] == two["dense_hash"] and one["accuracy"] == two["accuracy"]
 
 
 def test_a_process_that_is_left_alone_says_what_to_do(monkeypatch, capsys, tmp_path):
-    """The loss of another process, which gloo and NCCL report as a RuntimeError, is one line; any other error is not hidden."""
-    def lose(spec, error="[/gloo/transport/tcp/pair.cc:545] Read error [::1]:26339: Connection reset by peer"):
+    """The loss of another process, which gloo and NCCL report as a RuntimeError, is one line; any
+    other error is not hidden.
+    """
+
+    def lose(
+        spec,
+        error="[/gloo/transport/tcp/pair.cc:545] Read error [::1]:26339: Connection reset by peer",
+    ):
         raise RuntimeError(error)
+
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     monkeypatch.setattr("torch.distributed.get_rank", lambda: 1)
     monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: None)
     monkeypatch.setitem(pipeline.VERBS, "train", lose)
     assert run("common", "train", argv=[*FLAGS, "--output-dir", str(tmp_path)]) == 2
-    assert "process=1: another process of this job has ended or cannot be reached; run the same" in capsys.readouterr().err
-    monkeypatch.setitem(pipeline.VERBS, "train", lambda spec: lose(spec, "mat1 and mat2 shapes cannot be multiplied"))
+    assert (
+        "process=1: another process of this job has ended or cannot be reached; run the same"
+        in capsys.readouterr().err
+    )
+    monkeypatch.setitem(
+        pipeline.VERBS,
+        "train",
+        lambda spec: lose(spec, "mat1 and mat2 shapes cannot be multiplied"),
+    )
     with pytest.raises(RuntimeError, match="shapes"):
         run("common", "train", argv=[*FLAGS, "--output-dir", str(tmp_path)])
 

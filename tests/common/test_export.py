@@ -12,15 +12,29 @@ from common.cli import run
 from common.edits import apply_edits
 from common.masks import apply as hold
 
-METHODS = {"magnitude-global": ["--sparsity", "0.8"], "kron-obd": ["--unit-ratio", "0.5"], "eigendamage": ["--unit-ratio", "0.6"]}
+METHODS = {
+    "magnitude-global": ["--sparsity", "0.8"],
+    "kron-obd": ["--unit-ratio", "0.5"],
+    "eigendamage": ["--unit-ratio", "0.6"],
+}
 
 
 @pytest.fixture(scope="module", params=METHODS)
 def pruned(request, tmp_path_factory):
     """A pruned file of each kind: masked weights, narrower layers, bottlenecks."""
     folder = tmp_path_factory.mktemp("runs")
-    flags = ["--dataset", "synthetic", "--epochs", "0", "--num-samples", "64", "--allow-untrained",
-             "--method", request.param, *METHODS[request.param]]
+    flags = [
+        "--dataset",
+        "synthetic",
+        "--epochs",
+        "0",
+        "--num-samples",
+        "64",
+        "--allow-untrained",
+        "--method",
+        request.param,
+        *METHODS[request.param],
+    ]
     assert run("common", "prune", argv=[*flags, "--output-dir", str(folder)]) == 0
     return next(folder.rglob("pruned.safetensors"))
 
@@ -42,7 +56,11 @@ def test_onnx_that_differs_is_an_error(pruned, tmp_path, capsys, monkeypatch):
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
     honest = export.to_onnx
-    monkeypatch.setattr(export, "to_onnx", lambda model, *rest: (honest(model, *rest), list(model.parameters())[-1].data.add_(1.0)))
+    monkeypatch.setattr(
+        export,
+        "to_onnx",
+        lambda model, *rest: (honest(model, *rest), list(model.parameters())[-1].data.add_(1.0)),
+    )
     assert export.main([str(pruned), "--onnx", str(tmp_path / "model.onnx")]) == 2
     assert "ONNX differs from torch by" in capsys.readouterr().err
 

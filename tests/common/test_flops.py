@@ -19,11 +19,18 @@ def on_meta(name: str, classes: int, shape: tuple[int, int, int]) -> nn.Module:
 
 
 def test_by_hand():
-    """[2, 5, 5]: a padded 3x3 conv sees 25 positions, the strided grouped one (valid, 3x3) 4, the linear layer 1."""
+    """[2, 5, 5]: a padded 3x3 conv sees 25 positions, the strided grouped one (valid, 3x3) 4, the
+    linear layer 1.
+    """
     cost = costs(toy.small_net(), (2, 5, 5))
-    assert [(c.name, c.params, c.macs) for c in cost.layers] == [("0", 72, 1800), ("3", 72, 288), ("6", 48, 48)]
+    assert [(c.name, c.params, c.macs) for c in cost.layers] == [
+        ("0", 72, 1800),
+        ("3", 72, 288),
+        ("6", 48, 48),
+    ]
     assert (cost.params, cost.kept_params, cost.macs, cost.nonzero_macs) == (192, 192, 2136, 2136)
-    assert cost.model_params == 192 + 8 + 4 + 3  # BatchNorm's two vectors, the second conv's and the linear layer's bias
+    # BatchNorm's two vectors, the second conv's and the linear layer's bias
+    assert cost.model_params == 192 + 8 + 4 + 3
 
 
 def test_zeros_and_masks_are_counted():
@@ -45,7 +52,11 @@ class Twice(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.conv, self.pool, self.idle = nn.Conv2d(3, 3, 3, padding=1), nn.MaxPool2d(2), nn.Linear(4, 4)
+        self.conv, self.pool, self.idle = (
+            nn.Conv2d(3, 3, 3, padding=1),
+            nn.MaxPool2d(2),
+            nn.Linear(4, 4),
+        )
 
     def forward(self, x):
         return self.conv(self.pool(self.conv(x)))
@@ -53,25 +64,38 @@ class Twice(nn.Module):
 
 def test_a_layer_called_twice_costs_twice():
     cost = costs(Twice(), (3, 8, 8))
-    assert [(c.name, c.params, c.macs) for c in cost.layers] == [("conv", 81, 81 * (64 + 16)), ("idle", 16, 0)]
+    assert [(c.name, c.params, c.macs) for c in cost.layers] == [
+        ("conv", 81, 81 * (64 + 16)),
+        ("idle", 16, 0),
+    ]
 
 
 def test_linear_over_a_sequence_counts_every_row():
     assert costs(nn.Sequential(nn.Flatten(2), nn.Linear(16, 5)), (3, 4, 4)).macs == 3 * 16 * 5
 
 
-@pytest.mark.parametrize(("name", "classes", "shape", "macs"), [
-    ("vgg16", 1000, IMAGENET, 15_470_264_320), ("resnet50", 1000, IMAGENET, 4_089_184_256),
-    ("mobilenet_v1", 1000, IMAGENET, 568_740_352), ("alexnet", 1000, IMAGENET, 714_188_480),
-    ("vgg19", 10, CIFAR, 398_131_200 + 5_120), ("resnet32:width=4,shortcut=B", 10, CIFAR, 1_100_677_120 + 2_560),
-    ("resnet20", 10, CIFAR, 40_551_040), ("lenet5", 10, (1, 28, 28), 2_293_000), ("lenet300", 10, (1, 28, 28), 266_200),
-])
+@pytest.mark.parametrize(
+    ("name", "classes", "shape", "macs"),
+    [
+        ("vgg16", 1000, IMAGENET, 15_470_264_320),
+        ("resnet50", 1000, IMAGENET, 4_089_184_256),
+        ("mobilenet_v1", 1000, IMAGENET, 568_740_352),
+        ("alexnet", 1000, IMAGENET, 714_188_480),
+        ("vgg19", 10, CIFAR, 398_131_200 + 5_120),
+        ("resnet32:width=4,shortcut=B", 10, CIFAR, 1_100_677_120 + 2_560),
+        ("resnet20", 10, CIFAR, 40_551_040),
+        ("lenet5", 10, (1, 28, 28), 2_293_000),
+        ("lenet300", 10, (1, 28, 28), 266_200),
+    ],
+)
 def test_published_totals(name, classes, shape, macs):
     assert costs(on_meta(name, classes, shape), shape).macs == macs
 
 
-@pytest.mark.parametrize(("name", "shape"), [
-    ("resnet20", CIFAR), ("mobilenet_v1:width=0.25", CIFAR), ("digits_cnn", (1, 8, 8))])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [("resnet20", CIFAR), ("mobilenet_v1:width=0.25", CIFAR), ("digits_cnn", (1, 8, 8))],
+)
 def test_agrees_with_torch(name, shape):
     model = models.build(name, 10, shape, 0).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -80,7 +104,9 @@ def test_agrees_with_torch(name, shape):
 
 
 def test_leaves_the_model_as_it_was():
-    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(), nn.Flatten(), nn.Linear(72, 3)).train()
+    model = nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Dropout(), nn.Flatten(), nn.Linear(72, 3)
+    ).train()
     model[1].eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     costs(model, (1, 8, 8))

@@ -10,8 +10,11 @@ from common.cli import run
 from common.errors import UserError
 from common.spec import Recipe, Spec
 
-TINY = {"model": "digits_cnn:width=0.25", "train": Recipe(epochs=3, lr=0.05, batch_size=64, schedule="cosine"),
-        "finetune": Recipe(epochs=0.5, lr=0.02, batch_size=64)}
+TINY = {
+    "model": "digits_cnn:width=0.25",
+    "train": Recipe(epochs=3, lr=0.05, batch_size=64, schedule="cosine"),
+    "finetune": Recipe(epochs=0.5, lr=0.02, batch_size=64),
+}
 
 
 def test_each_pruning_removes_its_ratio_of_what_is_left():
@@ -21,50 +24,98 @@ def test_each_pruning_removes_its_ratio_of_what_is_left():
     assert schedule.shrinking(0.9, 0.3) == [0.3]
 
 
-@pytest.mark.parametrize(("ratio", "final", "word"), [(0.0, 0.9, "step_ratio"), (1.0, 0.9, "step_ratio"), (0.1, 0.0, "met already")])
+@pytest.mark.parametrize(
+    ("ratio", "final", "word"),
+    [(0.0, 0.9, "step_ratio"), (1.0, 0.9, "step_ratio"), (0.1, 0.0, "met already")],
+)
 def test_a_ratio_outside_and_a_target_that_is_met_are_refused(ratio, final, word):
     with pytest.raises(UserError, match=word):
         schedule.shrinking(ratio, final)
 
 
-@pytest.mark.parametrize(("change", "word"), [({"step_ratio": 1.5}, "step_ratio"), ({"speedup": 1.0}, "speedup"),
-                                              ({"max_error_increase": float("nan")}, "max_error_increase")])
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"step_ratio": 1.5}, "step_ratio"),
+        ({"speedup": 1.0}, "speedup"),
+        ({"max_error_increase": float("nan")}, "max_error_increase"),
+    ],
+)
 def test_a_spec_refuses_what_cannot_be(change, word):
     with pytest.raises(UserError, match=word):
         Spec(sparsity=0.5, **change)
 
 
 def test_the_run_stops_at_the_step_that_is_fast_enough(tmp_path):
-    settings = {"method": "kron-obs", "unit_ratio": 0.2, "steps": 9, "step_schedule": "constant", "speedup": 2.0, "num_samples": 64,
-                "step_epochs": 0.3, "step_test_samples": 50, **TINY}
+    settings = {
+        "method": "kron-obs",
+        "unit_ratio": 0.2,
+        "steps": 9,
+        "step_schedule": "constant",
+        "speedup": 2.0,
+        "num_samples": 64,
+        "step_epochs": 0.3,
+        "step_test_samples": 50,
+        **TINY,
+    }
     spec = Spec(output_dir=str(tmp_path), **settings)
     record = pipeline.prune(spec)
     reached = [entry["speedup"] for entry in record.trajectory]
     assert reached[-2] < 2 <= reached[-1] and len(reached) < 9
-    assert record.achieved["dense_macs"] / record.achieved["kept_macs"] == pytest.approx(reached[-1], abs=1e-4)
-    assert all(round(entry["pruned"] * 50) == pytest.approx(entry["pruned"] * 50) for entry in record.trajectory)  # 50 images judged
+    assert record.achieved["dense_macs"] / record.achieved["kept_macs"] == pytest.approx(
+        reached[-1], abs=1e-4
+    )
+    # 50 images judged
+    assert all(
+        round(entry["pruned"] * 50) == pytest.approx(entry["pruned"] * 50)
+        for entry in record.trajectory
+    )
 
 
 def test_a_run_that_cannot_get_so_fast_says_so(tmp_path):
-    record = pipeline.prune(Spec(output_dir=str(tmp_path), method="kron-obs", unit_ratio=0.1, steps=2, step_schedule="constant",
-                                 speedup=50.0, num_samples=64, **TINY))
+    record = pipeline.prune(
+        Spec(
+            output_dir=str(tmp_path),
+            method="kron-obs",
+            unit_ratio=0.1,
+            steps=2,
+            step_schedule="constant",
+            speedup=50.0,
+            num_samples=64,
+            **TINY,
+        )
+    )
     assert any("not 50" in note for note in record.notes)
 
 
 def test_the_run_stops_before_the_step_whose_error_is_too_high(tmp_path):
-    record = pipeline.prune(Spec(output_dir=str(tmp_path), method="magnitude-global", sparsity=0.999, step_ratio=0.25, step_epochs=0.5,
-                                 max_error_increase=5.0, **TINY))
+    record = pipeline.prune(
+        Spec(
+            output_dir=str(tmp_path),
+            method="magnitude-global",
+            sparsity=0.999,
+            step_ratio=0.25,
+            step_epochs=0.5,
+            max_error_increase=5.0,
+            **TINY,
+        )
+    )
     spec = Spec.from_dict(record.spec).but(output_dir=str(tmp_path))
     assert 0 < len(record.trajectory) < len(schedule.shrinking(0.25, 0.999))
-    assert all(100 * (record.accuracy["dense"] - entry["tuned"]) <= 5.0 for entry in record.trajectory)
+    assert all(
+        100 * (record.accuracy["dense"] - entry["tuned"]) <= 5.0 for entry in record.trajectory
+    )
     assert any("points above" in note for note in record.notes)
     kept = checkpoint.load(pipeline.cell_folder(spec) / "pruned.safetensors")
     assert M.sparsity(kept.masks) == pytest.approx(record.trajectory[-1]["amount"], abs=1e-3)
-    assert record.accuracy["pruned"] == record.trajectory[-1]["tuned"]  # the network of that step, fine-tuned
+    # the network of that step, fine-tuned
+    assert record.accuracy["pruned"] == record.trajectory[-1]["tuned"]
 
 
 class Told:
-    """Stands for fine-tuning: the accuracies below the dense network's that the test wants, or a kill (None)."""
+    """Stands for fine-tuning: the accuracies below the dense network's that the test wants, or a
+    kill (None).
+    """
 
     def __init__(self, *points_below):
         self.left, self.real = list(points_below), gradual.tune
@@ -80,30 +131,56 @@ class Told:
         return fit
 
 
-BOUNDED = {"method": "magnitude-global", "sparsity": 0.999, "step_ratio": 0.5, "step_epochs": 0.1, "max_error_increase": 1.0, **TINY}
+BOUNDED = {
+    "method": "magnitude-global",
+    "sparsity": 0.999,
+    "step_ratio": 0.5,
+    "step_epochs": 0.1,
+    "max_error_increase": 1.0,
+    **TINY,
+}
 
 
-@pytest.mark.parametrize(("patience", "below", "entries", "within"), [
-    (0, (0.0, 2.0), 1, 0.5), (2, (0.0, 2.0, 0.5, 3.0, 3.0, 3.0), 3, 0.875), (1, (2.0, 2.5), 0, 0.0),
-    (2, (0.5, 2.0, 2.0, 1.0, 4.0, 5.0, 6.0), 4, 0.9375)])
-def test_a_patient_run_gives_back_the_last_network_within_the_bound(tmp_path, monkeypatch, patience, below, entries, within):
+@pytest.mark.parametrize(
+    ("patience", "below", "entries", "within"),
+    [
+        (0, (0.0, 2.0), 1, 0.5),
+        (2, (0.0, 2.0, 0.5, 3.0, 3.0, 3.0), 3, 0.875),
+        (1, (2.0, 2.5), 0, 0.0),
+        (2, (0.5, 2.0, 2.0, 1.0, 4.0, 5.0, 6.0), 4, 0.9375),
+    ],
+)
+def test_a_patient_run_gives_back_the_last_network_within_the_bound(
+    tmp_path, monkeypatch, patience, below, entries, within
+):
     told = Told(*below)
     monkeypatch.setattr(gradual, "tune", told)
     spec = Spec(output_dir=str(tmp_path), patience=patience, **BOUNDED)
     told.dense = pipeline.train(spec).accuracy["last"]
     record = pipeline.prune(spec)
     kept = checkpoint.load(pipeline.cell_folder(spec) / "pruned.safetensors")
-    assert not told.left and len(record.trajectory) == entries and M.sparsity(kept.masks) == pytest.approx(within, abs=1e-3)
-    assert [entry.get("beyond", 0) for entry in record.trajectory] == [value if value > 1 else 0 for value in below[:entries]]
+    assert (
+        not told.left
+        and len(record.trajectory) == entries
+        and M.sparsity(kept.masks) == pytest.approx(within, abs=1e-3)
+    )
+    assert [entry.get("beyond", 0) for entry in record.trajectory] == [
+        value if value > 1 else 0 for value in below[:entries]
+    ]
     tail = ", ".join(f"{value:.2f}" for value in below[entries:])
-    assert record.notes[-1].endswith(f"from there on the test error is {tail} points above the dense network's")
+    assert record.notes[-1].endswith(
+        f"from there on the test error is {tail} points above the dense network's"
+    )
 
 
 @pytest.mark.parametrize("kill", [1, 2, 3, 4, 5])
 def test_a_patient_run_that_is_killed_ends_the_same(tmp_path, monkeypatch, kill):
     below = [0.0, 2.0, 0.5, 3.0, 4.0, 5.0]
     ends = []
-    for name, told in (("straight", Told(*below)), ("killed", Told(*below[:kill], None, *below[kill:]))):
+    for name, told in (
+        ("straight", Told(*below)),
+        ("killed", Told(*below[:kill], None, *below[kill:])),
+    ):
         spec = Spec(output_dir=str(tmp_path / name), patience=2, **BOUNDED)
         told.dense = pipeline.train(spec).accuracy["last"]
         with monkeypatch.context() as patch:
@@ -112,19 +189,41 @@ def test_a_patient_run_that_is_killed_ends_the_same(tmp_path, monkeypatch, kill)
                 with pytest.raises(KeyboardInterrupt):
                     pipeline.prune(spec)
             record = pipeline.prune(spec)
-        weights = checkpoint.load(pipeline.cell_folder(spec) / "pruned.safetensors").model.state_dict()
-        ends.append((record.trajectory, record.notes, {name: value.tolist() for name, value in weights.items()}))
+        weights = checkpoint.load(
+            pipeline.cell_folder(spec) / "pruned.safetensors"
+        ).model.state_dict()
+        ends.append(
+            (
+                record.trajectory,
+                record.notes,
+                {name: value.tolist() for name, value in weights.items()},
+            )
+        )
         assert not list(pipeline.cell_folder(spec).glob("*snapshot*"))
     assert ends[0] == ends[1]
 
 
 def test_a_ratio_of_channels_is_their_unit_ratio(tmp_path):
     with pytest.raises(UserError, match="step_ratio"):
-        pipeline.prune(Spec(output_dir=str(tmp_path), method="kron-obs", unit_ratio=0.2, step_ratio=0.1, **TINY))
+        pipeline.prune(
+            Spec(
+                output_dir=str(tmp_path), method="kron-obs", unit_ratio=0.2, step_ratio=0.1, **TINY
+            )
+        )
 
 
 def test_a_paper_may_say_what_a_bare_command_runs(tmp_path, capsys):
     base = Spec(paper="demo", sparsity=0.7, step_ratio=0.2, **TINY)
-    assert run("demo", "prune", argv=["--dry-run", "--max-error-increase", "0.1", "--output-dir", str(tmp_path)], base=base) == 0
+    assert (
+        run(
+            "demo",
+            "prune",
+            argv=["--dry-run", "--max-error-increase", "0.1", "--output-dir", str(tmp_path)],
+            base=base,
+        )
+        == 0
+    )
     told = json.loads(capsys.readouterr().out)["spec"]
-    assert told["sparsity"] == 0.7 and told["max_error_increase"] == 0.1 and told["step_ratio"] == 0.2
+    assert (
+        told["sparsity"] == 0.7 and told["max_error_increase"] == 0.1 and told["step_ratio"] == 0.2
+    )

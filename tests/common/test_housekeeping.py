@@ -1,4 +1,6 @@
-"""What every run leans on: where it runs, how it tells its progress, what is published, and who holds a folder."""
+"""What every run leans on: where it runs, how it tells its progress, what is published, and who
+holds a folder.
+"""
 
 import logging
 import os
@@ -18,8 +20,10 @@ from tests.figures.fixtures import record
 
 def unreadable(monkeypatch):
     """A system without /proc."""
+
     def refuse(self, *arguments, **named):
         raise FileNotFoundError(2, "No such file", str(self))
+
     monkeypatch.setattr(Path, "read_text", refuse)
     monkeypatch.setattr(Path, "write_text", refuse)
 
@@ -50,7 +54,12 @@ def test_a_run_outside_a_checkout_or_with_a_package_less_still_says_where_it_ran
         cached.cache_clear()
     try:
         told = machine.provenance(torch.device("cpu"), 3, "feed")
-        assert (told["git"], told["dirty"], told["seed"], told["data_sha256"]) == ("", False, 3, "feed")
+        assert (told["git"], told["dirty"], told["seed"], told["data_sha256"]) == (
+            "",
+            False,
+            3,
+            "feed",
+        )
         assert set(told["versions"]) == {"python"}
     finally:
         for cached in (machine.code, machine._versions):
@@ -101,6 +110,11 @@ def test_a_long_trajectory_is_thinned_and_says_so(tmp_path):
     small, steps = Record.read(path), len(long.trajectory)
     assert path.stat().st_size <= publish.MAX_BYTES and small.id == long.id
     every = small.trajectory[1]["step"]
-    assert [entry["step"] for entry in small.trajectory[:-1]] == list(range(0, steps - 1, every)) and every > 1
+    assert [entry["step"] for entry in small.trajectory[:-1]] == list(
+        range(0, steps - 1, every)
+    ) and every > 1
     assert small.trajectory[-1] == {"step": steps - 1}
-    assert small.notes[-1] == f"published with one in {every} of the trajectory's {steps} steps, and the last"
+    assert (
+        small.notes[-1]
+        == f"published with one in {every} of the trajectory's {steps} steps, and the last"
+    )

@@ -22,15 +22,24 @@ from common.record import Record
 from common.spec import Recipe, Spec
 from figures.records import check_comparable
 
-DIGITS = {"model": "digits_cnn:width=0.25", "dataset": "digits", "num_samples": 64, "method": "obd-global", "sparsity": 0.5,
-          "train": Recipe(epochs=1, lr=0.05, batch_size=64), "finetune": Recipe(epochs=0.2, lr=0.01, batch_size=64)}
+DIGITS = {
+    "model": "digits_cnn:width=0.25",
+    "dataset": "digits",
+    "num_samples": 64,
+    "method": "obd-global",
+    "sparsity": 0.5,
+    "train": Recipe(epochs=1, lr=0.05, batch_size=64),
+    "finetune": Recipe(epochs=0.2, lr=0.01, batch_size=64),
+}
 
 
 def network(path, seed):
     """A dense network in a file of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     model = models.build("digits_cnn:width=0.25", 10, (1, 8, 8), seed)
-    checkpoint.save(path, model, {"model": "digits_cnn:width=0.25", "classes": 10, "input_shape": [1, 8, 8]})
+    checkpoint.save(
+        path, model, {"model": "digits_cnn:width=0.25", "classes": 10, "input_shape": [1, 8, 8]}
+    )
     return str(path)
 
 
@@ -47,12 +56,18 @@ def pictures(root, bright, split=("train", "test")):
 
 
 def files(folder):
-    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
+    return {
+        path: path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
 
 
 @contextlib.contextmanager
 def killed_at(monkeypatch, count):
-    """What runs inside is interrupted as it begins its optimiser step number `count`, and must be."""
+    """What runs inside is interrupted as it begins its optimiser step number `count`, and must
+    be.
+    """
     real, steps = T._step, []
 
     def dies(*arguments):
@@ -77,9 +92,13 @@ def refused(capsys, verb, argv):
 
 def test_two_checkpoints_of_one_name_are_two_networks(tmp_path):
     spec = Spec(output_dir=str(tmp_path / "runs"), **DIGITS | {"train": Recipe()})
-    one, other = (pipeline.finetune(spec.but(checkpoint=network(tmp_path / place / "net.safetensors", seed)))
-                  for place, seed in (("a", 1), ("b", 2)))
-    assert one.dense_hash != other.dense_hash and one.accuracy != other.accuracy and one.id != other.id
+    one, other = (
+        pipeline.finetune(spec.but(checkpoint=network(tmp_path / place / "net.safetensors", seed)))
+        for place, seed in (("a", 1), ("b", 2))
+    )
+    assert (
+        one.dense_hash != other.dense_hash and one.accuracy != other.accuracy and one.id != other.id
+    )
     again = pipeline.finetune(spec.but(checkpoint=str(tmp_path / "a" / "net.safetensors")))
     assert again == one
     assert str(tmp_path) not in json.dumps(dataclasses.asdict(one))
@@ -89,7 +108,16 @@ def test_a_checkpoint_that_changed_under_its_name_is_refused(tmp_path, capsys, m
     """Named in the data root's folder: the cell keeps its name, so the digest is compared."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     network(tmp_path / "data" / "checkpoints" / "net.safetensors", 1)
-    argv = ["--model", DIGITS["model"], "--checkpoint", "net", "--sparsity", "0.5", "--output-dir", str(tmp_path / "runs")]
+    argv = [
+        "--model",
+        DIGITS["model"],
+        "--checkpoint",
+        "net",
+        "--sparsity",
+        "0.5",
+        "--output-dir",
+        str(tmp_path / "runs"),
+    ]
     for verb in ("train", "prune", "finetune"):
         flags = [word for word in argv if verb != "train" or word not in ("--sparsity", "0.5")]
         assert run("common", verb, argv=flags) == 0
@@ -102,11 +130,26 @@ def test_a_checkpoint_that_changed_under_its_name_is_refused(tmp_path, capsys, m
     assert files(tmp_path / "runs") == before
 
 
-@pytest.mark.parametrize("change", ["classes swapped", "other pixels", "another folder", "fewer images"])
+@pytest.mark.parametrize(
+    "change", ["classes swapped", "other pixels", "another folder", "fewer images"]
+)
 def test_other_data_are_refused_and_nothing_is_touched(change, tmp_path, capsys):
     root = pictures(tmp_path / "images", "cat")
-    argv = ["--model", "resnet20:width=0.25", "--dataset", "imagefolder:size=8", "--allow-untrained", "--sparsity", "0.5",
-            "--num-samples", "8", "--epochs", "0", "--output-dir", str(tmp_path / "runs")]
+    argv = [
+        "--model",
+        "resnet20:width=0.25",
+        "--dataset",
+        "imagefolder:size=8",
+        "--allow-untrained",
+        "--sparsity",
+        "0.5",
+        "--num-samples",
+        "8",
+        "--epochs",
+        "0",
+        "--output-dir",
+        str(tmp_path / "runs"),
+    ]
     assert run("common", "finetune", argv=[*argv, "--data-dir", root]) == 0
     before = files(tmp_path / "runs")
     if change == "another folder":
@@ -141,7 +184,9 @@ def test_a_default_that_changed_is_not_the_old_cell(tmp_path, monkeypatch):
     pipeline.finetune(spec)
     monkeypatch.setattr(pipeline, "method_of", changed)
     for verb in (pipeline.prune, pipeline.finetune):
-        with pytest.raises(UserError, match=r"the method's options: damping=.*asked for is damping=0.125"):
+        with pytest.raises(
+            UserError, match=r"the method's options: damping=.*asked for is damping=0.125"
+        ):
             verb(spec)
 
 
@@ -153,8 +198,14 @@ def test_a_network_file_that_was_exchanged_is_noticed(stage, tmp_path):
     file = folder / pipeline.FILES[stage]
     other = Spec(output_dir=str(tmp_path), **DIGITS | {"dense_seed": 1})
     pipeline.finetune(other)
-    shutil.copy((pipeline.dense_folder(other) if stage == "train" else pipeline.cell_folder(other)) / file.name, file)
-    with pytest.raises(UserError, match=f"checkpoint=.*{file.name}.*is not the file that {stage}.json speaks of"):
+    shutil.copy(
+        (pipeline.dense_folder(other) if stage == "train" else pipeline.cell_folder(other))
+        / file.name,
+        file,
+    )
+    with pytest.raises(
+        UserError, match=f"checkpoint=.*{file.name}.*is not the file that {stage}.json speaks of"
+    ):
         pipeline.VERBS[stage](spec)
 
 
@@ -173,16 +224,29 @@ def test_a_dense_network_that_was_trained_again_does_not_keep_old_prunings(tmp_p
 
 
 def test_two_specs_that_share_a_short_name_do_not_share_a_folder(tmp_path):
-    """Learning rates whose six digits are the same: a run of the first, under its old name, is not the second's."""
-    one, other = (Spec(output_dir=str(tmp_path), **DIGITS | {"method": "magnitude-global", "num_samples": None,
-                                                            "finetune": Recipe(epochs=0.2, lr=lr, batch_size=64)})
-                  for lr in collision())
+    """Learning rates whose six digits are the same: a run of the first, under its old name, is not
+    the second's.
+    """
+    one, other = (
+        Spec(
+            output_dir=str(tmp_path),
+            **DIGITS
+            | {
+                "method": "magnitude-global",
+                "num_samples": None,
+                "finetune": Recipe(epochs=0.2, lr=lr, batch_size=64),
+            },
+        )
+        for lr in collision()
+    )
     assert one.slug(naming=1) == other.slug(naming=1)
     pipeline.finetune(one)
     new = pipeline.cell_folder(one)
     old = new.parent.with_name(one.slug(naming=1))
     new.parent.rename(old)
-    assert pipeline.cell_folder(one) == old / "seed0" and pipeline.cell_folder(other) != old / "seed0"
+    assert (
+        pipeline.cell_folder(one) == old / "seed0" and pipeline.cell_folder(other) != old / "seed0"
+    )
     times = {path: path.stat().st_mtime_ns for path in old.rglob("*")}
     pipeline.finetune(one)  # an old name is still read
     assert {path: path.stat().st_mtime_ns for path in old.rglob("*")} == times
@@ -193,8 +257,14 @@ def collision():
     seen = {}
     for step in range(1, 200_000):
         lr = step / 1_000_000
-        spec = Spec(**DIGITS | {"method": "magnitude-global", "num_samples": None,
-                                "finetune": Recipe(epochs=0.2, lr=lr, batch_size=64)})
+        spec = Spec(
+            **DIGITS
+            | {
+                "method": "magnitude-global",
+                "num_samples": None,
+                "finetune": Recipe(epochs=0.2, lr=lr, batch_size=64),
+            }
+        )
         if (short := spec.digest(naming=1)) in seen:
             return seen[short], lr
         seen[short] = lr
@@ -203,10 +273,23 @@ def collision():
 
 @pytest.mark.parametrize("verb", ["train", "prune", "finetune"])
 def test_half_done_work_under_other_data_is_not_taken_up(verb, tmp_path, monkeypatch):
-    """Killed under one data set, run again under another of the same name: the result is that of a run that was never killed."""
-    spec = Spec(output_dir=str(tmp_path / "killed"), **DIGITS | {
-        "model": "resnet20:width=0.25", "dataset": "imagefolder:size=8", "num_samples": 8, "method": "magnitude-global",
-        "train": Recipe(epochs=2, batch_size=8), "steps": 2, "step_epochs": 1.0, "finetune": Recipe(epochs=2, batch_size=8)})
+    """Killed under one data set, run again under another of the same name: the result is that of a
+    run that was never killed.
+    """
+    spec = Spec(
+        output_dir=str(tmp_path / "killed"),
+        **DIGITS
+        | {
+            "model": "resnet20:width=0.25",
+            "dataset": "imagefolder:size=8",
+            "num_samples": 8,
+            "method": "magnitude-global",
+            "train": Recipe(epochs=2, batch_size=8),
+            "steps": 2,
+            "step_epochs": 1.0,
+            "finetune": Recipe(epochs=2, batch_size=8),
+        },
+    )
     first, second = pictures(tmp_path / "a", "cat"), pictures(tmp_path / "b", "dog")
     monkeypatch.setattr(T, "SNAPSHOT_SECONDS", 0.0)
     before = {"train": None, "prune": "train", "finetune": "prune"}[verb]
@@ -220,7 +303,9 @@ def test_half_done_work_under_other_data_is_not_taken_up(verb, tmp_path, monkeyp
         return
     assert list(pipeline.dense_folder(spec).glob("train-snapshot*"))
     found = pipeline.VERBS[verb](spec.but(data_dir=second))
-    straight = pipeline.VERBS[verb](spec.but(data_dir=second, output_dir=str(tmp_path / "straight")))
+    straight = pipeline.VERBS[verb](
+        spec.but(data_dir=second, output_dir=str(tmp_path / "straight"))
+    )
     assert found.dense_hash == straight.dense_hash and found.accuracy == straight.accuracy
 
 
@@ -247,16 +332,28 @@ def test_a_record_from_before_identities_is_compared_in_what_it_has(tmp_path, ca
 def test_a_record_says_what_it_was_made_of_and_where(tmp_path):
     spec = Spec(output_dir=str(tmp_path), **DIGITS)
     pipeline.finetune(spec)
-    records = {stage: Record.read((pipeline.dense_folder(spec) if stage == "train" else pipeline.cell_folder(spec)) / f"{stage}.json")
-               for stage in pipeline.VERBS}
+    records = {
+        stage: Record.read(
+            (pipeline.dense_folder(spec) if stage == "train" else pipeline.cell_folder(spec))
+            / f"{stage}.json"
+        )
+        for stage in pipeline.VERBS
+    }
     for stage, record in records.items():
         assert record.identity["data_sha256"] == record.provenance["data_sha256"] != ""
-        assert len(record.identity["file_sha256"]) == 64 and record.provenance["machine"] == machine.fingerprint()
-        assert {"mean", "max", "contended"} == record.provenance["load"].keys() and record.timing["core_s"] > 0
+        assert (
+            len(record.identity["file_sha256"]) == 64
+            and record.provenance["machine"] == machine.fingerprint()
+        )
+        assert {"mean", "max", "contended"} == record.provenance["load"].keys() and record.timing[
+            "core_s"
+        ] > 0
         assert (record.identity["mask_sha256"] != "") == (stage != "train")
     assert records["prune"].identity["mask_sha256"] == records["finetune"].identity["mask_sha256"]
     assert records["prune"].identity["options"]["fisher"] == gradual.method_of(spec)[1].fisher
-    assert machine.platform.node() not in json.dumps([dataclasses.asdict(r) for r in records.values()])
+    assert machine.platform.node() not in json.dumps(
+        [dataclasses.asdict(r) for r in records.values()]
+    )
     other = pipeline.prune(spec.but(method="magnitude-global", num_samples=None))
     assert other.identity["mask_sha256"] != records["prune"].identity["mask_sha256"]
 
@@ -266,7 +363,9 @@ def test_only_code_that_is_in_a_commit_is_published(tmp_path):
     pipeline.prune(spec)
     path = pipeline.cell_folder(spec) / "prune.json"
     record = Record.read(path)
-    clean = dataclasses.replace(record, provenance=record.provenance | {"git": "0" * 40, "dirty": False})
+    clean = dataclasses.replace(
+        record, provenance=record.provenance | {"git": "0" * 40, "dirty": False}
+    )
     for bad, word in (({"dirty": True}, "dirty"), ({"git": ""}, "dirty")):
         dataclasses.replace(clean, provenance=clean.provenance | bad).write(path)
         with pytest.raises(UserError, match=f"{word}=.*in no commit.*--dirty"):
@@ -278,7 +377,9 @@ def test_only_code_that_is_in_a_commit_is_published(tmp_path):
             publish(path.parent, tmp_path / "results")
     clean.write(path)
     assert publish(path.parent, tmp_path / "results") == 1
-    assert [p.name for p in (tmp_path / "results").iterdir()] == [f"{record.id}.json"] and not (tmp_path.parent / "outside.json").exists()
+    assert [p.name for p in (tmp_path / "results").iterdir()] == [f"{record.id}.json"] and not (
+        tmp_path.parent / "outside.json"
+    ).exists()
 
 
 def test_registered_methods_have_options_that_a_record_can_hold():
@@ -289,14 +390,18 @@ def test_registered_methods_have_options_that_a_record_can_hold():
 
 
 def test_replaced_images_are_read_again_and_not_served_from_the_cache(tmp_path):
-    """cifar10-jpeg keeps decoded images beside the data: one that is replaced by another of the same name and size must be seen."""
+    """cifar10-jpeg keeps decoded images beside the data: one that is replaced by another of the
+    same name and size must be seen.
+    """
     root = tmp_path / "cifar10-jpeg"
     rng = np.random.default_rng(0)
     for part in ("train", "test"):
         for name in ("cat", "dog"):
             (root / part / name).mkdir(parents=True)
             for i in range(3):
-                Image.fromarray(rng.integers(0, 255, (32, 32, 3)).astype(np.uint8)).save(root / part / name / f"{i}.bmp")
+                Image.fromarray(rng.integers(0, 255, (32, 32, 3)).astype(np.uint8)).save(
+                    root / part / name / f"{i}.bmp"
+                )
     first = D.load("cifar10-jpeg", str(tmp_path))
     assert (tmp_path / ".cache" / "cifar10-jpeg-train-32.npz").exists()
     folders.decoded.cache_clear()  # as another process would begin
@@ -304,7 +409,8 @@ def test_replaced_images_are_read_again_and_not_served_from_the_cache(tmp_path):
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(root / "train" / "cat" / "0.bmp")
     folders.decoded.cache_clear()
     second = D.load("cifar10-jpeg", str(tmp_path))
-    assert second.sha256 == first.sha256 and second.content != first.content  # names and sizes are the same
+    # names and sizes are the same
+    assert second.sha256 == first.sha256 and second.content != first.content
     assert int((second.train.images.flatten(1).sum(1) == 0).sum()) == 1
 
     file, state = root / "train" / "dog" / "1.bmp", (root / "train" / "dog" / "1.bmp").stat()
@@ -312,12 +418,17 @@ def test_replaced_images_are_read_again_and_not_served_from_the_cache(tmp_path):
     os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))  # as `cp -p` and `rsync -t` do
     folders.decoded.cache_clear()
     third = D.load("cifar10-jpeg", str(tmp_path))
-    assert int((third.train.images.flatten(1).sum(1) == 0).sum()) == 2 and third.content != second.content
+    assert (
+        int((third.train.images.flatten(1).sum(1) == 0).sum()) == 2
+        and third.content != second.content
+    )
 
 
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("name", ["imagenet", "imagefolder:size=8"])
-def test_images_that_memory_does_not_hold_are_compared_by_their_files_bytes(name, large, tmp_path, monkeypatch):
+def test_images_that_memory_does_not_hold_are_compared_by_their_files_bytes(
+    name, large, tmp_path, monkeypatch
+):
     monkeypatch.setattr(D, "IN_MEMORY_BYTES", 0)
     monkeypatch.setattr(folders, "HASHED_BYTES", 0 if large else 1 << 30)
     root, read, real = tmp_path / "images", [], folders._file_digest
@@ -331,13 +442,20 @@ def test_images_that_memory_does_not_hold_are_compared_by_their_files_bytes(name
 
     first = found()
     assert len(read) == 48
-    assert found() == first and len(read) == (0 if name == "imagenet" else 48)  # the data root has a cache, one's own folder has none
+    # the data root has a cache, one's own folder has none
+    assert found() == first and len(read) == (0 if name == "imagenet" else 48)
     for cache in (root / ".cache").glob("*.json"):
         cache.write_text("{}")  # damaged: hashed again
     assert found() == first and len(read) == 48
-    shutil.copytree(root, tmp_path / "copy", copy_function=shutil.copyfile, ignore=shutil.ignore_patterns(".cache"))
+    shutil.copytree(
+        root,
+        tmp_path / "copy",
+        copy_function=shutil.copyfile,
+        ignore=shutil.ignore_patterns(".cache"),
+    )
     assert found(tmp_path / "copy") == first
-    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(root / "val" / "dog" / "3.bmp")  # of the same size
+    # of the same size
+    Image.fromarray(np.full((8, 8, 3), 7, np.uint8)).save(root / "val" / "dog" / "3.bmp")
     assert found() != first
     for part in ("train", "val"):
         (root / part / "cat").rename(root / part / "emu")
@@ -357,16 +475,29 @@ def test_a_large_folder_is_hashed_in_part_and_says_so(tmp_path, monkeypatch, cap
 
 
 def test_tables_do_not_join_records_of_other_pixels():
-    made = {"provenance": {"data_sha256": "a"}, "spec": Spec(sparsity=0.5).to_dict(), "requested": {"sparsity": 0.5}}
-    one, other, old = (Record(name, "p", "", "", "magnitude-global", "prune", "quick", identity=identity, **made)
-                       for name, identity in (("x", {"data_content_sha256": "1"}), ("y", {"data_content_sha256": "2"}), ("z", {})))
+    made = {
+        "provenance": {"data_sha256": "a"},
+        "spec": Spec(sparsity=0.5).to_dict(),
+        "requested": {"sparsity": 0.5},
+    }
+    one, other, old = (
+        Record(name, "p", "", "", "magnitude-global", "prune", "quick", identity=identity, **made)
+        for name, identity in (
+            ("x", {"data_content_sha256": "1"}),
+            ("y", {"data_content_sha256": "2"}),
+            ("z", {}),
+        )
+    )
     check_comparable([one, old])
     with pytest.raises(UserError, match="identity.data_content_sha256"):
         check_comparable([one, old, other])
 
 
-def test_a_cell_whose_checkpoint_was_a_path_is_computed_anew_where_its_old_record_cannot_say_which_file(tmp_path):
-    spec = Spec(output_dir=str(tmp_path / "runs"), **DIGITS | {"train": Recipe(), "checkpoint": network(tmp_path / "net.safetensors", 1)})
+def test_a_cell_whose_old_record_cannot_say_which_checkpoint_is_computed_anew(tmp_path):
+    spec = Spec(
+        output_dir=str(tmp_path / "runs"),
+        **DIGITS | {"train": Recipe(), "checkpoint": network(tmp_path / "net.safetensors", 1)},
+    )
     pipeline.train(spec)
     folder = pipeline.dense_folder(spec)
     old = folder.parent.with_name(spec.dense().slug(naming=1))
@@ -376,7 +507,9 @@ def test_a_cell_whose_checkpoint_was_a_path_is_computed_anew_where_its_old_recor
     record.pop("identity")
     (old / "seed0" / "train.json").write_text(json.dumps(record))
     before = files(old)
-    assert pipeline.train(spec).identity["checkpoint_sha256"] and pipeline.dense_folder(spec) == folder
+    assert (
+        pipeline.train(spec).identity["checkpoint_sha256"] and pipeline.dense_folder(spec) == folder
+    )
     assert files(old) == before
 
 
@@ -384,8 +517,12 @@ def test_a_spec_that_names_a_checkpoints_digest_takes_no_other_file(tmp_path, mo
     """As `make verify` runs a record's Spec again where another file lies under the name."""
     monkeypatch.setenv("DATA_DIR", str(tmp_path / "data"))
     network(tmp_path / "data" / "checkpoints" / "net.safetensors", 1)
-    spec = Spec(output_dir=str(tmp_path / "runs"), **DIGITS | {"train": Recipe(), "checkpoint": "net"})
-    with pytest.raises(UserError, match="checkpoint=.*another file than the cell's.*asked for is 000000000000"):
+    spec = Spec(
+        output_dir=str(tmp_path / "runs"), **DIGITS | {"train": Recipe(), "checkpoint": "net"}
+    )
+    with pytest.raises(
+        UserError, match="checkpoint=.*another file than the cell's.*asked for is 000000000000"
+    ):
         pipeline.train(spec.but(checkpoint_sha256="0" * 16))
     assert not (tmp_path / "runs").exists()
 
@@ -397,10 +534,14 @@ def test_equal_contents_are_equal_bytes(tmp_path):
         network(tmp_path / f"{i}.safetensors", 1)
         texts.append((tmp_path / f"{i}.safetensors").read_bytes())
     assert len(set(texts)) == 1
-    header = json.loads(texts[0][8:8 + int.from_bytes(texts[0][:8], "little")])
-    assert list(header) == sorted(header) and list(header["__metadata__"]) == ["checkpoint", "sha256"]
-    assert checkpoint.state_hash(checkpoint.load(tmp_path / "0.safetensors").model) == checkpoint.state_hash(
-        models.build("digits_cnn:width=0.25", 10, (1, 8, 8), 1))
+    header = json.loads(texts[0][8 : 8 + int.from_bytes(texts[0][:8], "little")])
+    assert list(header) == sorted(header) and list(header["__metadata__"]) == [
+        "checkpoint",
+        "sha256",
+    ]
+    assert checkpoint.state_hash(
+        checkpoint.load(tmp_path / "0.safetensors").model
+    ) == checkpoint.state_hash(models.build("digits_cnn:width=0.25", 10, (1, 8, 8), 1))
 
 
 def test_other_threads_use_a_stage_again_and_say_so(tmp_path, caplog):
@@ -426,16 +567,27 @@ def test_a_training_that_goes_on_under_other_threads_says_so(tmp_path, monkeypat
         pipeline.train(spec)
     finally:
         torch.set_num_threads(threads)
-    assert f"the first steps were taken with {threads} threads, the rest are with {threads + 1}" in caplog.text
+    assert (
+        f"the first steps were taken with {threads} threads, the rest are with {threads + 1}"
+        in caplog.text
+    )
 
 
 def test_the_same_pixels_under_other_names_are_the_same_data(tmp_path):
-    """Where both sides know the pixels they decide; names and sizes decide where one side is from before that."""
+    """Where both sides know the pixels they decide; names and sizes decide where one side is from
+    before that.
+    """
     spec = Spec(**DIGITS)
     made = reuse.identity(spec, {}, "names", "pixels", None)
     record = Record("x", "p", "", "", "dense", "train", "quick", spec.to_dict(), identity=made)
     path = tmp_path / "group" / "slug" / "seed0" / "train.json"
     reuse.require_same(record, path, made | {"data_sha256": "other names"})
-    for wanted in (made | {"data_content_sha256": "other pixels"}, made | {"data_sha256": "other names", "data_content_sha256": ""}):
-        with pytest.raises(UserError, match="the data: (names, asked for is other names|pixels, asked for is other pixel)"):
+    for wanted in (
+        made | {"data_content_sha256": "other pixels"},
+        made | {"data_sha256": "other names", "data_content_sha256": ""},
+    ):
+        with pytest.raises(
+            UserError,
+            match="the data: (names, asked for is other names|pixels, asked for is other pixel)",
+        ):
             reuse.require_same(record, path, wanted)

@@ -1,4 +1,6 @@
-"""The blocked inverse against explicit matrices and the textbook recursion; the three updates against their definitions."""
+"""The blocked inverse against explicit matrices and the textbook recursion; the three updates
+against their definitions.
+"""
 
 import pytest
 import torch
@@ -12,12 +14,24 @@ from common.fisher.kron import Kron, KronInverse
 from common.spec import Spec
 from tests import reference, toy
 
-SHAPES = [(3, 10, None), (12, 10, None), (3, 10, 4), (5, 12, 4), (7, 12, 4), (4, 4, 4), (1, 9, 2), (20, 7, 3)]  # m, d, chunk
+# m, d, chunk
+SHAPES = [
+    (3, 10, None),
+    (12, 10, None),
+    (3, 10, 4),
+    (5, 12, 4),
+    (7, 12, 4),
+    (4, 4, 4),
+    (1, 9, 2),
+    (20, 7, 3),
+]
 
 
 def problem(m, d, seed=0, dtype=torch.float64):
     g = toy.generator(seed)
-    return torch.randn(m, d, generator=g, dtype=dtype), torch.randn(d, generator=g, dtype=torch.float64)
+    return torch.randn(m, d, generator=g, dtype=dtype), torch.randn(
+        d, generator=g, dtype=torch.float64
+    )
 
 
 def equal(a, b, tolerance=1e-9):
@@ -27,7 +41,9 @@ def equal(a, b, tolerance=1e-9):
 @pytest.mark.parametrize(("m", "d", "chunk"), SHAPES)
 @pytest.mark.parametrize("damping", [1e-5, 1e-2, 10.0])
 def test_inverse_of_the_explicit_damped_matrix(m, d, chunk, damping):
-    """Fewer and more rows than weights, whole and partial blocks. κ reaches 1e6, so 1e-9 is the float64 limit."""
+    """Fewer and more rows than weights, whole and partial blocks. κ reaches 1e6, so 1e-9 is the
+    float64 limit.
+    """
     rows, v = problem(m, d)
     fisher = BlockFisher(rows, damping, chunk)
     truth = reference.damped_fisher(rows, damping, chunk)
@@ -35,7 +51,7 @@ def test_inverse_of_the_explicit_damped_matrix(m, d, chunk, damping):
     equal(fisher.diagonal(), inverse.diagonal())
     equal(fisher.solve(v), inverse @ v)
     equal(fisher.times(v), truth @ v)
-    index = torch.randperm(d, generator=toy.generator())[:max(1, d // 2)]
+    index = torch.randperm(d, generator=toy.generator())[: max(1, d // 2)]
     equal(fisher.submatrix(index), inverse[index][:, index])
 
 
@@ -62,7 +78,11 @@ def test_groups_of_blocks_are_only_a_matter_of_memory(monkeypatch):
     expected = whole.diagonal(), whole.solve(v), whole.joint(v, v > 0)
     monkeypatch.setattr("common.fisher.inverse.WORK_ENTRIES", 1)
     monkeypatch.setattr("common.fisher.inverse.STRIP", 2)
-    for whole in (BlockFisher(rows, 1e-3, 4), BlockFisher(rows[:3], 1e-3, 4), BlockFisher(rows, 1e-3)):
+    for whole in (
+        BlockFisher(rows, 1e-3, 4),
+        BlockFisher(rows[:3], 1e-3, 4),
+        BlockFisher(rows, 1e-3),
+    ):
         again = torch.linalg.inv(reference.damped_fisher(whole.rows, 1e-3, whole.chunk))
         equal(whole.diagonal(), again.diagonal())
     whole = BlockFisher(rows, 1e-3, 4)
@@ -75,7 +95,9 @@ def test_joint_update_solves_the_constrained_quadratic(m, d, chunk):
     rows, w = problem(m, d)
     pruned = torch.rand(d, generator=toy.generator(3)) < 0.5
     delta, predicted = obs.update(w, BlockFisher(rows, 1e-3, chunk), pruned, "joint")
-    truth, increase = reference.constrained_minimum(reference.damped_fisher(rows, 1e-3, chunk), w, pruned)
+    truth, increase = reference.constrained_minimum(
+        reference.damped_fisher(rows, 1e-3, chunk), w, pruned
+    )
     equal(delta, truth)
     assert predicted == pytest.approx(increase, rel=1e-9)
 
@@ -92,7 +114,9 @@ def test_triangular_update_is_the_sequential_walk(m, d, chunk, walk, monkeypatch
     delta, predicted = obs.update(w, BlockFisher(rows, 1e-2, chunk), pruned, "triangular")
     truth = reference.sequential_walk(inverse, w, order)
     equal(delta, truth)
-    assert predicted == pytest.approx(float(truth @ torch.linalg.inv(inverse) @ truth) / 2, rel=1e-8)
+    assert predicted == pytest.approx(
+        float(truth @ torch.linalg.inv(inverse) @ truth) / 2, rel=1e-8
+    )
 
 
 @pytest.mark.parametrize(("m", "d", "chunk"), SHAPES)
@@ -100,7 +124,10 @@ def test_diagonal_update_is_the_masked_sum_of_single_updates(m, d, chunk):
     rows, w = problem(m, d)
     pruned = torch.rand(d, generator=toy.generator(3)) < 0.5
     inverse = torch.linalg.inv(reference.damped_fisher(rows, 1e-3, chunk))
-    equal(obs.update(w, BlockFisher(rows, 1e-3, chunk), pruned, "diagonal")[0], reference.summed_single(inverse, w, pruned))
+    equal(
+        obs.update(w, BlockFisher(rows, 1e-3, chunk), pruned, "diagonal")[0],
+        reference.summed_single(inverse, w, pruned),
+    )
 
 
 @pytest.mark.parametrize("kind", obs.SOLVED)
@@ -117,7 +144,9 @@ def test_one_weight_is_the_classic_brain_surgeon(kind):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.integers(1, 8), st.integers(2, 10), st.integers(0, 2**31), st.sampled_from([1e-4, 1e-2, 1.0]))
+@given(
+    st.integers(1, 8), st.integers(2, 10), st.integers(0, 2**31), st.sampled_from([1e-4, 1e-2, 1.0])
+)
 def test_joint_is_never_worse_than_the_others_which_remove_exactly(m, d, seed, damping):
     rows, w = problem(m, d, seed)
     pruned = torch.rand(d, generator=toy.generator(seed)) < 0.5
@@ -150,14 +179,19 @@ def test_repeated_rows_and_dead_weights_stay_finite():
     rows[:, :3] = 1.0
     w = torch.ones(8, dtype=torch.float64)
     for kind in obs.UPDATES:
-        delta, predicted = obs.update(w, BlockFisher(rows, 1e-5), torch.tensor([True] * 4 + [False] * 4), kind)
+        delta, predicted = obs.update(
+            w, BlockFisher(rows, 1e-5), torch.tensor([True] * 4 + [False] * 4), kind
+        )
         assert torch.isfinite(delta).all() and predicted >= 0
 
 
 @pytest.mark.parametrize("kind", obs.UPDATES)
 def test_kronecker_curvature_obeys_the_same_algebra(kind):
     g = toy.generator(5)
-    a, b = torch.randn(2, 9, 4, generator=g, dtype=torch.float64), torch.randn(2, 9, 3, generator=g, dtype=torch.float64)
+    a, b = (
+        torch.randn(2, 9, 4, generator=g, dtype=torch.float64),
+        torch.randn(2, 9, 3, generator=g, dtype=torch.float64),
+    )
     inverse = KronInverse.of(Kron(a.mT @ a / 9, b.mT @ b / 9, 1), 1e-2)
     dense = torch.block_diag(*[torch.kron(G, A) for A, G in zip(inverse.A, inverse.G)])
     w = torch.randn(24, generator=g, dtype=torch.float64)
@@ -171,12 +205,24 @@ def test_kronecker_curvature_obeys_the_same_algebra(kind):
         assert torch.equal(delta, torch.where(pruned, -w, 0.0))
     else:
         scores = obs.score(w, torch.linalg.inv(dense).diagonal())
-        equal(delta, reference.sequential_walk(torch.linalg.inv(dense), w, [q for q in scores.argsort().tolist() if pruned[q]]))
+        equal(
+            delta,
+            reference.sequential_walk(
+                torch.linalg.inv(dense), w, [q for q in scores.argsort().tolist() if pruned[q]]
+            ),
+        )
     assert predicted == pytest.approx(float(delta @ dense @ delta) / 2, rel=1e-9)
 
 
-@pytest.mark.parametrize(("changes", "message"), [({"damping": 0.0}, "damping=0.0"), ({"damping": float("nan")}, "damping=nan"),
-                                                  ({"chunk": 0}, "chunk=0"), ({"rows": torch.zeros(0, 4)}, r"rows=\(0, 4\)")])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"damping": 0.0}, "damping=0.0"),
+        ({"damping": float("nan")}, "damping=nan"),
+        ({"chunk": 0}, "chunk=0"),
+        ({"rows": torch.zeros(0, 4)}, r"rows=\(0, 4\)"),
+    ],
+)
 def test_bad_input_names_the_field(changes, message):
     with pytest.raises(UserError, match=message):
         BlockFisher(**{"rows": torch.ones(2, 4), "damping": 1e-3, "chunk": None} | changes)
@@ -190,11 +236,14 @@ def test_gradients_that_are_not_finite_name_the_layer():
 
 
 def test_leverages_of_a_block_sum_to_its_directions_above_the_damping():
-    """1 - λ [F̂⁻¹]_qq is the leverage of weight q: its sum is Σ e/(e + λ) over the Gram matrix's eigenvalues e, at most the number of
-    rows, so that few rows in a large block leave the order of magnitudes whatever λ is."""
+    """1 - λ [F̂⁻¹]_qq is the leverage of weight q: its sum is Σ e/(e + λ) over the Gram matrix's
+    eigenvalues e, at most the number of rows, so that few rows in a large block leave the order of
+    magnitudes whatever λ is."""
     rows = torch.randn(6, 200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     eigenvalues = torch.linalg.eigvalsh(rows @ rows.T / len(rows))
     for damping in (1e-9, 1e-2, 1.0, 1e3):
         leverage = 1 - damping * BlockFisher(rows, damping).diagonal()
-        assert leverage.sum() == pytest.approx(float((eigenvalues / (eigenvalues + damping)).sum()), abs=1e-9)
+        assert leverage.sum() == pytest.approx(
+            float((eigenvalues / (eigenvalues + damping)).sum()), abs=1e-9
+        )
         assert leverage.min() > -1e-9 and leverage.sum() <= 6 + 1e-9

@@ -1,4 +1,6 @@
-"""Kronecker factors against brute force, and against the dense Fisher wherever theory says they are exact."""
+"""Kronecker factors against brute force, and against the dense Fisher wherever theory says they are
+exact.
+"""
 
 import copy
 
@@ -10,7 +12,15 @@ from common import layers as L
 from common.capture import capture
 from common.errors import LayerError, NumericalError, UserError
 from common.fisher import kron
-from common.fisher.kron import Kron, KronInverse, input_hessian, input_moment, kron_factors, second_moment, split_bias
+from common.fisher.kron import (
+    Kron,
+    KronInverse,
+    input_hessian,
+    input_moment,
+    kron_factors,
+    second_moment,
+    split_bias,
+)
 from common.fisher.moving import MovingKron
 from tests import reference, toy
 
@@ -43,14 +53,18 @@ def test_channel_only_factor_is_the_mean_of_the_position_blocks(kind):
     x, _ = toy.batch()
     conv = model[0]
     taps = conv.kernel_size[0] * conv.kernel_size[1]
-    full = reference.kfac_A(conv, x).reshape(conv.groups, -1, taps, conv.in_channels // conv.groups, taps)
+    full = reference.kfac_A(conv, x).reshape(
+        conv.groups, -1, taps, conv.in_channels // conv.groups, taps
+    )
     blocks = torch.stack([full[:, :, i, :, i] for i in range(taps)])
     equal(input_moment(conv, x, channel_only=True) / len(x), blocks.mean(0))
 
 
 @pytest.mark.parametrize("kind", toy.CONVOLUTIONS)
 def test_exact_for_a_convolution_under_squared_loss(kind):
-    """Output gradients of the Gaussian model are uncorrelated over positions, so G ⊗ A is the Fisher block itself."""
+    """Output gradients of the Gaussian model are uncorrelated over positions, so G ⊗ A is the
+    Fisher block itself.
+    """
     model = toy.conv_head(kind)
     x, _ = toy.batch()
     y = torch.zeros_like(model(x))
@@ -58,7 +72,9 @@ def test_exact_for_a_convolution_under_squared_loss(kind):
     truth = reference.exact_fisher(model, model[0], x, "mse")
     per_group = truth.shape[0] // model[0].groups
     for i, block in enumerate(factors.dense()):
-        equal(block, truth[i * per_group:(i + 1) * per_group, i * per_group:(i + 1) * per_group])
+        equal(
+            block, truth[i * per_group : (i + 1) * per_group, i * per_group : (i + 1) * per_group]
+        )
 
 
 def test_exact_for_a_deep_linear_network_under_squared_loss():
@@ -75,7 +91,11 @@ def test_exact_for_one_example_of_a_classifier(fisher):
     x, y = toy.batch(1, (4,))
     factors = kron_factors(model, [(x, y)], fisher=fisher)
     for name, module in L.prunable(model).items():
-        truth = reference.exact_fisher(model, module, x) if fisher == "exact" else reference.empirical_fisher(model, module, x, y)
+        truth = (
+            reference.exact_fisher(model, module, x)
+            if fisher == "exact"
+            else reference.empirical_fisher(model, module, x, y)
+        )
         equal(factors[name].dense()[0], truth)
 
 
@@ -110,7 +130,9 @@ def test_sampled_labels_approach_the_exact_ones():
     sampled = kron_factors(model, [(x, y)] * 2000, fisher="sampled", generator=toy.generator(1))
     for name, factor in exact.items():
         equal(sampled[name].A, factor.A)
-        torch.testing.assert_close(sampled[name].G, factor.G, rtol=0, atol=0.05 * float(factor.G.abs().max()))
+        torch.testing.assert_close(
+            sampled[name].G, factor.G, rtol=0, atol=0.05 * float(factor.G.abs().max())
+        )
 
 
 def test_batches_do_not_matter_to_the_mean_and_moving_average_weighs_the_last():
@@ -134,14 +156,24 @@ def test_a_moving_average_starts_where_it_is_told_and_has_the_shapes():
     start = kron_factors(model, [(x[:2], y[:2])], fisher="exact", bias=True)
     name = next(iter(start))
     wide = start[name].A.shape[-1] + 1
-    start[name] = Kron(torch.eye(wide, dtype=torch.float64)[None], start[name].G, start[name].positions)  # of another network
+    # of another network
+    start[name] = Kron(
+        torch.eye(wide, dtype=torch.float64)[None], start[name].G, start[name].positions
+    )
     moving = MovingKron(model, decay=0.9, start=start, fisher="exact", bias=True)
-    batches = [kron_factors(model, [(x[i:i + 2], y[i:i + 2])], fisher="exact", bias=True) for i in (2, 4)]
+    batches = [
+        kron_factors(model, [(x[i : i + 2], y[i : i + 2])], fisher="exact", bias=True)
+        for i in (2, 4)
+    ]
     for i in (2, 4):
-        moving.update(x[i:i + 2], y[i:i + 2])
+        moving.update(x[i : i + 2], y[i : i + 2])
     for layer, found in moving.factors().items():
         first, second = (batch[layer] for batch in batches)
-        begin = first if layer == name else Kron(0.9 * start[layer].A + 0.1 * first.A, 0.9 * start[layer].G + 0.1 * first.G, 1)
+        begin = (
+            first
+            if layer == name
+            else Kron(0.9 * start[layer].A + 0.1 * first.A, 0.9 * start[layer].G + 0.1 * first.G, 1)
+        )
         equal(found.A, 0.9 * begin.A + 0.1 * second.A)
         equal(found.G, 0.9 * begin.G + 0.1 * second.G)
         assert found.positions == first.positions
@@ -157,12 +189,25 @@ def test_a_moving_average_refuses_what_is_not_finite():
 
 def test_second_oracle_curvlinops():
     curvlinops = pytest.importorskip("curvlinops")
-    model = toy.seeded(nn.Sequential(nn.Conv2d(2, 3, 3, padding=1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(75, 4, bias=False)))
+    model = toy.seeded(
+        nn.Sequential(
+            nn.Conv2d(2, 3, 3, padding=1, bias=False),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(75, 4, bias=False),
+        )
+    )
     x, y = toy.batch(6, classes=4)
     ours = kron_factors(model, [(x, y)], fisher="exact")
     weights = list(model.parameters())
-    operator = curvlinops.KFACLinearOperator(model, nn.CrossEntropyLoss(reduction="mean"), weights, [(x, y)],
-                                             fisher_type=curvlinops.FisherType.TYPE2, separate_weight_and_bias=False)
+    operator = curvlinops.KFACLinearOperator(
+        model,
+        nn.CrossEntropyLoss(reduction="mean"),
+        weights,
+        [(x, y)],
+        fisher_type=curvlinops.FisherType.TYPE2,
+        separate_weight_and_bias=False,
+    )
     theirs = operator @ torch.eye(sum(p.numel() for p in weights), dtype=torch.float64)
     first = model[0].weight.numel()
     equal(ours["0"].dense()[0], theirs[:first, :first], 1e-8)
@@ -191,7 +236,11 @@ def test_kron_inverse_is_the_inverse_of_the_damped_product(kind, pi):
     blocks = []
     for A, G in zip(factors.A, factors.G):
         p = ((A.trace() / len(A)) / (G.trace() / len(G))).sqrt() if pi else 1.0
-        blocks.append(torch.kron(G + 0.1 / p * torch.eye(len(G)).double(), A + p * 0.1 * torch.eye(len(A)).double()))
+        blocks.append(
+            torch.kron(
+                G + 0.1 / p * torch.eye(len(G)).double(), A + p * 0.1 * torch.eye(len(A)).double()
+            )
+        )
     truth = torch.block_diag(*blocks)
     v = torch.randn(truth.shape[0], generator=toy.generator(), dtype=torch.float64)
     equal(inverse.diagonal(), torch.linalg.inv(truth).diagonal(), 1e-9)
@@ -217,7 +266,12 @@ def test_capture_leaves_the_model_as_it_was_even_after_an_error():
     with pytest.raises(RuntimeError, match="on purpose"), capture(model, L.prunable(model)) as tape:
         tape.backward(tape.forward(x).sum())
         raise RuntimeError("on purpose")
-    assert model.training and not model[1].training and not model[6].bias.requires_grad and model[0].weight.requires_grad
+    assert (
+        model.training
+        and not model[1].training
+        and not model[6].bias.requires_grad
+        and model[0].weight.requires_grad
+    )
     assert (model[0].weight.grad == 1).all()
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
@@ -257,8 +311,14 @@ class _Reads:
             return self.fc(x)
 
 
-@pytest.mark.parametrize(("model", "message"), [(_Reads.Twice, "'fc': is used twice"), (_Reads.Overwrites, "'fc': its input was changed"),
-                                                (_Reads.Unused, "'other': saw no input")])
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (_Reads.Twice, "'fc': is used twice"),
+        (_Reads.Overwrites, "'fc': its input was changed"),
+        (_Reads.Unused, "'other': saw no input"),
+    ],
+)
 def test_what_cannot_be_captured_is_refused_by_name(model, message):
     x, y = toy.batch(3, (4,), classes=4)
     with pytest.raises(LayerError, match=message):

@@ -17,9 +17,12 @@ def test_medians_tell_a_slow_call_from_a_fast_one_and_take_turns():
             calls.append(name)
             assert torch.is_inference_mode_enabled()
             time.sleep(seconds)
+
         return call
 
-    found = medians({"fast": run("fast", 0.001), "slow": run("slow", 0.01)}, torch.zeros(1), rounds=5, warmup=1)
+    found = medians(
+        {"fast": run("fast", 0.001), "slow": run("slow", 0.01)}, torch.zeros(1), rounds=5, warmup=1
+    )
     assert found["slow"] > 0.009 > found["fast"] > 0.0009
     assert calls == ["fast", "slow"] + ["fast", "slow"] * 5
 

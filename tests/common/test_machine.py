@@ -1,4 +1,6 @@
-"""Which device is taken, what is computed where, and what is said of it. Devices that are not here are played."""
+"""Which device is taken, what is computed where, and what is said of it. Devices that are not here
+are played.
+"""
 
 import pytest
 import torch
@@ -8,23 +10,34 @@ from common.cli import run
 from common.masks import digest
 from common.spec import Recipe, Spec
 
-MISSING = ("The operator 'aten::linalg_eigh' is not currently implemented for the MPS device. If you want this op to be considered\n"
-           "for addition please comment on an issue. As a temporary fix, you can set the environment variable ...")
-NO_FLOAT64 = "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64. Please use float32 instead."
+MISSING = (
+    "The operator 'aten::linalg_eigh' is not currently implemented for the MPS device. If you "
+    "want this op to be considered\n"
+    "for addition please comment on an issue. As a temporary fix, you can set the environment "
+    "variable ..."
+)
+NO_FLOAT64 = (
+    "Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support "
+    "float64. Please use float32 instead."
+)
 
 
 @pytest.fixture
 def there(monkeypatch):
     """Makes devices seem to be there: there("cuda", "mps")."""
+
     def play(*names):
         monkeypatch.setattr("torch.cuda.is_available", lambda: "cuda" in names)
         monkeypatch.setattr("torch.backends.mps.is_available", lambda: "mps" in names)
         monkeypatch.setattr("torch.empty", lambda *size, device: None)
+
     monkeypatch.delenv("LOCAL_RANK", raising=False)
     return play
 
 
-@pytest.mark.parametrize("names,chosen", [((), "cpu"), (("mps",), "mps"), (("cuda",), "cuda"), (("cuda", "mps"), "cuda")])
+@pytest.mark.parametrize(
+    "names,chosen", [((), "cpu"), (("mps",), "mps"), (("cuda",), "cuda"), (("cuda", "mps"), "cuda")]
+)
 def test_auto_takes_the_best_there_is(there, names, chosen):
     there(*names)
     assert machine.device().type == machine.device("auto").type == chosen
@@ -47,9 +60,18 @@ def test_curvature_is_computed_where_there_is_float64():
 
 
 def test_pruning_moves_the_network_to_where_curvature_is_and_back(monkeypatch, tmp_path):
-    """The same network, whichever device the curvature is computed on; here another name of the CPU plays it."""
-    spec = Spec(dataset="synthetic", model="mlpnet", train=Recipe(epochs=1, lr=0.05, batch_size=32), num_samples=64, method="obd-global",
-                sparsity=0.5, output_dir=str(tmp_path / "plain"))
+    """The same network, whichever device the curvature is computed on; here another name of the CPU
+    plays it.
+    """
+    spec = Spec(
+        dataset="synthetic",
+        model="mlpnet",
+        train=Recipe(epochs=1, lr=0.05, batch_size=32),
+        num_samples=64,
+        method="obd-global",
+        sparsity=0.5,
+        output_dir=str(tmp_path / "plain"),
+    )
     record = pipeline.prune(spec)
     seen = []
 
@@ -59,6 +81,7 @@ def test_pruning_moves_the_network_to_where_curvature_is_and_back(monkeypatch, t
         def method(model, *rest, **how):
             seen.append(next(model.parameters()).device)
             return function(model, *rest, **how)
+
         return method, options
 
     real = gradual.method_of
@@ -66,17 +89,33 @@ def test_pruning_moves_the_network_to_where_curvature_is_and_back(monkeypatch, t
     monkeypatch.setattr(machine, "curvature_device", lambda where: torch.device("cpu", 0))
     again = pipeline.prune(spec.but(output_dir=str(tmp_path / "moved")))
     assert len(seen) == 1 and again.accuracy == record.accuracy and again.loss == record.loss
-    masks = [pipeline.checkpoint.load(next((tmp_path / name).rglob("pruned.safetensors"))).masks for name in ("plain", "moved")]
+    masks = [
+        pipeline.checkpoint.load(next((tmp_path / name).rglob("pruned.safetensors"))).masks
+        for name in ("plain", "moved")
+    ]
     assert digest(masks[0]) == digest(masks[1])
 
 
-@pytest.mark.parametrize("error,named", [(NotImplementedError(MISSING), "has no aten::linalg_eigh"),
-                                         (TypeError(NO_FLOAT64), "has no float64")])
+@pytest.mark.parametrize(
+    "error,named",
+    [
+        (NotImplementedError(MISSING), "has no aten::linalg_eigh"),
+        (TypeError(NO_FLOAT64), "has no float64"),
+    ],
+)
 def test_what_a_device_lacks_is_one_line(error, named, monkeypatch, capsys, tmp_path):
     def lack(spec):
         raise error
+
     monkeypatch.setitem(pipeline.VERBS, "train", lack)
-    assert run("common", "train", argv=["--dataset", "synthetic", "--model", "mlpnet", "--output-dir", str(tmp_path)]) == 2
+    assert (
+        run(
+            "common",
+            "train",
+            argv=["--dataset", "synthetic", "--model", "mlpnet", "--output-dir", str(tmp_path)],
+        )
+        == 2
+    )
     said = capsys.readouterr().err
     assert said.startswith(f"error: device='mps': {named}; ") and said.count("\n") == 1
     assert machine.unsupported(TypeError("unsupported operand")) is None
@@ -86,6 +125,10 @@ def test_precision_is_recorded(monkeypatch):
     assert machine.provenance(torch.device("cpu"), 0)["precision"] == {"channels_last": True}
     monkeypatch.setattr("torch.cuda.get_device_name", lambda where: "a GPU")
     found = machine.provenance(torch.device("cuda"), 0)
-    assert found["device"] == "a GPU" and set(found["precision"]) == {"channels_last", "matmul", "conv"}
+    assert found["device"] == "a GPU" and set(found["precision"]) == {
+        "channels_last",
+        "matmul",
+        "conv",
+    }
     assert {found["precision"]["matmul"], found["precision"]["conv"]} <= {"ieee", "tf32", "none"}
     assert "amp" in Spec(amp=True).to_dict()

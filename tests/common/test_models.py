@@ -1,4 +1,6 @@
-"""Networks: counts equal the papers' and hand counts, initialisation is seeded, checkpoints fit, options are checked."""
+"""Networks: counts equal the papers' and hand counts, initialisation is seeded, checkpoints fit,
+options are checked.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +50,16 @@ def test_every_model_is_counted():
 
 @pytest.mark.parametrize(("name", "classes", "shape", "parameters", "weights", "macs"), COUNTS)
 def test_counts_are_the_stated_ones(name, classes, shape, parameters, weights, macs):
-    """On the meta device: sizes without memory or arithmetic. A layer's MACs are its weights times its output positions."""
+    """On the meta device: sizes without memory or arithmetic. A layer's MACs are its weights times
+    its output positions.
+    """
     with torch.device("meta"):
         model = build(name, classes, shape).eval()
         counted = []
         for layer in prunable(model).values():
-            layer.register_forward_hook(lambda m, _, out: counted.append(m.weight.numel() * math.prod(out.shape[2:])))
+            layer.register_forward_hook(
+                lambda m, _, out: counted.append(m.weight.numel() * math.prod(out.shape[2:]))
+            )
         output = model(torch.empty(2, *shape))
     assert output.shape == (2, classes)
     assert sum(p.numel() for p in model.parameters()) == parameters
@@ -66,7 +72,12 @@ def test_counts_are_the_stated_ones(name, classes, shape, parameters, weights, m
 
 def test_woodfisher_and_eigendamage_convolution_weights():
     def convolutions(name):
-        return sum(m.weight.numel() for m in build(name, 10, (3, 32, 32)).modules() if isinstance(m, nn.Conv2d))
+        return sum(
+            m.weight.numel()
+            for m in build(name, 10, (3, 32, 32)).modules()
+            if isinstance(m, nn.Conv2d)
+        )
+
     assert convolutions("resnet20:shortcut=B") == 270_256
     assert convolutions("resnet32:width=4,shortcut=B") == 7_415_488
     assert convolutions("preresnet29:width=4") == 2_840_256
@@ -74,18 +85,38 @@ def test_woodfisher_and_eigendamage_convolution_weights():
 
 @pytest.mark.parametrize(("name", "channels"), [("lenet300", 400), ("lenet5", 570)])
 def test_batchnorm_is_an_option_that_adds_nothing_else(name, channels):
-    """Two numbers a channel; the other weights are drawn as without it, and a fresh one's output differs only by ε."""
-    plain, normed = build(name, 10, (1, 28, 28), 0).eval(), build(f"{name}:bn=1", 10, (1, 28, 28), 0).eval()
-    assert sum(p.numel() for p in normed.parameters()) == sum(p.numel() for p in plain.parameters()) + 2 * channels
+    """Two numbers a channel; the other weights are drawn as without it, and a fresh one's output
+    differs only by ε.
+    """
+    plain, normed = (
+        build(name, 10, (1, 28, 28), 0).eval(),
+        build(f"{name}:bn=1", 10, (1, 28, 28), 0).eval(),
+    )
+    assert (
+        sum(p.numel() for p in normed.parameters())
+        == sum(p.numel() for p in plain.parameters()) + 2 * channels
+    )
     x = torch.randn(2, 1, 28, 28)
     torch.testing.assert_close(normed(x), plain(x), rtol=1e-3, atol=1e-4)
 
 
-SMALL = [("digits_cnn", (1, 8, 8)), ("lenet300", (1, 8, 8)), ("lenet5", (1, 16, 16)), ("cifarnet", (3, 32, 32)),
-         ("mlpnet", (1, 8, 8)), ("cifarnet_fc", (3, 8, 8)), ("vgg19:width=0.1", (3, 16, 16)), ("vgg16:width=0.1", (1, 28, 28)),
-         ("resnet20", (3, 16, 16)), ("resnet20:shortcut=B", (1, 9, 9)), ("resnet32:width=0.5", (3, 8, 8)),
-         ("resnet56:width=0.5", (3, 8, 8)), ("preresnet29", (3, 8, 8)), ("mobilenet_v1:width=0.25", (3, 32, 32)),
-         ("resnet50", (3, 32, 32))]
+SMALL = [
+    ("digits_cnn", (1, 8, 8)),
+    ("lenet300", (1, 8, 8)),
+    ("lenet5", (1, 16, 16)),
+    ("cifarnet", (3, 32, 32)),
+    ("mlpnet", (1, 8, 8)),
+    ("cifarnet_fc", (3, 8, 8)),
+    ("vgg19:width=0.1", (3, 16, 16)),
+    ("vgg16:width=0.1", (1, 28, 28)),
+    ("resnet20", (3, 16, 16)),
+    ("resnet20:shortcut=B", (1, 9, 9)),
+    ("resnet32:width=0.5", (3, 8, 8)),
+    ("resnet56:width=0.5", (3, 8, 8)),
+    ("preresnet29", (3, 8, 8)),
+    ("mobilenet_v1:width=0.25", (3, 32, 32)),
+    ("resnet50", (3, 32, 32)),
+]
 
 
 @pytest.mark.parametrize(("name", "shape"), SMALL)
@@ -93,9 +124,14 @@ def test_initialisation_is_decided_by_the_seed_and_leaves_the_global_generator(n
     state = torch.get_rng_state()
     first, again, other = (build(name, 4, shape, seed) for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
-    assert all(not torch.equal(a.weight, b.weight) for a, b in
-               zip(prunable(first).values(), prunable(other).values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+    assert all(
+        not torch.equal(a.weight, b.weight)
+        for a, b in zip(prunable(first).values(), prunable(other).values(), strict=True)
+    )
 
 
 def test_without_a_seed_the_global_generator_decides_and_stays():
@@ -103,7 +139,9 @@ def test_without_a_seed_the_global_generator_decides_and_stays():
     state = torch.get_rng_state()
     model = build("lenet300", 4, (1, 4, 4))
     assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(model.fc1.weight, build("lenet300", 4, (1, 4, 4), generator_seed=5).fc1.weight)
+    assert torch.equal(
+        model.fc1.weight, build("lenet300", 4, (1, 4, 4), generator_seed=5).fc1.weight
+    )
 
 
 @pytest.mark.parametrize(("name", "shape"), SMALL)
@@ -113,7 +151,10 @@ def test_every_parameter_gets_a_gradient_and_no_layer_is_reused_or_overwritten(n
     seen: dict[str, list] = {layer: [] for layer in prunable(model)}
     for layer, module in prunable(model).items():
         module.register_forward_hook(
-            lambda _, args, out, layer=layer: seen[layer].append((args[0], args[0]._version, out, out._version)))
+            lambda _, args, out, layer=layer: seen[layer].append(
+                (args[0], args[0]._version, out, out._version)
+            )
+        )
     F.cross_entropy(model(torch.rand(3, *shape)), torch.tensor([0, 1, 2])).backward()
     for layer, uses in seen.items():
         assert len(uses) == 1, layer
@@ -128,9 +169,14 @@ def test_kaiming_and_preresnet_initialisation():
     assert float(weight.std(correction=0)) == pytest.approx(math.sqrt(2 / (512 * 9)), rel=0.01)
     assert torch.equal(model.features.bn4_2.weight, torch.ones(512))
     assert torch.equal(model.classifier.bias, torch.zeros(10))
-    block = build("preresnet29:width=4", 10, (3, 32, 32), 0).layer2[0]  # fan-in 64, fan-out 128 tells the two rules apart
-    assert float(block.conv1.weight.detach().std(correction=0)) == pytest.approx(math.sqrt(2 / 128), rel=0.03)
-    assert float(block.conv2.weight.detach().std(correction=0)) == pytest.approx(math.sqrt(2 / (128 * 9)), rel=0.02)
+    # fan-in 64, fan-out 128 tells the two rules apart
+    block = build("preresnet29:width=4", 10, (3, 32, 32), 0).layer2[0]
+    assert float(block.conv1.weight.detach().std(correction=0)) == pytest.approx(
+        math.sqrt(2 / 128), rel=0.03
+    )
+    assert float(block.conv2.weight.detach().std(correction=0)) == pytest.approx(
+        math.sqrt(2 / (128 * 9)), rel=0.02
+    )
     assert torch.equal(block.bn2.weight, torch.full((128,), 0.5))
 
 
@@ -155,10 +201,19 @@ def test_pad_shortcut_gradient_reaches_each_copied_pixel_once():
 
 
 def test_the_two_shortcuts_differ_where_the_shape_changes_and_nowhere_else():
-    plain, projected = build("resnet20", 10, (3, 32, 32)), build("resnet20:shortcut=B", 10, (3, 32, 32))
-    kinds = {(stage, block): type(getattr(plain, f"layer{stage}")[block].shortcut) for stage in (1, 2, 3) for block in range(3)}
+    plain, projected = (
+        build("resnet20", 10, (3, 32, 32)),
+        build("resnet20:shortcut=B", 10, (3, 32, 32)),
+    )
+    kinds = {
+        (stage, block): type(getattr(plain, f"layer{stage}")[block].shortcut)
+        for stage in (1, 2, 3)
+        for block in range(3)
+    }
     assert {where for where, kind in kinds.items() if kind is PadShortcut} == {(2, 0), (3, 0)}
-    assert all(kind is nn.Identity for where, kind in kinds.items() if where not in {(2, 0), (3, 0)})
+    assert all(
+        kind is nn.Identity for where, kind in kinds.items() if where not in {(2, 0), (3, 0)}
+    )
     convolutions = [name for name in prunable(projected) if "shortcut" in name]
     assert convolutions == ["layer2.0.shortcut.0", "layer3.0.shortcut.0"]
     assert not [name for name in prunable(plain) if "shortcut" in name]
@@ -171,13 +226,17 @@ def test_mlps_have_the_stated_biases_and_flatten_their_input():
     assert list(prunable(model)) == ["fc1", "fc2", "fc3"]
     x = torch.rand(2, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     by_hand = F.relu(x.flatten(1) @ model.fc1.weight.T + model.fc1.bias)
-    by_hand = F.relu(by_hand @ model.fc2.weight.T + model.fc2.bias) @ model.fc3.weight.T + model.fc3.bias
+    by_hand = (
+        F.relu(by_hand @ model.fc2.weight.T + model.fc2.bias) @ model.fc3.weight.T + model.fc3.bias
+    )
     assert torch.allclose(model(x), by_hand, atol=1e-6)
 
 
 @pytest.mark.usefixtures("one_thread")
 def test_digits_cnn_learns_the_digits_and_has_little_to_spare():
-    """At least 97% after ten epochs, and removing the smallest 90% of its weights is anything but free."""
+    """At least 97% after ten epochs, and removing the smallest 90% of its weights is anything but
+    free.
+    """
     digits, model = data.load("digits"), build("digits_cnn", 10, (1, 8, 8), 0)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4)
     for epoch in range(10):
@@ -189,7 +248,10 @@ def test_digits_cnn_learns_the_digits_and_has_little_to_spare():
 
     @torch.no_grad()
     def accuracy():
-        return sum(int((model(x).argmax(1) == y).sum()) for x, y in digits.test_loader()) / len(digits.test)
+        return sum(int((model(x).argmax(1) == y).sum()) for x, y in digits.test_loader()) / len(
+            digits.test
+        )
+
     assert accuracy() >= 0.97
     weights = [layer.weight.data for layer in prunable(model).values()]
     threshold = torch.cat([w.abs().flatten() for w in weights]).quantile(0.9)
@@ -198,30 +260,39 @@ def test_digits_cnn_learns_the_digits_and_has_little_to_spare():
     assert accuracy() < 0.9
 
 
-@pytest.mark.parametrize(("name", "classes", "shape", "field", "words"), [
-    ("resnet19", 10, (3, 32, 32), "model", "resnet20"),
-    ("resnet20:depth=3", 10, (3, 32, 32), "model", "unknown option 'depth'; options here: width, shortcut"),
-    ("mlpnet:width=2", 10, (1, 28, 28), "model", "options here: none"),
-    ("lenet300:bn=2", 10, (1, 28, 28), "model", "must be 0 or 1"),
-    ("lenet5:bn=yes", 10, (1, 28, 28), "model", "cannot read bn='yes'"),
-    ("resnet20:width=wide", 10, (3, 32, 32), "model", "cannot read width='wide'"),
-    ("resnet20:width", 10, (3, 32, 32), "model", "cannot read 'width'"),
-    ("resnet20:width=0", 10, (3, 32, 32), "model", "must be above 0"),
-    ("vgg19:width=nan", 10, (3, 32, 32), "model", "must be above 0"),
-    ("vgg19:width=1e9", 10, (3, 32, 32), "model", "at most 64"),
-    ("resnet20:shortcut=C", 10, (3, 32, 32), "model", "shortcut=A, shortcut=B"),
-    ("cifarnet:dropout=1", 10, (3, 32, 32), "model", "[0, 1)"),
-    ("lenet5", 10, (1, 15, 15), "model", "at least 16x16 pixels, these are 15x15"),
-    ("cifarnet", 10, (3, 14, 32), "model", "at least 15x15"),
-    ("vgg19", 10, (1, 8, 8), "model", "at least 16x16"),
-    ("vgg16", 10, (1, 8, 8), "model", "at least 16x16"),
-    ("vgg16:width=0.5", 10, (3, 224, 224), "model", "no width option"),
-    ("vgg16", 10, (1, 224, 224), "model", "3 colour channels"),
-    ("alexnet", 10, (3, 32, 32), "model", "at least 63x63"),
-    ("resnet50", 10, (1, 32, 32), "model", "3 colour channels"),
-    ("lenet300", 1, (1, 28, 28), "classes", "at least 2"),
-    ("lenet300", 10, (28, 28), "input_shape", "channels, height, width"),
-])
+@pytest.mark.parametrize(
+    ("name", "classes", "shape", "field", "words"),
+    [
+        ("resnet19", 10, (3, 32, 32), "model", "resnet20"),
+        (
+            "resnet20:depth=3",
+            10,
+            (3, 32, 32),
+            "model",
+            "unknown option 'depth'; options here: width, shortcut",
+        ),
+        ("mlpnet:width=2", 10, (1, 28, 28), "model", "options here: none"),
+        ("lenet300:bn=2", 10, (1, 28, 28), "model", "must be 0 or 1"),
+        ("lenet5:bn=yes", 10, (1, 28, 28), "model", "cannot read bn='yes'"),
+        ("resnet20:width=wide", 10, (3, 32, 32), "model", "cannot read width='wide'"),
+        ("resnet20:width", 10, (3, 32, 32), "model", "cannot read 'width'"),
+        ("resnet20:width=0", 10, (3, 32, 32), "model", "must be above 0"),
+        ("vgg19:width=nan", 10, (3, 32, 32), "model", "must be above 0"),
+        ("vgg19:width=1e9", 10, (3, 32, 32), "model", "at most 64"),
+        ("resnet20:shortcut=C", 10, (3, 32, 32), "model", "shortcut=A, shortcut=B"),
+        ("cifarnet:dropout=1", 10, (3, 32, 32), "model", "[0, 1)"),
+        ("lenet5", 10, (1, 15, 15), "model", "at least 16x16 pixels, these are 15x15"),
+        ("cifarnet", 10, (3, 14, 32), "model", "at least 15x15"),
+        ("vgg19", 10, (1, 8, 8), "model", "at least 16x16"),
+        ("vgg16", 10, (1, 8, 8), "model", "at least 16x16"),
+        ("vgg16:width=0.5", 10, (3, 224, 224), "model", "no width option"),
+        ("vgg16", 10, (1, 224, 224), "model", "3 colour channels"),
+        ("alexnet", 10, (3, 32, 32), "model", "at least 63x63"),
+        ("resnet50", 10, (1, 32, 32), "model", "3 colour channels"),
+        ("lenet300", 1, (1, 28, 28), "classes", "at least 2"),
+        ("lenet300", 10, (28, 28), "input_shape", "channels, height, width"),
+    ],
+)
 def test_what_cannot_be_built_is_refused_in_one_line(name, classes, shape, field, words):
     with pytest.raises(UserError) as caught:
         build(name, classes, shape)
@@ -230,8 +301,18 @@ def test_what_cannot_be_built_is_refused_in_one_line(name, classes, shape, field
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "side"), [
-    ("lenet5", 16), ("cifarnet", 15), ("vgg19:width=0.05", 16), ("vgg16:width=0.05", 16), ("alexnet", 63)])
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("lenet5", 16),
+        ("cifarnet", 15),
+        ("vgg19:width=0.05", 16),
+        ("vgg16:width=0.05", 16),
+        ("alexnet", 63),
+    ],
+)
 def test_the_smallest_image_that_is_accepted_works(name, side):
     model = build(name, 3, (3, side, side), 0).eval()
-    assert torch.isfinite(model(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))).all()
+    assert torch.isfinite(
+        model(torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)))
+    ).all()

@@ -1,4 +1,6 @@
-"""What a record says of the code, the machine and the load that made it, and that the tables' seconds count each second once."""
+"""What a record says of the code, the machine and the load that made it, and that the tables'
+seconds count each second once.
+"""
 
 import os
 import subprocess
@@ -18,12 +20,23 @@ from tests.trust import evidence
 @pytest.fixture
 def checkout(tmp_path):
     """A repository with a module, a record and an ignored folder, all committed."""
+
     def git(*words):
-        subprocess.run(["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True, capture_output=True)
+        subprocess.run(
+            ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b", *words],
+            check=True,
+            capture_output=True,
+        )
+
     for folder in ("paper/results", "docs/evidence"):
         (tmp_path / folder).mkdir(parents=True)
-    for name, text in ((".gitignore", "runs/\n"), ("paper/method.py", "one = 1\n"), ("paper/results/a.json", "{}"),
-                       ("docs/evidence/verify.json", "{}"), ("notes.md", "a")):
+    for name, text in (
+        (".gitignore", "runs/\n"),
+        ("paper/method.py", "one = 1\n"),
+        ("paper/results/a.json", "{}"),
+        ("docs/evidence/verify.json", "{}"),
+        ("notes.md", "a"),
+    ):
         (tmp_path / name).write_text(text)
     git("init", "-q"), git("add", "-A"), git("commit", "-qm", "a")
     return tmp_path
@@ -31,9 +44,17 @@ def checkout(tmp_path):
 
 def test_a_clean_tree_names_its_commit_and_what_is_no_code_leaves_it_clean(checkout):
     commit, dirty = machine.git_state(checkout)
-    head = subprocess.run(["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True).stdout.strip()
+    head = subprocess.run(
+        ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
     assert (commit, dirty) == (head, False)
-    for name in ("runs/a/prune.json", "runs/late.py", "data/x.bin", "paper/results/b.json", "draft.md"):
+    for name in (
+        "runs/a/prune.json",
+        "runs/late.py",
+        "data/x.bin",
+        "paper/results/b.json",
+        "draft.md",
+    ):
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)
         (checkout / name).write_text("new")
         assert machine.git_state(checkout) == (head, False), name
@@ -57,14 +78,19 @@ def test_a_module_that_changes_under_a_running_process_is_noticed(tmp_path, monk
     file.write_text("")
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "library.py").write_text("")
-    for name, where in (("late_module", file), ("library_module", tmp_path / ".venv" / "library.py")):
+    for name, where in (
+        ("late_module", file),
+        ("library_module", tmp_path / ".venv" / "library.py"),
+    ):
         module = types.ModuleType(name)
         module.__file__ = str(where)
         monkeypatch.setitem(sys.modules, name, module)
     os.utime(file, (moment - 5, moment - 5))
     assert not machine.edited_since(moment, tmp_path)  # what is installed beside it does not count
     os.utime(file, (moment + 5, moment + 5))
-    assert machine.edited_since(moment, tmp_path) and not machine.edited_since(moment, tmp_path / "elsewhere")
+    assert machine.edited_since(moment, tmp_path) and not machine.edited_since(
+        moment, tmp_path / "elsewhere"
+    )
 
 
 def test_the_commit_is_the_one_from_which_the_stage_began(monkeypatch):
@@ -113,23 +139,37 @@ def test_contention_is_said_of_a_machine_on_which_more_runs_than_it_has_cores_fo
         for _ in loads[1:]:
             with timer.phase("work"):
                 pass
-        assert timer.load() == {"mean": round(sum(loads) / 3, 2), "max": max(loads), "contended": contended}
+        assert timer.load() == {
+            "mean": round(sum(loads) / 3, 2),
+            "max": max(loads),
+            "contended": contended,
+        }
     monkeypatch.setattr(machine, "load", lambda: None)
     assert Timer().load() == {}
 
 
 def test_seconds_count_each_second_once():
     timing = {"prune_s": 2.0, "evaluate_s": 1.0, "core_s": 5.5, "peak_rss_mb": 9.0}
-    record = Record("a", "p", "", "", "m", "prune", "cpu", {}, timing=timing, provenance={"threads": 2})
+    record = Record(
+        "a", "p", "", "", "m", "prune", "cpu", {}, timing=timing, provenance={"threads": 2}
+    )
     assert wall_seconds(record) == 3.0 and core_seconds(record) == 5.5
     del record.timing["core_s"]
     assert core_seconds(record) == 6.0  # an older record: by the clock, for each thread
 
 
 def test_the_seconds_of_a_stage_that_was_taken_up_again_say_so(tmp_path, monkeypatch, one_thread):
-    """Killed within fine-tuning, as by a machine that goes down: the record that follows does not pass its half for the whole."""
-    spec = Spec(model="digits_cnn:width=0.25", train=Recipe(epochs=1, lr=0.05), method="magnitude-global", sparsity=0.5,
-                finetune=Recipe(epochs=3, lr=0.02), output_dir=str(tmp_path))
+    """Killed within fine-tuning, as by a machine that goes down: the record that follows does not
+    pass its half for the whole.
+    """
+    spec = Spec(
+        model="digits_cnn:width=0.25",
+        train=Recipe(epochs=1, lr=0.05),
+        method="magnitude-global",
+        sparsity=0.5,
+        finetune=Recipe(epochs=3, lr=0.02),
+        output_dir=str(tmp_path),
+    )
     whole = pipeline.prune(spec)
     monkeypatch.setattr(pipeline.T, "SNAPSHOT_SECONDS", -1.0)
     with monkeypatch.context() as context:
@@ -143,9 +183,17 @@ def test_the_seconds_of_a_stage_that_was_taken_up_again_say_so(tmp_path, monkeyp
 
 
 def test_new_records_were_made_by_the_code_that_their_commit_holds():
-    """Records from before there was a machine's fingerprint may be of a dirty tree (the README says how many); none since."""
-    known = subprocess.run(["git", "-C", str(machine.ROOT), "rev-list", "HEAD"], capture_output=True, text=True).stdout.split()
-    shallow = subprocess.run(["git", "-C", str(machine.ROOT), "rev-parse", "--is-shallow-repository"], capture_output=True, text=True)
+    """Records from before there was a machine's fingerprint may be of a dirty tree (the README says
+    how many); none since.
+    """
+    known = subprocess.run(
+        ["git", "-C", str(machine.ROOT), "rev-list", "HEAD"], capture_output=True, text=True
+    ).stdout.split()
+    shallow = subprocess.run(
+        ["git", "-C", str(machine.ROOT), "rev-parse", "--is-shallow-repository"],
+        capture_output=True,
+        text=True,
+    )
     whole = set(known) if shallow.stdout.strip() == "false" else None
     seen = 0
     for paper in (*evidence.PAPERS, "compare"):
@@ -154,9 +202,15 @@ def test_new_records_were_made_by_the_code_that_their_commit_holds():
             if "machine" not in made:
                 continue
             seen += 1
-            assert made["dirty"] is False and made["git"] and (whole is None or made["git"] in whole), record.id
+            assert (
+                made["dirty"] is False and made["git"] and (whole is None or made["git"] in whole)
+            ), record.id
             if record.identity:  # a stage of a cell, and no study
-                assert made["load"] and made["data_sha256"] == record.identity["data_sha256"], record.id
-                assert record.identity["file_sha256"] and (record.stage == "train" or record.identity["mask_sha256"]), record.id
+                assert made["load"] and made["data_sha256"] == record.identity["data_sha256"], (
+                    record.id
+                )
+                assert record.identity["file_sha256"] and (
+                    record.stage == "train" or record.identity["mask_sha256"]
+                ), record.id
                 assert record.dense_hash and record.timing["core_s"] > 0, record.id
     assert seen

@@ -1,4 +1,6 @@
-"""A list of cells worked down: in order, none twice, none lost, what fails named, whoever is killed."""
+"""A list of cells worked down: in order, none twice, none lost, what fails named, whoever is
+killed.
+"""
 
 import dataclasses
 import fcntl
@@ -19,8 +21,19 @@ from common.record import Record
 from common.spec import Recipe, Spec
 
 ROOT = Path(__file__).resolve().parents[2]
-ENTRY = Entry("first", "because", "a claim", 2.0, paper="demo", verb="prune", table="1", cells=("*",))
-GOOD = {"name": "a", "why": "b", "decides": "c", "minutes": 3, "paper": "lobs", "verb": "finetune", "table": "1", "cells": ["lenet5-*"]}
+ENTRY = Entry(
+    "first", "because", "a claim", 2.0, paper="demo", verb="prune", table="1", cells=("*",)
+)
+GOOD = {
+    "name": "a",
+    "why": "b",
+    "decides": "c",
+    "minutes": 3,
+    "paper": "lobs",
+    "verb": "finetune",
+    "table": "1",
+    "cells": ["lenet5-*"],
+}
 WRITE = """
 import json, sys, time
 from pathlib import Path
@@ -45,10 +58,21 @@ def place(tmp_path, monkeypatch):
 
 def job(place, name, seconds=0.0, code=WRITE, training=None, entry=ENTRY, **changes):
     """A job whose process notes when it runs, and leaves the record of its cell."""
-    spec = Spec(paper="demo", cell=name, method="random", sparsity=0.5, output_dir=str(place / "runs"), num_samples=ord(name[0]),
-                **{"seed": 0} | changes)
+    spec = Spec(
+        paper="demo",
+        cell=name,
+        method="random",
+        sparsity=0.5,
+        output_dir=str(place / "runs"),
+        num_samples=ord(name[0]),
+        **{"seed": 0} | changes,
+    )
     log, record = str(place / "log"), str(pipeline.cell_folder(spec) / "prune.json")
-    train = ("-c", code, log, str(seconds), str(pipeline.dense_folder(spec) / "train.json")) if training else ()
+    train = (
+        ("-c", code, log, str(seconds), str(pipeline.dense_folder(spec) / "train.json"))
+        if training
+        else ()
+    )
     return Job(entry, name, ("-c", code, log, str(seconds), record), (spec,), train)
 
 
@@ -65,7 +89,7 @@ def ran(place):
     return found
 
 
-# -- the list -------------------------------------------------------------------------------------------------------------
+# -- the list --------------------------------------------------------------------------------------
 
 
 def written(tmp_path, *entries):
@@ -82,10 +106,26 @@ def test_a_list_names_cells_in_its_order_each_once(tmp_path):
     path = written(tmp_path, GOOD | {"cells": ["lenet5-*-lwc*", "lenet5-*"]}, dense)
     jobs = campaign.jobs(campaign.read(path), "elsewhere", "")
     names = [one.name for one in jobs if one.entry.name == "a"]
-    assert len(names) == len(set(names)) > 3 and all("lwc" in name for name in names[:sum("lwc" in n for n in names)])
-    assert jobs[0].command == ("-m", "lobs.finetune", "--table", "1", "--cell", names[0], "--output-dir", "elsewhere")
-    assert jobs[0].training == ("-m", "lobs.train", *jobs[0].command[2:]) and jobs[-1].training == ()
-    assert jobs[-1].records == [jobs[-1].dense / "train.json"] and jobs[0].records[0].name == "finetune.json"
+    assert len(names) == len(set(names)) > 3 and all(
+        "lwc" in name for name in names[: sum("lwc" in n for n in names)]
+    )
+    assert jobs[0].command == (
+        "-m",
+        "lobs.finetune",
+        "--table",
+        "1",
+        "--cell",
+        names[0],
+        "--output-dir",
+        "elsewhere",
+    )
+    assert (
+        jobs[0].training == ("-m", "lobs.train", *jobs[0].command[2:]) and jobs[-1].training == ()
+    )
+    assert (
+        jobs[-1].records == [jobs[-1].dense / "train.json"]
+        and jobs[0].records[0].name == "finetune.json"
+    )
 
 
 def test_a_comparison_is_a_job_for_each_method_and_amount_with_all_its_seeds(tmp_path):
@@ -94,27 +134,59 @@ def test_a_comparison_is_a_job_for_each_method_and_amount_with_all_its_seeds(tmp
     jobs = campaign.jobs(campaign.read(written(tmp_path, values)), "runs", "")
     assert len(jobs) == 6 + 5 and all([s.seed for s in one.specs] == [0, 1] for one in jobs)
     first = jobs[0]
-    assert first.command == ("-m", "common.compare", "--dataset", "digits", "--methods", "random,nap-channel", "--seeds", "2",
-                             "--methods", "random", "--sparsities", "0.5")
+    assert first.command == (
+        "-m",
+        "common.compare",
+        "--dataset",
+        "digits",
+        "--methods",
+        "random,nap-channel",
+        "--seeds",
+        "2",
+        "--methods",
+        "random",
+        "--sparsities",
+        "0.5",
+    )
     again = campaign.compare.grid(campaign.compare.parser().parse_args(list(first.command[2:])))
     assert tuple(again) == first.specs  # the words make just these cells
 
 
-@pytest.mark.parametrize(("change", "said"), [
-    ({"why": None}, "lacks why"), ({"decides": ""}, "lacks decides"), ({"minutes": None}, "lacks minutes"), ({"minutes": -1}, "positive"),
-    ({"minutes": "3"}, "wrong type"), ({"cells": "lenet5"}, "wrong type"), ({"cells": [1]}, "wrong type"),
-    ({"verb": "tune"}, "choose one of"),
-    ({"verb": None}, "lacks verb"), ({"cells": []}, "lacks cells"), ({"table": None}, "lacks figure"), ({"figure": "2a"}, "in its place"),
-    ({"scale": "big"}, "choose one of"), ({"seeds": "3"}, "no field 'seeds'"), ({"compare": "--seeds 1"}, "in its place"),
-])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"why": None}, "lacks why"),
+        ({"decides": ""}, "lacks decides"),
+        ({"minutes": None}, "lacks minutes"),
+        ({"minutes": -1}, "positive"),
+        ({"minutes": "3"}, "wrong type"),
+        ({"cells": "lenet5"}, "wrong type"),
+        ({"cells": [1]}, "wrong type"),
+        ({"verb": "tune"}, "choose one of"),
+        ({"verb": None}, "lacks verb"),
+        ({"cells": []}, "lacks cells"),
+        ({"table": None}, "lacks figure"),
+        ({"figure": "2a"}, "in its place"),
+        ({"scale": "big"}, "choose one of"),
+        ({"seeds": "3"}, "no field 'seeds'"),
+        ({"compare": "--seeds 1"}, "in its place"),
+    ],
+)
 def test_an_entry_that_is_wrong_is_named_with_its_field(tmp_path, change, said):
     values = {k: v for k, v in (GOOD | change).items() if v is not None}
     with pytest.raises(UserError, match=said):
         campaign.read(written(tmp_path, values))
 
 
-@pytest.mark.parametrize(("change", "said"), [({"cells": ["zz*"]}, "no such cell"), ({"table": "99"}, "choose one of"),
-                                              ({"paper": "lobz"}, "no experiments"), ({"scale": "quick"}, "no such cell")])
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"cells": ["zz*"]}, "no such cell"),
+        ({"table": "99"}, "choose one of"),
+        ({"paper": "lobz"}, "no experiments"),
+        ({"scale": "quick"}, "no such cell"),
+    ],
+)
 def test_an_entry_that_names_nothing_is_refused(tmp_path, change, said):
     with pytest.raises(UserError, match=said):
         campaign.jobs(campaign.read(written(tmp_path, GOOD | change)), "runs", "")
@@ -134,18 +206,34 @@ def test_the_committed_list_holds():
     assert len(jobs) > 20 and all(spec.scale != "quick" for one in jobs for spec in one.specs)
 
 
-# -- what is left ---------------------------------------------------------------------------------------------------------
+# -- what is left ----------------------------------------------------------------------------------
 
 
 def made(spec, stage, timing, **provenance):
-    return Record("id", "demo", "", spec.cell, "random", stage, "cpu", spec.to_dict(), timing=timing,
-                  provenance={"dirty": False, "threads": 1} | provenance)
+    return Record(
+        "id",
+        "demo",
+        "",
+        spec.cell,
+        "random",
+        stage,
+        "cpu",
+        spec.to_dict(),
+        timing=timing,
+        provenance={"dirty": False, "threads": 1} | provenance,
+    )
 
 
-def test_a_committed_record_of_a_clean_tree_finishes_a_cell_and_one_of_a_dirty_tree_tells_its_cost(tmp_path, monkeypatch):
+def test_a_committed_record_of_a_clean_tree_finishes_a_cell_and_one_of_a_dirty_tree_tells_its_cost(
+    tmp_path, monkeypatch
+):
     one, kept = job(tmp_path, "a"), {}
     monkeypatch.setattr(committed, "stages", lambda spec: dict(kept))
-    for stage, provenance, finished in (("train", {}, False), ("prune", {"dirty": True}, False), ("prune", {}, True)):
+    for stage, provenance, finished in (
+        ("train", {}, False),
+        ("prune", {"dirty": True}, False),
+        ("prune", {}, True),
+    ):
         kept[stage] = made(one.specs[0], stage, {"prune_s": 50.0, "core_s": 40.0}, **provenance)
         fresh = dataclasses.replace(one)
         assert fresh.finished() == finished
@@ -155,12 +243,23 @@ def test_a_committed_record_of_a_clean_tree_finishes_a_cell_and_one_of_a_dirty_t
 def test_costs_are_a_cells_own_or_its_siblings_mean_or_the_lists(tmp_path, monkeypatch):
     monkeypatch.setattr(committed, "stages", lambda spec: {})
     other = dataclasses.replace(ENTRY, name="second", minutes=7.0)
-    jobs = [job(tmp_path, name, entry=entry) for name, entry in (("a", ENTRY), ("b", ENTRY), ("c", ENTRY), ("d", other))]
+    jobs = [
+        job(tmp_path, name, entry=entry)
+        for name, entry in (("a", ENTRY), ("b", ENTRY), ("c", ENTRY), ("d", other))
+    ]
     for one, seconds in zip(jobs[:2], (10.0, 30.0)):
         made(one.specs[0], "prune", {"prune_s": 99.0, "core_s": seconds}).write(one.records[0])
-    assert [(one.name, seconds) for one, seconds in campaign.left(jobs)] == [("c", 20.0), ("d", 420.0)]
+    assert [(one.name, seconds) for one, seconds in campaign.left(jobs)] == [
+        ("c", 20.0),
+        ("d", 420.0),
+    ]
     first, second, total = campaign.overview(jobs, 2)
-    assert "2 of 3" in first and "0.3 core-minutes left" in first and "0 of 1" in second and "7.0 core-minutes" in second
+    assert (
+        "2 of 3" in first
+        and "0.3 core-minutes left" in first
+        and "0 of 1" in second
+        and "7.0 core-minutes" in second
+    )
     assert total.startswith("2 to do, 7.3 core-minutes: until about ") and total.endswith("2 lanes")
 
 
@@ -169,12 +268,15 @@ def test_the_end_is_no_earlier_than_the_longest_cell(monkeypatch):
         @classmethod
         def now(cls):
             return cls(2026, 1, 5, 12, 0)
+
     monkeypatch.setattr(campaign, "datetime", Clock)
-    assert "Mon 13:00" in campaign.forecast([(None, 3600.0), (None, 60.0)], 2) and "Mon 12:30" in campaign.forecast([(None, 1800.0)] * 2, 2)
+    assert "Mon 13:00" in campaign.forecast(
+        [(None, 3600.0), (None, 60.0)], 2
+    ) and "Mon 12:30" in campaign.forecast([(None, 1800.0)] * 2, 2)
     assert campaign.forecast([], 2) == "nothing is left"
 
 
-# -- a lane ---------------------------------------------------------------------------------------------------------------
+# -- a lane ----------------------------------------------------------------------------------------
 
 
 def test_a_lane_goes_through_the_list_in_order_and_skips_what_is_finished(place, capsys):
@@ -188,11 +290,17 @@ def test_a_lane_goes_through_the_list_in_order_and_skips_what_is_finished(place,
 
 
 def test_what_fails_is_named_and_not_tried_again_at_the_same_commit(place, capsys):
-    code = "import sys; open(sys.argv[1], 'a').write(f'{sys.argv[3]} 0\\n'); print('before'); print('error: bad luck'); sys.exit(2)"
+    code = (
+        "import sys; open(sys.argv[1], 'a').write(f'{sys.argv[3]} 0\\n'); print('before'); "
+        "print('error: bad luck'); sys.exit(2)"
+    )
     jobs = [job(place, "a", code=code), job(place, "b")]
     assert lane(place).run(jobs) == 1 and jobs[1].finished() and not jobs[0].finished()
     assert (jobs[0].folders[0] / "failed.txt").read_text() == "c0ffee error: bad luck (status 2)\n"
-    assert "FAILED: error: bad luck" in capsys.readouterr().out and "before" in (place / "runs" / "queue" / "lane1.log").read_text()
+    assert (
+        "FAILED: error: bad luck" in capsys.readouterr().out
+        and "before" in (place / "runs" / "queue" / "lane1.log").read_text()
+    )
     assert lane(place).run(jobs) == 1 and len(ran(place)[str(jobs[0].records[0])]) == 1
     assert lane(place, again=True).run(jobs) == 1 and len(ran(place)[str(jobs[0].records[0])]) == 2
     mended = queue.Lane(1, 1, place / "runs", "beef")
@@ -216,12 +324,21 @@ def test_a_cell_in_other_hands_is_passed_over_and_taken_when_it_is_free(place):
             time.sleep(0.01)
         assert jobs[1].finished() and not jobs[0].finished() and worker.is_alive()
     worker.join(20)
-    assert not worker.is_alive() and jobs[0].finished() and list(ran(place)) == [str(j.records[0]) for j in reversed(jobs)]
+    assert (
+        not worker.is_alive()
+        and jobs[0].finished()
+        and list(ran(place)) == [str(j.records[0]) for j in reversed(jobs)]
+    )
 
 
-def test_two_lanes_compute_everything_once_and_none_waits_for_a_dense_network_while_there_is_other_work(place):
+def test_two_lanes_compute_all_once_and_none_waits_for_a_dense_network_while_there_is_work(place):
     shared = {"training": True, "seconds": 0.5, "train": Recipe(epochs=1)}
-    jobs = [job(place, "a", **shared), job(place, "b", **shared), job(place, "c", seconds=0.2), job(place, "d", seconds=0.2)]
+    jobs = [
+        job(place, "a", **shared),
+        job(place, "b", **shared),
+        job(place, "c", seconds=0.2),
+        job(place, "d", seconds=0.2),
+    ]
     workers = [threading.Thread(target=lane(place, i, 2).run, args=(jobs,)) for i in (1, 2)]
     for worker in workers:
         worker.start()
@@ -229,7 +346,9 @@ def test_two_lanes_compute_everything_once_and_none_waits_for_a_dense_network_wh
         worker.join(60)
     times = ran(place)
     dense = str(jobs[0].dense / "train.json")
-    assert set(times) == {dense, *(str(one.records[0]) for one in jobs)} and all(len(t) == 2 for t in times.values())
+    assert set(times) == {dense, *(str(one.records[0]) for one in jobs)} and all(
+        len(t) == 2 for t in times.values()
+    )
     trained = times[dense][1]
     assert all(times[str(one.records[0])][0] >= trained for one in jobs[:2])
     assert times[str(jobs[2].records[0])][0] < trained  # the second lane did not wait
@@ -238,26 +357,40 @@ def test_two_lanes_compute_everything_once_and_none_waits_for_a_dense_network_wh
 def test_a_dense_network_that_fails_fails_its_cell(place):
     one = job(place, "a", training=True, train=Recipe(epochs=1))
     broken = dataclasses.replace(one, training=("-c", "raise SystemExit('no data')"))
-    assert lane(place).run([broken]) == 1 and "no data (status 1)" in (one.folders[0] / "failed.txt").read_text()
+    assert (
+        lane(place).run([broken]) == 1
+        and "no data (status 1)" in (one.folders[0] / "failed.txt").read_text()
+    )
 
 
-# -- whole seeds ----------------------------------------------------------------------------------------------------------
+# -- whole seeds -----------------------------------------------------------------------------------
 
 
 def test_whole_seeds_are_published_and_halves_are_not(place, monkeypatch):
     monkeypatch.setattr(committed, "results", lambda paper, root=None: place / paper / "results")
     jobs = [job(place, f"{name}-seed{seed}", seed=seed) for seed in (0, 1) for name in "ab"]
     for one in jobs[:3]:
-        dataclasses.replace(made(one.specs[0], "prune", {}, git="1" * 40), id=one.name).write(one.records[0])
-    dataclasses.replace(made(jobs[0].specs[0], "train", {}, git="1" * 40), id="dense").write(jobs[0].dense / "train.json")
-    assert list(queue.publish(jobs)) == ["first, seed 0: 3 records", "first, seed 1: 1 of 2 cells are not there yet"]
-    assert {p.name for p in (place / "demo" / "results").rglob("*.json")} == {"a-seed0.json", "b-seed0.json", "dense.json"}
+        dataclasses.replace(made(one.specs[0], "prune", {}, git="1" * 40), id=one.name).write(
+            one.records[0]
+        )
+    dataclasses.replace(made(jobs[0].specs[0], "train", {}, git="1" * 40), id="dense").write(
+        jobs[0].dense / "train.json"
+    )
+    assert list(queue.publish(jobs)) == [
+        "first, seed 0: 3 records",
+        "first, seed 1: 1 of 2 cells are not there yet",
+    ]
+    assert {p.name for p in (place / "demo" / "results").rglob("*.json")} == {
+        "a-seed0.json",
+        "b-seed0.json",
+        "dense.json",
+    }
     made(jobs[0].specs[0], "prune", {}, git="1" * 40, dirty=True).write(jobs[0].records[0])
     with pytest.raises(UserError, match="dirty"):
         list(queue.publish(jobs))
 
 
-# -- the command line -----------------------------------------------------------------------------------------------------
+# -- the command line ------------------------------------------------------------------------------
 
 
 def test_a_tree_that_differs_from_its_commit_is_refused(tmp_path, monkeypatch, capsys):
@@ -265,8 +398,12 @@ def test_a_tree_that_differs_from_its_commit_is_refused(tmp_path, monkeypatch, c
     for state in (("c0ffee", True), ("", False)):
         monkeypatch.setattr(machine, "code", lambda: state)  # noqa: B023
         assert queue.main([path, "--output-dir", str(tmp_path / "runs")]) == 2
-        assert "differs from its commit" in capsys.readouterr().err and not (tmp_path / "runs" / "queue").exists()
-    assert queue.main([path, "--list", "--output-dir", str(tmp_path / "runs")]) == 0  # looking is free
+        assert (
+            "differs from its commit" in capsys.readouterr().err
+            and not (tmp_path / "runs" / "queue").exists()
+        )
+    # looking is free
+    assert queue.main([path, "--list", "--output-dir", str(tmp_path / "runs")]) == 0
     assert "core-minutes" in capsys.readouterr().out
     monkeypatch.setattr(machine, "code", lambda: ("c0ffee", False))
     assert queue.main([path, "--lanes", "999"]) == 2 and "fewer" in capsys.readouterr().err
@@ -275,29 +412,49 @@ def test_a_tree_that_differs_from_its_commit_is_refused(tmp_path, monkeypatch, c
 
 EXPERIMENTS = """
 from common.spec import Recipe, Spec
-_BASE = Spec(paper="demo", table="1", model="digits_cnn:width=0.25", train=Recipe(epochs=6, lr=0.05), method="magnitude-global",
+_BASE = Spec(paper="demo", table="1", model="digits_cnn:width=0.25",
+             train=Recipe(epochs=6, lr=0.05), method="magnitude-global",
              finetune=Recipe(epochs=3, lr=0.02))
 TABLES = {"1": {f"s{s}": _BASE.but(cell=f"s{s}", sparsity=s) for s in (0.3, 0.5, 0.7)}}
 FIGURES = {}
 """
-VERB = "import sys\nfrom common.cli import run\nfrom demo.experiments import TABLES\nsys.exit(run('demo', {verb!r}, TABLES))\n"
+VERB = (
+    "import sys\nfrom common.cli import run\nfrom demo.experiments import "
+    "TABLES\nsys.exit(run('demo', {verb!r}, TABLES))\n"
+)
 
 
 @pytest.mark.slow
 def test_a_queue_that_is_killed_again_and_again_ends_with_every_cell_once(tmp_path):
-    """kill -9 of the whole group, then of the lane alone, then Ctrl-C, at moments of real training; then one run to the end."""
+    """kill -9 of the whole group, then of the lane alone, then Ctrl-C, at moments of real training;
+    then one run to the end.
+    """
     package = tmp_path / "demo"
     package.mkdir()
     (package / "experiments.py").write_text(EXPERIMENTS)
     for verb in ("train", "prune", "finetune"):
         (package / f"{verb}.py").write_text(VERB.format(verb=verb))
     values = GOOD | {"paper": "demo", "cells": ["*"], "minutes": 0.1}
-    command = [sys.executable, "-m", "common.queue", str(written(tmp_path, values)), "--dirty", "--output-dir", str(tmp_path / "runs")]
+    command = [
+        sys.executable,
+        "-m",
+        "common.queue",
+        str(written(tmp_path, values)),
+        "--dirty",
+        "--output-dir",
+        str(tmp_path / "runs"),
+    ]
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
 
     def start():
-        return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def kill(process, how, after):
         assert b"demo" in process.stdout.readline()  # the first cell has begun
@@ -309,10 +466,19 @@ def test_a_queue_that_is_killed_again_and_again_ends_with_every_cell_once(tmp_pa
     kill(start(), lambda p: os.killpg(p.pid, signal.SIGKILL), 6)
     kill(start(), lambda p: p.kill(), 1)  # its child goes on alone, and holds its cell
     kill(start(), lambda p: os.killpg(p.pid, signal.SIGINT), 3)
-    last = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
+    last = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200
+    )
     assert last.returncode == 0, last.stdout + last.stderr
     records = [Record.read(path) for path in sorted((tmp_path / "runs").rglob("finetune.json"))]
-    assert sorted(record.cell for record in records) == ["s0.3", "s0.5", "s0.7"] and len({r.dense_hash for r in records}) == 1
-    assert all(r.provenance["threads"] == 1 for r in records) and not list((tmp_path / "runs").rglob("*snapshot*"))
-    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert (
+        sorted(record.cell for record in records) == ["s0.3", "s0.5", "s0.7"]
+        and len({r.dense_hash for r in records}) == 1
+    )
+    assert all(r.provenance["threads"] == 1 for r in records) and not list(
+        (tmp_path / "runs").rglob("*snapshot*")
+    )
+    again = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
     assert again.returncode == 0 and "demo" not in again.stdout

@@ -1,4 +1,6 @@
-"""Numbers of the papers' own dense networks on real data; skipped where the data root lacks them."""
+"""Numbers of the papers' own dense networks on real data; skipped where the data root lacks
+them.
+"""
 
 import pytest
 import torch
@@ -11,13 +13,22 @@ LENET = D.data_root() / "checkpoints" / "lenet300_mnist.safetensors"
 
 
 @pytest.mark.data
-@pytest.mark.skipif(not (LENET.is_file() and (D.data_root() / "MNIST").is_dir()), reason="no MNIST or no dense checkpoint in the data root")
+@pytest.mark.skipif(
+    not (LENET.is_file() and (D.data_root() / "MNIST").is_dir()),
+    reason="no MNIST or no dense checkpoint in the data root",
+)
 def test_magnitude_on_the_authors_lenet_collapses_as_l_obs_says():
-    """The L-OBS authors' dense LeNet-300-100: 1.61% test error; 6.7/20/65% kept per layer by magnitude: 19.6%."""
+    """The L-OBS authors' dense LeNet-300-100: 1.61% test error; 6.7/20/65% kept per layer by
+    magnitude: 19.6%.
+    """
     data = D.load("mnist")
     model = models.build("lenet300", data.classes, data.input_shape, 0)
     checkpoint.load_weights(LENET, model)
     assert 100 * (1 - T.evaluate(model, data.test_loader())[1]) == pytest.approx(1.61, abs=0.005)
     removed = {"fc1": 1 - 0.067, "fc2": 1 - 0.20, "fc3": 1 - 0.65}
-    pruned = baselines.magnitude(model, [], removed, baselines.ScopeOptions("layer"), torch.Generator())
-    assert 100 * (1 - T.evaluate(pruned.model, data.test_loader())[1]) == pytest.approx(19.6, abs=0.3)
+    pruned = baselines.magnitude(
+        model, [], removed, baselines.ScopeOptions("layer"), torch.Generator()
+    )
+    assert 100 * (1 - T.evaluate(pruned.model, data.test_loader())[1]) == pytest.approx(
+        19.6, abs=0.3
+    )

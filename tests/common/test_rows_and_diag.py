@@ -1,4 +1,6 @@
-"""Gradient rows and the diagonal Fisher against one backward pass an example, and against torch.func."""
+"""Gradient rows and the diagonal Fisher against one backward pass an example, and against
+torch.func.
+"""
 
 import pytest
 import torch
@@ -40,7 +42,9 @@ def test_second_oracle_torch_func():
     parameters = {n: p.detach() for n, p in model.named_parameters()}
 
     def loss(p, x, y):
-        return nn.functional.cross_entropy(torch.func.functional_call(model, p, (x[None],)), y[None])
+        return nn.functional.cross_entropy(
+            torch.func.functional_call(model, p, (x[None],)), y[None]
+        )
 
     truth = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0))(parameters, x, y)
     for name, rows in gradient_rows(model, [(x, y)], 4).items():
@@ -57,11 +61,16 @@ def test_fewer_rows_than_examples_and_a_small_working_memory(monkeypatch):
 
 def test_sampled_rows_have_the_exact_fisher_as_their_second_moment():
     """1,500 draws of 4 examples; entries agree within 6% of the largest."""
-    model, (x, y) = toy.seeded(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))), toy.batch(4, (4,))
+    model, (x, y) = (
+        toy.seeded(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3))),
+        toy.batch(4, (4,)),
+    )
     rows = gradient_rows(model, [(x, y)] * 1500, 6000, fisher="sampled", generator=toy.generator(1))
     for name, module in L.prunable(model).items():
         truth = reference.exact_fisher(model, module, x)
-        torch.testing.assert_close(rows[name].T @ rows[name] / 6000, truth, rtol=0, atol=0.06 * float(truth.abs().max()))
+        torch.testing.assert_close(
+            rows[name].T @ rows[name] / 6000, truth, rtol=0, atol=0.06 * float(truth.abs().max())
+        )
 
 
 @pytest.mark.parametrize("fisher", ["empirical", "exact"])
@@ -72,13 +81,18 @@ def test_diagonal_is_the_dense_fishers(fisher, loss):
         y = torch.randn(6, 3, generator=toy.generator(4), dtype=torch.float64)
     diagonal = diagonal_fisher(model, [(x[:4], y[:4]), (x[4:], y[4:])], fisher=fisher, loss=loss)
     for name, module in L.prunable(model).items():
-        dense = (reference.empirical_fisher(model, module, x, y, loss) if fisher == "empirical"
-                 else reference.exact_fisher(model, module, x, loss))
+        dense = (
+            reference.empirical_fisher(model, module, x, y, loss)
+            if fisher == "empirical"
+            else reference.exact_fisher(model, module, x, loss)
+        )
         equal(diagonal[name].flatten(), dense.diagonal())
 
 
 def test_a_mini_batch_row_shrinks_the_fisher_by_the_batch():
-    """E[row rowᵀ] = F/b + (1 − 1/b) μμᵀ for rows of b independent examples: exact when all C(n, b) batches are averaged."""
+    """E[row rowᵀ] = F/b + (1 − 1/b) μμᵀ for rows of b independent examples: exact when all C(n, b)
+    batches are averaged.
+    """
     model, (x, y) = toy.seeded(nn.Sequential(nn.Linear(3, 3))), toy.batch(4, (3,))
     single = reference.per_example_gradients(model, model[0], x, y)
     pairs = [(i, j) for i in range(4) for j in range(4)]  # with replacement: independent
@@ -103,6 +117,12 @@ def test_too_few_examples_and_bad_values():
 
 def test_rows_that_would_not_fit_are_refused_before_anything_is_computed():
     model = toy.small_net()
-    with pytest.raises(UserError, match="memory_budget=0.01.*4000000 gradient rows would take about .* GB; lower --num-samples"), \
-            machine.memory_budget(0.01):
+    with (
+        pytest.raises(
+            UserError,
+            match="memory_budget=0.01.*4000000 gradient rows would take about .* GB; lower "
+            "--num-samples",
+        ),
+        machine.memory_budget(0.01),
+    ):
         gradient_rows(model, iter(()), 4_000_000)

@@ -68,12 +68,40 @@ def test_four_processes_on_one_folder_compute_each_cell_once(tmp_path):
 
 @pytest.mark.slow
 def test_two_shards_of_the_comparison_share_one_dense_network(tmp_path):
-    """The second waits for the first's dense network instead of training it too; together they leave every record."""
-    command = [sys.executable, "-m", "common.compare", "--dataset", "synthetic", "--methods", "random,magnitude-global",
-               "--sparsities", "0.5,0.8",
-               "--seeds", "2", "--train-epochs", "1", "--epochs", "0.5", "--num-samples", "100", "--output-dir", str(tmp_path)]
-    running = [subprocess.Popen([*command, "--shard", f"{i}/2"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-               for i in (1, 2)]
+    """The second waits for the first's dense network instead of training it too; together they
+    leave every record.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "common.compare",
+        "--dataset",
+        "synthetic",
+        "--methods",
+        "random,magnitude-global",
+        "--sparsities",
+        "0.5,0.8",
+        "--seeds",
+        "2",
+        "--train-epochs",
+        "1",
+        "--epochs",
+        "0.5",
+        "--num-samples",
+        "100",
+        "--output-dir",
+        str(tmp_path),
+    ]
+    running = [
+        subprocess.Popen(
+            [*command, "--shard", f"{i}/2"],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i in (1, 2)
+    ]
     output = [process.communicate(timeout=240) for process in running]
     assert [process.returncode for process in running] == [0, 0], output
     assert len(list(tmp_path.rglob("train.json"))) == 1

@@ -20,17 +20,27 @@ def test_what_is_written_is_read(dtype):
     left, right = whole.columns(0, 11), whole.columns(11, 30, gone=torch.arange(19) % 3 == 0)
     for part, there in ((left, slice(0, 11)), (right, slice(11, 30))):
         for start in (0, 5, 3):  # out of order, the last ones twice
-            part[start:start + 2 if start else 3] = rows[start:start + 2 if start else 3, there]
+            part[start : start + 2 if start else 3] = rows[start : start + 2 if start else 3, there]
     rows[:, 11:][:, torch.arange(19) % 3 == 0] = 0
-    assert torch.equal(whole[:, 0:30], rows) and torch.equal(right[:, 2:9], rows[:, 13:20]) and torch.equal(left[2:4, 4:5], rows[2:4, 4:5])
-    assert right.aminmax() == tuple(rows[:, 11:].double().aminmax()) and left.any() and right.shape == (7, 19)
+    assert (
+        torch.equal(whole[:, 0:30], rows)
+        and torch.equal(right[:, 2:9], rows[:, 13:20])
+        and torch.equal(left[2:4, 4:5], rows[2:4, 4:5])
+    )
+    assert (
+        right.aminmax() == tuple(rows[:, 11:].double().aminmax())
+        and left.any()
+        and right.shape == (7, 19)
+    )
     silent = whole.columns(0, 3, gone=torch.ones(3, dtype=torch.bool))
     silent[0:7] = rows[:, :3]
     assert not silent.any() and not whole[:, 0:3].any()
 
 
 def test_gradients_on_disk_give_the_same_curvature(monkeypatch):
-    """Chunked, whole and network-wide blocks, with runs cut small so that tiles of a wide block are seen too."""
+    """Chunked, whole and network-wide blocks, with runs cut small so that tiles of a wide block are
+    seen too.
+    """
     monkeypatch.setattr(inverse, "WORK_ENTRIES", 40)
     model, (x, y) = toy.small_net(), toy.batch(6)
     layers = L.prunable(model)
@@ -38,13 +48,20 @@ def test_gradients_on_disk_give_the_same_curvature(monkeypatch):
     together, parts = spool.spooled(layers, 6, {})
     assert gradient_rows(model, [(x[:4], y[:4]), (x[4:], y[4:])], 6, out=parts) is parts
     everything = torch.cat(list(truth.values()), 1)
-    cases = [(parts[name], truth[name], chunk) for name in layers for chunk in (None, 7)] + [(together, everything, None)]
+    cases = [(parts[name], truth[name], chunk) for name in layers for chunk in (None, 7)] + [
+        (together, everything, None)
+    ]
     for mine, rows, chunk in cases:
         ours, theirs = BlockFisher(mine, 1e-3, chunk), BlockFisher(rows, 1e-3, chunk)
         v = torch.randn(rows.shape[1], generator=toy.generator(), dtype=torch.float64)
-        for a, b in ((ours.diagonal(), theirs.diagonal()), (ours.solve(v), theirs.solve(v)), (ours.times(v), theirs.times(v)),
-                     (ours.mean_row(), rows.mean(0)), (ours.joint(v, v > 0), theirs.joint(v, v > 0)),
-                     (ours.submatrix(torch.tensor([5, 1])), theirs.submatrix(torch.tensor([5, 1])))):
+        for a, b in (
+            (ours.diagonal(), theirs.diagonal()),
+            (ours.solve(v), theirs.solve(v)),
+            (ours.times(v), theirs.times(v)),
+            (ours.mean_row(), rows.mean(0)),
+            (ours.joint(v, v > 0), theirs.joint(v, v > 0)),
+            (ours.submatrix(torch.tensor([5, 1])), theirs.submatrix(torch.tensor([5, 1]))),
+        ):
             torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
 
 

@@ -1,4 +1,6 @@
-"""Narrowing against zeroing (a hand-written one too), factorization against the layer, refusal of what cannot be followed."""
+"""Narrowing against zeroing (a hand-written one too), factorization against the layer, refusal of
+what cannot be followed.
+"""
 
 import copy
 import json
@@ -15,12 +17,28 @@ from common.edits import ChannelMap
 from common.errors import LayerError, UserError
 from common.flops import costs
 from common.models.resnet import PadShortcut
-from common.surgery import apply_edits, channel_groups, factorize, narrow, replace_module, zero_units
+from common.surgery import (
+    apply_edits,
+    channel_groups,
+    factorize,
+    narrow,
+    replace_module,
+    zero_units,
+)
 from tests import toy
 
-NETS = {"vgg19:width=0.25": (3, 32, 32), "resnet20:shortcut=A": (3, 16, 16), "resnet20:shortcut=B": (3, 16, 16),
-        "preresnet29": (3, 16, 16), "mobilenet_v1:width=0.25": (3, 32, 32), "digits_cnn": (1, 8, 8), "lenet5": (1, 16, 16),
-        "cifarnet": (3, 32, 32), "lenet300": (1, 8, 8), "resnet50": (3, 32, 32)}
+NETS = {
+    "vgg19:width=0.25": (3, 32, 32),
+    "resnet20:shortcut=A": (3, 16, 16),
+    "resnet20:shortcut=B": (3, 16, 16),
+    "preresnet29": (3, 16, 16),
+    "mobilenet_v1:width=0.25": (3, 32, 32),
+    "digits_cnn": (1, 8, 8),
+    "lenet5": (1, 16, 16),
+    "cifarnet": (3, 32, 32),
+    "lenet300": (1, 8, 8),
+    "resnet50": (3, 32, 32),
+}
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -28,16 +46,22 @@ def random_keep(groups, seed=0):
     """For each group a random choice of at least one unit; one group stays whole."""
     g = toy.generator(seed)
     counts = [1 + int(torch.randint(group.size, (1,), generator=g)) for group in groups]
-    return {group.name: sorted(torch.randperm(group.size, generator=g)[:count].tolist())
-            for group, count in zip(groups[1:], counts[1:], strict=True)}
+    return {
+        group.name: sorted(torch.randperm(group.size, generator=g)[:count].tolist())
+        for group, count in zip(groups[1:], counts[1:], strict=True)
+    }
 
 
 def same(a, b, tolerance=1e-10):
-    torch.testing.assert_close(a.detach(), b.detach(), rtol=tolerance, atol=tolerance * float(b.detach().abs().max()))
+    torch.testing.assert_close(
+        a.detach(), b.detach(), rtol=tolerance, atol=tolerance * float(b.detach().abs().max())
+    )
 
 
 def zero_producers(model, groups, keep):
-    """The slow, obvious twin of `zero_units`: only what produces the removed channels is zeroed, entry by entry."""
+    """The slow, obvious twin of `zero_units`: only what produces the removed channels is zeroed,
+    entry by entry.
+    """
     modules = dict(model.named_modules())
     for group in groups:
         for unit in set(range(group.size)) - set(keep.get(group.name, range(group.size))):
@@ -47,12 +71,16 @@ def zero_producers(model, groups, keep):
                     if isinstance(module, PadShortcut):
                         module.index[i] = -1
                         continue
-                    for tensor in (module.weight, module.bias, getattr(module, "running_mean", None)):
+                    for tensor in (
+                        module.weight,
+                        module.bias,
+                        getattr(module, "running_mean", None),
+                    ):
                         if tensor is not None:
                             tensor.data[i] = 0
 
 
-# -- (f) narrowed = zeroed ------------------------------------------------------------------------------------------------
+# -- (f) narrowed = zeroed -------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NETS)
@@ -71,18 +99,31 @@ def test_narrowed_equals_zeroed(name):
         assert not torch.allclose(y, dense(x), rtol=1e-6)
         same(y, zeroed(x))
         same(y, produced(x))
-    for (key, mine), theirs in zip(zeroed.state_dict().items(), produced.state_dict().values(), strict=True):
-        assert not key.endswith("running_mean") or torch.equal(mine, theirs), key  # a silent channel's mean is zero, others' are kept
+    for (key, mine), theirs in zip(
+        zeroed.state_dict().items(), produced.state_dict().values(), strict=True
+    ):
+        # a silent channel's mean is zero, others' are kept
+        assert not key.endswith("running_mean") or torch.equal(mine, theirs), key
     apply_edits(replayed, json.loads(json.dumps(edits)))
-    assert all(torch.equal(a, b) for a, b in zip(narrowed.state_dict().values(), replayed.state_dict().values(), strict=True))
-    kept = sum(int(masks[n].sum()) if n in masks else p.numel() for n, p in dense.named_parameters())
-    assert kept == sum(p.numel() for p in narrowed.parameters())  # the mask keeps exactly what the narrow network has
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(narrowed.state_dict().values(), replayed.state_dict().values(), strict=True)
+    )
+    kept = sum(
+        int(masks[n].sum()) if n in masks else p.numel() for n, p in dense.named_parameters()
+    )
+    # the mask keeps exactly what the narrow network has
+    assert kept == sum(p.numel() for p in narrowed.parameters())
     assert costs(narrowed, shape).params == costs(zeroed, shape).kept_params
     M.apply(dense, masks)
-    assert all(torch.equal(p, q) for p, q in zip(dense.parameters(), zeroed.parameters(), strict=True))
+    assert all(
+        torch.equal(p, q) for p, q in zip(dense.parameters(), zeroed.parameters(), strict=True)
+    )
 
 
-@pytest.mark.parametrize("name", ["resnet20", "preresnet29", "mobilenet_v1:width=0.25", "digits_cnn"])
+@pytest.mark.parametrize(
+    "name", ["resnet20", "preresnet29", "mobilenet_v1:width=0.25", "digits_cnn"]
+)
 def test_narrow_again(name):
     """Groups found on a narrow network narrow it further, down to one unit each."""
     shape = NETS.get(name, (3, 16, 16))
@@ -114,7 +155,7 @@ def test_narrowed_networks_train():
     optimizer.step()
 
 
-# -- what is coupled ------------------------------------------------------------------------------------------------------
+# -- what is coupled -------------------------------------------------------------------------------
 
 
 def members(group):
@@ -122,16 +163,34 @@ def members(group):
 
 
 def test_groups_of_the_digits_net():
-    """The residual sum couples conv2 with conv4; pooling to 2x2 gives fc1 four inputs a channel; fc2 is the output."""
+    """The residual sum couples conv2 with conv4; pooling to 2x2 gives fc1 four inputs a channel;
+    fc2 is the output.
+    """
     groups = channel_groups(models.build("digits_cnn", 10, (1, 8, 8)), torch.zeros(1, 1, 8, 8))
-    assert [(g.name, g.size) for g in groups] == [("conv1", 16), ("conv2", 32), ("conv3", 32), ("fc1", 64)]
-    assert members(groups[1]) == [("conv2", "out"), ("bn2", "out"), ("conv3", "in"), ("conv4", "out"), ("bn4", "out"),
-                                  ("fc1", "in")]
+    assert [(g.name, g.size) for g in groups] == [
+        ("conv1", 16),
+        ("conv2", 32),
+        ("conv3", 32),
+        ("fc1", 64),
+    ]
+    assert members(groups[1]) == [
+        ("conv2", "out"),
+        ("bn2", "out"),
+        ("conv3", "in"),
+        ("conv4", "out"),
+        ("bn4", "out"),
+        ("fc1", "in"),
+    ]
     assert groups[1].members[-1].map[3] == [12, 13, 14, 15]
 
 
 def test_a_padding_shortcut_decouples_its_two_sides():
-    groups = {g.name: g for g in channel_groups(models.build("resnet20", 10, (3, 16, 16)), torch.zeros(1, 3, 16, 16))}
+    groups = {
+        g.name: g
+        for g in channel_groups(
+            models.build("resnet20", 10, (3, 16, 16)), torch.zeros(1, 3, 16, 16)
+        )
+    }
     assert ("layer2.0.shortcut", "in") in members(groups["conv1"])
     assert ("layer2.0.shortcut", "out") in members(groups["layer2.0.conv2"])
     assert (groups["conv1"].size, groups["layer2.0.conv2"].size) == (16, 32)
@@ -139,18 +198,28 @@ def test_a_padding_shortcut_decouples_its_two_sides():
 
 def test_skip_leaves_a_layers_channels_alone():
     model, x = models.build("digits_cnn", 10, (1, 8, 8)), torch.zeros(1, 1, 8, 8)
-    assert [g.name for g in channel_groups(model, x, skip=["conv4", "fc2"])] == ["conv1", "conv3", "fc1"]
+    assert [g.name for g in channel_groups(model, x, skip=["conv4", "fc2"])] == [
+        "conv1",
+        "conv3",
+        "fc1",
+    ]
     with pytest.raises(UserError, match="not a Conv2d or Linear"):
         channel_groups(model, x, skip=["conv9"])
 
 
 class Concatenated(nn.Module):
-    """Two branches side by side, the first read once more, a sigmoid (zero in, one half out), a frozen layer."""
+    """Two branches side by side, the first read once more, a sigmoid (zero in, one half out), a
+    frozen layer.
+    """
 
     def __init__(self):
         super().__init__()
         self.a, self.b = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(2, 6, 3, padding=1)
-        self.mix, self.norm, self.again = nn.Conv2d(10, 4, 1), nn.BatchNorm2d(4, affine=False), nn.Conv2d(4, 4, 1)
+        self.mix, self.norm, self.again = (
+            nn.Conv2d(10, 4, 1),
+            nn.BatchNorm2d(4, affine=False),
+            nn.Conv2d(4, 4, 1),
+        )
         self.fc = nn.Linear(16, 3)
         self.again.requires_grad_(False)
 
@@ -165,7 +234,10 @@ class Grouped(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem, self.two = nn.Conv2d(2, 12, 3, padding=1), nn.Conv2d(12, 12, 3, padding=1, groups=2)
+        self.stem, self.two = (
+            nn.Conv2d(2, 12, 3, padding=1),
+            nn.Conv2d(12, 12, 3, padding=1, groups=2),
+        )
         self.three, self.multiplier = nn.Conv2d(12, 9, 1, groups=3), nn.Conv2d(9, 18, 1, groups=9)
         self.fc = nn.Linear(18, 3)
 
@@ -185,10 +257,12 @@ def test_concatenation_and_convolution_groups(net, sizes):
     zero_units(zeroed, groups, keep)
     narrow(model, groups, keep)
     same(model(x), zeroed(x))
-    assert all(p.requires_grad is (not name.startswith("again")) for name, p in model.named_parameters())
+    assert all(
+        p.requires_grad is (not name.startswith("again")) for name, p in model.named_parameters()
+    )
 
 
-# -- what is refused ------------------------------------------------------------------------------------------------------
+# -- what is refused -------------------------------------------------------------------------------
 
 
 class Net(nn.Module):
@@ -214,7 +288,9 @@ HOPELESS = {
     "reused layer": Net(lambda net, y: net.twice(net.twice(y)), twice=nn.Conv2d(4, 4, 1)),
     "functional": Net(lambda net, y: F.conv2d(y, torch.ones(4, 4, 1, 1).to(y))),
     "LayerNorm": Net(lambda net, y: net.norm(y), norm=nn.GroupNorm(2, 4)),
-    "one output a group": Net(lambda net, y: net.odd(y), features=32, odd=nn.Conv2d(4, 2, 1, groups=2)),
+    "one output a group": Net(
+        lambda net, y: net.odd(y), features=32, odd=nn.Conv2d(4, 2, 1, groups=2)
+    ),
     "transposed": Net(lambda net, y: net.up(y), up=nn.ConvTranspose2d(4, 4, 1)),
 }
 
@@ -223,14 +299,27 @@ HOPELESS = {
 def test_coupling_that_cannot_be_followed_names_the_layer(case):
     with pytest.raises(LayerError, match="conv|twice|norm|odd|up"):
         channel_groups(HOPELESS[case], torch.zeros(1, 2, 4, 4))
-    assert channel_groups(HOPELESS[case], torch.zeros(1, 2, 4, 4), skip=[
-        name for name, m in HOPELESS[case].named_modules() if isinstance(m, nn.Conv2d)]) == []
+    assert (
+        channel_groups(
+            HOPELESS[case],
+            torch.zeros(1, 2, 4, 4),
+            skip=[name for name, m in HOPELESS[case].named_modules() if isinstance(m, nn.Conv2d)],
+        )
+        == []
+    )
 
 
 def test_bad_requests_are_refused_and_change_nothing():
     model, x = models.build("digits_cnn", 10, (1, 8, 8), 0), torch.zeros(1, 1, 8, 8)
     groups, before = channel_groups(model, x), copy.deepcopy(model.state_dict())
-    for keep in ({"conv1": []}, {"conv1": [16]}, {"conv1": [-1]}, {"conv1": [1, 1]}, {"conv1": [2, 1]}, {"conv4": [0]}):
+    for keep in (
+        {"conv1": []},
+        {"conv1": [16]},
+        {"conv1": [-1]},
+        {"conv1": [1, 1]},
+        {"conv1": [2, 1]},
+        {"conv4": [0]},
+    ):
         with pytest.raises(UserError, match="keep"):
             narrow(model, groups, keep)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
@@ -242,28 +331,55 @@ def test_bad_requests_are_refused_and_change_nothing():
 CUT = {"op": "slice", "module": "0", "axis": "out", "keep": [0]}
 
 
-@pytest.mark.parametrize("edit", [
-    [], {}, {"op": "drop"}, {**CUT, "module": "7"}, {**CUT, "module": ""}, {**CUT, "module": None}, {**CUT, "module": "2"},
-    {**CUT, "axis": "up"}, {**CUT, "module": "1", "axis": "in"}, {**CUT, "keep": []}, {**CUT, "keep": [4]},
-    {**CUT, "keep": [-1]}, {**CUT, "keep": [0, 0]}, {**CUT, "keep": [1, 0]},
-    {**CUT, "keep": [True]}, {**CUT, "keep": [0.0]}, {**CUT, "keep": "0"},
-    {**CUT, "keep": None}, {**CUT, "module": "3", "keep": [0]}, {**CUT, "module": "3", "axis": "in", "keep": [0, 1, 2]},
-    {"op": "factorize", "module": "6", "shapes": [[1, 16], [1, 1]]}, {"op": "factorize", "module": "6", "shapes": None},
-    {"op": "factorize", "module": "6", "shapes": [[2, 16], [1, 1], [3, 1]]},
-    {"op": "factorize", "module": "0", "shapes": [[2, 2, 3, 3], [2, 2, 3, 3], [4, 2, 1, 1]]},
-    {"op": "factorize", "module": "0", "shapes": [[2, 2, 1, 1], [2, 2, 1, 1], [4, 2, 1, 1]]},
-    {"op": "factorize", "module": "0", "shapes": [[2, 2, 1, 1], [2, 2, 3, 3], [4, 2, 3, 3]]},
-    {"op": "factorize", "module": "0", "shapes": [[2, 2, 1, 1], [4, 2, 1, 1]]},
-    {"op": "factorize", "module": "0", "shapes": [[2, 2, 3, 3], [4, 2, 3, 3]]},
-    {"op": "factorize", "module": "0", "shapes": [[4, 2, 3, 3]]},
-    {"op": "map", "module": "0", "side": "left", "index": [0]}, {"op": "map", "module": "0", "side": "after", "index": [4]},
-    {"op": "map", "module": "0", "side": "before", "index": [0]}, {"op": "map", "module": "0", "side": "after", "index": []},
-    {"op": "map", "module": "0", "side": "after", "index": [-2]}, {"op": "map", "module": "0", "side": "after", "index": [True]},
-    {"op": "map", "module": "2", "side": "after", "index": [0]}, {"op": "unmap", "module": "0"},
-    {"op": "widen", "module": "2", "axis": "out", "index": [0]}, {"op": "widen", "module": "0", "axis": "in", "index": [2]},
-    {"op": "widen", "module": "0", "axis": "up", "index": [0]}, {"op": "widen", "module": "0", "axis": "out", "index": []},
-    {"op": "widen", "module": "0", "axis": "out", "index": [-2]}, {"op": "widen", "module": "0", "axis": "out", "index": None},
-], ids=str)
+@pytest.mark.parametrize(
+    "edit",
+    [
+        [],
+        {},
+        {"op": "drop"},
+        {**CUT, "module": "7"},
+        {**CUT, "module": ""},
+        {**CUT, "module": None},
+        {**CUT, "module": "2"},
+        {**CUT, "axis": "up"},
+        {**CUT, "module": "1", "axis": "in"},
+        {**CUT, "keep": []},
+        {**CUT, "keep": [4]},
+        {**CUT, "keep": [-1]},
+        {**CUT, "keep": [0, 0]},
+        {**CUT, "keep": [1, 0]},
+        {**CUT, "keep": [True]},
+        {**CUT, "keep": [0.0]},
+        {**CUT, "keep": "0"},
+        {**CUT, "keep": None},
+        {**CUT, "module": "3", "keep": [0]},
+        {**CUT, "module": "3", "axis": "in", "keep": [0, 1, 2]},
+        {"op": "factorize", "module": "6", "shapes": [[1, 16], [1, 1]]},
+        {"op": "factorize", "module": "6", "shapes": None},
+        {"op": "factorize", "module": "6", "shapes": [[2, 16], [1, 1], [3, 1]]},
+        {"op": "factorize", "module": "0", "shapes": [[2, 2, 3, 3], [2, 2, 3, 3], [4, 2, 1, 1]]},
+        {"op": "factorize", "module": "0", "shapes": [[2, 2, 1, 1], [2, 2, 1, 1], [4, 2, 1, 1]]},
+        {"op": "factorize", "module": "0", "shapes": [[2, 2, 1, 1], [2, 2, 3, 3], [4, 2, 3, 3]]},
+        {"op": "factorize", "module": "0", "shapes": [[2, 2, 1, 1], [4, 2, 1, 1]]},
+        {"op": "factorize", "module": "0", "shapes": [[2, 2, 3, 3], [4, 2, 3, 3]]},
+        {"op": "factorize", "module": "0", "shapes": [[4, 2, 3, 3]]},
+        {"op": "map", "module": "0", "side": "left", "index": [0]},
+        {"op": "map", "module": "0", "side": "after", "index": [4]},
+        {"op": "map", "module": "0", "side": "before", "index": [0]},
+        {"op": "map", "module": "0", "side": "after", "index": []},
+        {"op": "map", "module": "0", "side": "after", "index": [-2]},
+        {"op": "map", "module": "0", "side": "after", "index": [True]},
+        {"op": "map", "module": "2", "side": "after", "index": [0]},
+        {"op": "unmap", "module": "0"},
+        {"op": "widen", "module": "2", "axis": "out", "index": [0]},
+        {"op": "widen", "module": "0", "axis": "in", "index": [2]},
+        {"op": "widen", "module": "0", "axis": "up", "index": [0]},
+        {"op": "widen", "module": "0", "axis": "out", "index": []},
+        {"op": "widen", "module": "0", "axis": "out", "index": [-2]},
+        {"op": "widen", "module": "0", "axis": "out", "index": None},
+    ],
+    ids=str,
+)
 def test_edits_that_do_not_fit_are_refused(edit):
     with pytest.raises(UserError, match="edits"):
         apply_edits(toy.small_net(), [edit])
@@ -277,15 +393,19 @@ def test_replace_module_reaches_into_sequentials():
         replace_module(model, "0.2", nn.Sigmoid())
 
 
-# -- (e) factorization ----------------------------------------------------------------------------------------------------
+# -- (e) factorization -----------------------------------------------------------------------------
 
 
 def orthogonal(n, dtype, seed):
-    return torch.linalg.qr(torch.randn(n, n, generator=toy.generator(seed), dtype=torch.float64)).Q.to(dtype)
+    return torch.linalg.qr(
+        torch.randn(n, n, generator=toy.generator(seed), dtype=torch.float64)
+    ).Q.to(dtype)
 
 
 def eigen_factors(layer, full):
-    """Full-rank orthogonal bases on both sides; `full`: the input basis spans (cin, kh, kw), else cin alone."""
+    """Full-rank orthogonal bases on both sides; `full`: the input basis spans (cin, kh, kw), else
+    cin alone.
+    """
     weight = layer.weight.detach()
     out, cin, *kernel = weight.shape
     left = orthogonal(out, weight.dtype, 1)
@@ -299,9 +419,14 @@ def eigen_factors(layer, full):
     return right.T[..., None, None], core, left[..., None, None]
 
 
-LAYERS = {"plain": {"kernel_size": 3}, "all": {"kernel_size": 3, "stride": 2, "padding": 1, "dilation": 2},
-          "oblong": {"kernel_size": (1, 3), "padding": (0, 2), "stride": (2, 1)}, "1x1": {"kernel_size": 1, "stride": 2},
-          "same": {"kernel_size": 3, "padding": "same"}, "reflect": {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"}}
+LAYERS = {
+    "plain": {"kernel_size": 3},
+    "all": {"kernel_size": 3, "stride": 2, "padding": 1, "dilation": 2},
+    "oblong": {"kernel_size": (1, 3), "padding": (0, 2), "stride": (2, 1)},
+    "1x1": {"kernel_size": 1, "stride": 2},
+    "same": {"kernel_size": 3, "padding": "same"},
+    "reflect": {"kernel_size": 3, "padding": 1, "padding_mode": "reflect"},
+}
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
@@ -310,13 +435,19 @@ LAYERS = {"plain": {"kernel_size": 3}, "all": {"kernel_size": 3, "stride": 2, "p
 @pytest.mark.parametrize("kind", [*LAYERS, "linear"])
 def test_full_rank_bases_reproduce_the_layer(kind, bias, full, dtype, tolerance):
     torch.manual_seed(0)
-    layer = nn.Linear(7, 5, bias) if kind == "linear" else nn.Conv2d(3, 5, bias=bias, **LAYERS[kind])
+    layer = (
+        nn.Linear(7, 5, bias) if kind == "linear" else nn.Conv2d(3, 5, bias=bias, **LAYERS[kind])
+    )
     model = nn.Sequential(nn.Identity(), layer).to(dtype).eval()
     x = torch.randn(2, 7, dtype=dtype) if kind == "linear" else torch.randn(2, 3, 9, 8, dtype=dtype)
     before, original = model(x), copy.deepcopy(model)
     edit = factorize(model, "1", *eigen_factors(layer, full))
     same(model(x), before, tolerance)
-    assert [name for name, _ in model[1].named_children()] == ["first", "core", "last"] and not model[1].training
+    assert [name for name, _ in model[1].named_children()] == [
+        "first",
+        "core",
+        "last",
+    ] and not model[1].training
     apply_edits(original, json.loads(json.dumps([edit])))
     original.load_state_dict(model.state_dict())
     assert torch.equal(original(x), model(x))
@@ -327,12 +458,19 @@ def test_full_rank_bases_reproduce_the_layer(kind, bias, full, dtype, tolerance)
 @pytest.mark.parametrize("kind", [*LAYERS, "linear"])
 def test_two_factors_reproduce_the_layer_wherever_the_kernel_is(kind, bias, spatial):
     torch.manual_seed(0)
-    layer = nn.Linear(7, 5, bias) if kind == "linear" else nn.Conv2d(3, 5, bias=bias, **LAYERS[kind])
+    layer = (
+        nn.Linear(7, 5, bias) if kind == "linear" else nn.Conv2d(3, 5, bias=bias, **LAYERS[kind])
+    )
     model = nn.Sequential(nn.Identity(), layer).double().eval()
     x = torch.randn(2, 7).double() if kind == "linear" else torch.randn(2, 3, 9, 8).double()
     before, original, W = model(x), copy.deepcopy(model), layer.weight.detach()
     point = (1,) * (W.ndim - 2)
-    Q = torch.linalg.qr(torch.randn(len(W) if spatial == "first" else W.shape[1], len(W) if spatial == "first" else W.shape[1]).double()).Q
+    Q = torch.linalg.qr(
+        torch.randn(
+            len(W) if spatial == "first" else W.shape[1],
+            len(W) if spatial == "first" else W.shape[1],
+        ).double()
+    ).Q
     if spatial == "first":
         weights = torch.einsum("or,o...->r...", Q, W), Q.reshape(*Q.shape, *point)
     else:
@@ -347,19 +485,34 @@ def test_two_factors_reproduce_the_layer_wherever_the_kernel_is(kind, bias, spat
 
 def test_a_channel_map_copies_drops_and_fills_with_zeros():
     x = torch.arange(6.0).reshape(1, 3, 2)
-    torch.testing.assert_close(ChannelMap([2, -1, 0, 2])(x)[0], torch.tensor([[4.0, 5.0], [0.0, 0.0], [0.0, 1.0], [4.0, 5.0]]))
+    torch.testing.assert_close(
+        ChannelMap([2, -1, 0, 2])(x)[0],
+        torch.tensor([[4.0, 5.0], [0.0, 0.0], [0.0, 1.0], [4.0, 5.0]]),
+    )
     model = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 3)).double()
     x, old = torch.randn(4, 3).double(), copy.deepcopy(model)
-    apply_edits(model, [{"op": "map", "module": "0", "side": "after", "index": [1, -1]},
-                        {"op": "map", "module": "1", "side": "before", "index": [0, 1]}])
+    apply_edits(
+        model,
+        [
+            {"op": "map", "module": "0", "side": "after", "index": [1, -1]},
+            {"op": "map", "module": "1", "side": "before", "index": [0, 1]},
+        ],
+    )
     between = torch.stack([old[0](x)[:, 1], torch.zeros(4).double()], 1)
     same(model(x), old[1](between))
-    assert sorted(model.state_dict()) == ["0.layer.bias", "0.layer.weight", "1.layer.bias", "1.layer.weight"]
+    assert sorted(model.state_dict()) == [
+        "0.layer.bias",
+        "0.layer.weight",
+        "1.layer.bias",
+        "1.layer.weight",
+    ]
 
 
 @pytest.mark.parametrize("kind", ["linear", "conv"])
 def test_widening_undoes_maps_around_a_layer_and_its_norm(kind):
-    """Channels 1 and 3 of four outputs and 0 and 2 of three inputs are left; widened, the removed ones give and read zeros."""
+    """Channels 1 and 3 of four outputs and 0 and 2 of three inputs are left; widened, the removed
+    ones give and read zeros.
+    """
     torch.manual_seed(0)
     if kind == "linear":
         layer, norm, x = nn.Linear(3, 4), nn.BatchNorm1d(4), torch.randn(5, 3).double()
@@ -371,26 +524,46 @@ def test_widening_undoes_maps_around_a_layer_and_its_norm(kind):
     with torch.no_grad():
         layer.weight[:, 1], norm.weight[::2], norm.bias[::2] = 0, 0, 0
     before, old = model(x), copy.deepcopy(model)
-    apply_edits(model, [{"op": "slice", "module": "0", "axis": "in", "keep": [0, 2]},
-                        {"op": "slice", "module": "0", "axis": "out", "keep": [1, 3]},
-                        {"op": "slice", "module": "1", "axis": "out", "keep": [1, 3]},
-                        {"op": "map", "module": "0", "side": "before", "index": [0, 2]},
-                        {"op": "map", "module": "1", "side": "after", "index": [-1, 0, -1, 1]}])
+    apply_edits(
+        model,
+        [
+            {"op": "slice", "module": "0", "axis": "in", "keep": [0, 2]},
+            {"op": "slice", "module": "0", "axis": "out", "keep": [1, 3]},
+            {"op": "slice", "module": "1", "axis": "out", "keep": [1, 3]},
+            {"op": "map", "module": "0", "side": "before", "index": [0, 2]},
+            {"op": "map", "module": "1", "side": "after", "index": [-1, 0, -1, 1]},
+        ],
+    )
     same(model(x), before)
-    apply_edits(model, [{"op": "unmap", "module": "0"}, {"op": "unmap", "module": "1"},
-                        {"op": "widen", "module": "0", "axis": "in", "index": [0, -1, 1]},
-                        {"op": "widen", "module": "0", "axis": "out", "index": [-1, 0, -1, 1]},
-                        {"op": "widen", "module": "1", "axis": "out", "index": [-1, 0, -1, 1]}])
+    apply_edits(
+        model,
+        [
+            {"op": "unmap", "module": "0"},
+            {"op": "unmap", "module": "1"},
+            {"op": "widen", "module": "0", "axis": "in", "index": [0, -1, 1]},
+            {"op": "widen", "module": "0", "axis": "out", "index": [-1, 0, -1, 1]},
+            {"op": "widen", "module": "1", "axis": "out", "index": [-1, 0, -1, 1]},
+        ],
+    )
     same(model(x), before)
-    assert [type(module) for module in model] == [type(layer), type(norm)] and model[1].num_features == 4
-    assert model[0].weight.shape == old[0].weight.shape and not model[0].weight[::2].any() and not model[0].weight[:, 1].any()
+    assert [type(module) for module in model] == [type(layer), type(norm)] and model[
+        1
+    ].num_features == 4
+    assert (
+        model[0].weight.shape == old[0].weight.shape
+        and not model[0].weight[::2].any()
+        and not model[0].weight[:, 1].any()
+    )
     assert model[1].running_var.tolist()[::2] == [1, 1] and not model[1].running_mean[::2].any()
     assert model.train()(x).isfinite().all()
 
 
 def test_a_factor_can_be_factorized_again():
     torch.manual_seed(0)
-    model, x = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1)).double(), torch.randn(2, 3, 8, 8).double()
+    model, x = (
+        nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1)).double(),
+        torch.randn(2, 3, 8, 8).double(),
+    )
     before = model(x)
     for name in ("0", "0.core", "0.core.core"):
         factorize(model, name, *eigen_factors(model.get_submodule(name), full=False))
@@ -398,11 +571,15 @@ def test_a_factor_can_be_factorized_again():
 
 
 def test_depthwise_core():
-    """A weight whose filters have one spatial pattern for each rank: first mixes, core filters each channel alone."""
+    """A weight whose filters have one spatial pattern for each rank: first mixes, core filters each
+    channel alone.
+    """
     torch.manual_seed(0)
     first, core, last = torch.randn(4, 3, 1, 1), torch.randn(4, 1, 3, 3), torch.randn(5, 4, 1, 1)
     layer = nn.Conv2d(3, 5, 3, padding=1)
-    layer.weight.data = torch.einsum("or,rhw,ri->oihw", last[..., 0, 0], core[:, 0], first[..., 0, 0])
+    layer.weight.data = torch.einsum(
+        "or,rhw,ri->oihw", last[..., 0, 0], core[:, 0], first[..., 0, 0]
+    )
     model, x = nn.Sequential(layer), torch.randn(2, 3, 6, 6)
     before = model(x)
     factorize(model, "0", first, core, last)
@@ -413,6 +590,8 @@ def test_depthwise_core():
 def test_factorize_refuses_grouped_and_unknown_layers():
     model = toy.small_net()
     with pytest.raises(LayerError, match="without groups"):
-        factorize(model, "3", torch.ones(1, 2, 1, 1), torch.ones(1, 1, 3, 3), torch.ones(4, 1, 1, 1))
+        factorize(
+            model, "3", torch.ones(1, 2, 1, 1), torch.ones(1, 1, 3, 3), torch.ones(4, 1, 1, 1)
+        )
     with pytest.raises(LayerError, match="BatchNorm2d"):
         factorize(model, "1", torch.ones(1, 1), torch.ones(1, 1), torch.ones(1, 1))

@@ -1,4 +1,6 @@
-"""The training loop: resumed = uninterrupted bit for bit, schedules by value, masks held, divergence survived."""
+"""The training loop: resumed = uninterrupted bit for bit, schedules by value, masks held,
+divergence survived.
+"""
 
 import copy
 import math
@@ -17,9 +19,15 @@ from tests import toy
 
 DATA = D.load("synthetic:classes=3,samples=96")
 MORE = D.load("synthetic:classes=3,samples=480")
-RECIPES = {"sgd": Recipe(epochs=2.5, lr=0.05, batch_size=16, weight_decay=1e-3, schedule="cosine", augment=True),
-           "adam": Recipe(epochs=2, lr=0.01, batch_size=16, optimizer="adam", schedule="multistep", milestones=(1,)),
-           "adamw": Recipe(epochs=2, lr=0.01, batch_size=16, optimizer="adamw", weight_decay=0.1)}
+RECIPES = {
+    "sgd": Recipe(
+        epochs=2.5, lr=0.05, batch_size=16, weight_decay=1e-3, schedule="cosine", augment=True
+    ),
+    "adam": Recipe(
+        epochs=2, lr=0.01, batch_size=16, optimizer="adam", schedule="multistep", milestones=(1,)
+    ),
+    "adamw": Recipe(epochs=2, lr=0.01, batch_size=16, optimizer="adamw", weight_decay=0.1),
+}
 
 
 def network(dropout=False):
@@ -52,7 +60,9 @@ def test_stopped_anywhere_and_resumed_ends_bit_for_bit_the_same(name, at, tmp_pa
     fit = T.fit(resumed, DATA, recipe, seed=3, snapshot=path)
     assert state_hash(resumed) == state_hash(whole)
     strip = [{k: v for k, v in entry.items() if k != "seconds"} for entry in fit.history]
-    assert strip == [{k: v for k, v in entry.items() if k != "seconds"} for entry in straight.history]
+    assert strip == [
+        {k: v for k, v in entry.items() if k != "seconds"} for entry in straight.history
+    ]
 
 
 def test_training_learns_and_leaves_the_global_generator_alone():
@@ -68,28 +78,44 @@ def test_no_epochs_means_no_steps_but_a_measurement():
     model = network()
     before = state_hash(model)
     fit = T.fit(model, DATA, Recipe(epochs=0))
-    assert state_hash(model) == before and len(fit.history) == 1 and fit.last == T.evaluate(model, DATA.test_loader())[1]
+    assert (
+        state_hash(model) == before
+        and len(fit.history) == 1
+        and fit.last == T.evaluate(model, DATA.test_loader())[1]
+    )
 
 
 def test_steps_are_capped_and_epochs_may_be_fractions():
     steps = math.ceil(len(DATA.train) / 16)
-    assert T.fit(network(), DATA, Recipe(epochs=2.5, batch_size=16)).history[-1]["steps"] == round(2.5 * steps)
-    assert T.fit(network(), DATA, Recipe(epochs=2.5, batch_size=16, max_steps=3)).history[-1]["steps"] == 3
+    assert T.fit(network(), DATA, Recipe(epochs=2.5, batch_size=16)).history[-1]["steps"] == round(
+        2.5 * steps
+    )
+    assert (
+        T.fit(network(), DATA, Recipe(epochs=2.5, batch_size=16, max_steps=3)).history[-1]["steps"]
+        == 3
+    )
 
 
 def test_learning_rates_by_value():
     rate = lambda step, **r: T.learning_rate(Recipe(lr=0.1, **r), step, 10, 40)
-    assert [rate(s, schedule="multistep", milestones=(1, 3)) for s in (0, 9, 10, 29, 30)] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
+    assert [
+        rate(s, schedule="multistep", milestones=(1, 3)) for s in (0, 9, 10, 29, 30)
+    ] == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001])
     assert [rate(s, schedule="cosine") for s in (0, 20, 40)] == pytest.approx([0.1, 0.05, 0.0])
-    assert [rate(s, schedule="exponential", gamma=0.5) for s in (0, 9, 10, 25)] == pytest.approx([0.1, 0.1, 0.05, 0.025])
+    assert [rate(s, schedule="exponential", gamma=0.5) for s in (0, 9, 10, 25)] == pytest.approx(
+        [0.1, 0.1, 0.05, 0.025]
+    )
     assert rate(39) == 0.1
 
 
 def test_masks_are_held_through_the_loop_and_after_resume(tmp_path, monkeypatch):
     monkeypatch.setattr(T, "SNAPSHOT_SECONDS", 0.0)
     model = network()
-    masks = {f"{n}.weight": torch.rand(m.weight.shape, generator=toy.generator(1)) < 0.5
-             for n, m in model.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)}
+    masks = {
+        f"{n}.weight": torch.rand(m.weight.shape, generator=toy.generator(1)) < 0.5
+        for n, m in model.named_modules()
+        if isinstance(m, nn.Conv2d | nn.Linear)
+    }
     seen = []
 
     def check(state):
@@ -123,16 +149,30 @@ def test_every_step_draws_noise_of_its_own_by_the_seed():
     runs = []
     for seed in (0, 0, 1):
         drawn = []
-        T.fit(nn.Sequential(nn.Flatten(), Noise(), nn.Linear(64, DATA.classes)), DATA, Recipe(epochs=2, batch_size=16), seed=seed)
+        T.fit(
+            nn.Sequential(nn.Flatten(), Noise(), nn.Linear(64, DATA.classes)),
+            DATA,
+            Recipe(epochs=2, batch_size=16),
+            seed=seed,
+        )
         runs.append(drawn)
     assert runs[0] == runs[1] and len(set(runs[0] + runs[2])) == len(runs[0] + runs[2]) >= 16
 
 
 def test_callbacks_see_every_event_in_order():
     events = []
-    T.fit(network(), DATA, Recipe(epochs=1, batch_size=64), callbacks=[lambda s: events.append((s.event, s.step))])
+    T.fit(
+        network(),
+        DATA,
+        Recipe(epochs=1, batch_size=64),
+        callbacks=[lambda s: events.append((s.event, s.step))],
+    )
     steps = math.ceil(len(DATA.train) / 64)
-    expected = [("begin", 0)] + [e for i in range(steps) for e in (("gradient", i), ("step", i + 1))] + [("epoch", steps), ("end", steps)]
+    expected = (
+        [("begin", 0)]
+        + [e for i in range(steps) for e in (("gradient", i), ("step", i + 1))]
+        + [("epoch", steps), ("end", steps)]
+    )
     assert events == expected
 
 
@@ -163,7 +203,9 @@ def test_evaluation_restores_the_mode():
 
 
 def test_the_l1_pull_is_the_gradient_of_the_penalty_on_batchnorm_scales_alone():
-    """One plain step with bn_l1 = λ against autograd's on loss + λ Σ|γ|; a scale at zero stays unpulled, other layers do not feel it."""
+    """One plain step with bn_l1 = λ against autograd's on loss + λ Σ|γ|; a scale at zero stays
+    unpulled, other layers do not feel it.
+    """
     model, twin = network(), network()
     for net in (model, twin):
         net.bn1.weight.data[:3] = torch.tensor([-0.5, 0.0, 2.0])
@@ -172,7 +214,9 @@ def test_the_l1_pull_is_the_gradient_of_the_penalty_on_batchnorm_scales_alone():
     x, y = next(iter(DATA.train_loader(16, seed=0)))
     twin.train()
     scales = [m.weight for m in twin.modules() if isinstance(m, nn.BatchNorm2d)]
-    (nn.functional.cross_entropy(twin(x), y) + 0.3 * sum(scale.abs().sum() for scale in scales)).backward()
+    (
+        nn.functional.cross_entropy(twin(x), y) + 0.3 * sum(scale.abs().sum() for scale in scales)
+    ).backward()
     for (name, mine), theirs in zip(model.named_parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs - 0.1 * theirs.grad, rtol=1e-5, atol=1e-6, msg=name)
 

@@ -1,4 +1,6 @@
-"""CP-decomposition: exact where the kernel has that rank, no worse than what the mean's SVD starts from, and what becomes of a network."""
+"""CP-decomposition: exact where the kernel has that rank, no worse than what the mean's SVD starts
+from, and what becomes of a network.
+"""
 
 import copy
 
@@ -35,10 +37,21 @@ def test_the_network_computes_the_decomposed_kernels_and_its_edits_rebuild_it():
         if is_bottleneck(module):
             W = model.get_submodule(name).weight.detach()
             rank = max(1, round(0.5 * min(W.shape[:2])))
-            assert module.core.groups == module.core.out_channels == result.layers[name]["rank"] == rank
-            last, core, first = module.last.weight[..., 0, 0], module.core.weight[:, 0], module.first.weight[..., 0, 0]
+            assert (
+                module.core.groups
+                == module.core.out_channels
+                == result.layers[name]["rank"]
+                == rank
+            )
+            last, core, first = (
+                module.last.weight[..., 0, 0],
+                module.core.weight[:, 0],
+                module.first.weight[..., 0, 0],
+            )
             fitted = torch.einsum("oq,qhw,qi->oihw", last, core, first)
-            assert float((fitted.detach() - W).norm() / W.norm()) == pytest.approx(result.layers[name]["relative_error"], abs=1e-6)
+            assert float((fitted.detach() - W).norm() / W.norm()) == pytest.approx(
+                result.layers[name]["relative_error"], abs=1e-6
+            )
             twin.get_submodule(name).weight.data.copy_(fitted)
     assert set(result.layers) == {"conv1", "conv2", "conv3", "conv4"}
     torch.testing.assert_close(result.model(x), twin(x), rtol=1e-8, atol=1e-10)
@@ -63,7 +76,13 @@ def test_what_cannot_be_decomposed_is_said():
     with pytest.raises(UserError, match="no convolution"):
         prune(models.build("lenet300", 3, (1, 8, 8), 0), [], 0.0, Options(), toy.generator())
     with pytest.raises(LayerError, match="grouped"):
-        prune(models.build("mobilenet_v1:width=0.25", 3, (1, 8, 8), 0), [], 0.0, Options(), toy.generator())
+        prune(
+            models.build("mobilenet_v1:width=0.25", 3, (1, 8, 8), 0),
+            [],
+            0.0,
+            Options(),
+            toy.generator(),
+        )
     with pytest.raises(UserError, match="rank"):
         Options(rank=0.0)
     with pytest.raises(UserError, match="outside"):

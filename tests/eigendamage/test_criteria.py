@@ -1,4 +1,6 @@
-"""C-OBD, C-OBS, Kron-OBD and Kron-OBS against the dense Fisher they stand for, and what is left of the network."""
+"""C-OBD, C-OBS, Kron-OBD and Kron-OBS against the dense Fisher they stand for, and what is left of
+the network.
+"""
 
 import copy
 
@@ -16,14 +18,20 @@ from eigendamage import method as eigen
 from eigendamage.threshold import percentile
 from tests import reference, toy
 
-METHODS = {"c-obd": (c_obd.prune, filters.FilterOptions()), "c-obs": (c_obs.prune, filters.KronOptions()),
-           "kron-obd": (kron_obd.prune, kron_obd.Options()), "kron-obs": (kron_obs.prune, kron_obs.Options())}
+METHODS = {
+    "c-obd": (c_obd.prune, filters.FilterOptions()),
+    "c-obs": (c_obs.prune, filters.KronOptions()),
+    "kron-obd": (kron_obd.prune, kron_obd.Options()),
+    "kron-obs": (kron_obs.prune, kron_obs.Options()),
+}
 EVERY = METHODS | {"eigendamage": (eigen.prune, eigen.Options())}
 
 
 def factors(groups: int = 1, out: int = 4, width: int = 5) -> Kron:
     g = toy.generator(1)
-    draw = lambda d: (r := torch.randn(groups, d + 2, d, generator=g, dtype=torch.float64)).mT @ r / d
+    draw = lambda d: (
+        (r := torch.randn(groups, d + 2, d, generator=g, dtype=torch.float64)).mT @ r / d
+    )
     return Kron(draw(width), draw(out), 1)
 
 
@@ -46,13 +54,17 @@ def test_kron_obd_is_the_quadratic_of_each_filters_own_block():
     dense, scores = f.dense()[0], kron_obd.importance(W, f)
     for i in range(4):
         own = slice(5 * i, 5 * i + 5)
-        assert scores[i] == pytest.approx(float(0.5 * W[0, i] @ dense[own, own] @ W[0, i]), rel=1e-12)
+        assert scores[i] == pytest.approx(
+            float(0.5 * W[0, i] @ dense[own, own] @ W[0, i]), rel=1e-12
+        )
 
 
 def test_the_released_form_squares_the_weights_first():
     f, W = factors(), weight()
     expected = [0.5 * f.G[0, i, i] * (W[0, i] ** 2 @ f.A[0]).sum() for i in range(4)]
-    torch.testing.assert_close(kron_obd.importance(W, f, "released"), torch.stack(expected), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        kron_obd.importance(W, f, "released"), torch.stack(expected), rtol=1e-12, atol=0
+    )
 
 
 @pytest.mark.parametrize("groups", [1, 2])
@@ -63,7 +75,9 @@ def test_kron_obs_is_the_constrained_minimum_for_a_filter(groups):
     scores = kron_obs.importance(W, inverse)
     for i in range(4 * groups):
         gone = torch.zeros(4 * groups, dtype=torch.bool).index_fill(0, torch.tensor(i), True)
-        delta, increase = reference.constrained_minimum(dense, W.flatten(), gone.repeat_interleave(5))
+        delta, increase = reference.constrained_minimum(
+            dense, W.flatten(), gone.repeat_interleave(5)
+        )
         mine, predicted = kron_obs.change(W, inverse, gone)
         torch.testing.assert_close(mine.flatten(), delta, rtol=1e-9, atol=1e-11)
         assert float(scores[i]) == pytest.approx(increase, rel=1e-9)
@@ -73,7 +87,9 @@ def test_kron_obs_is_the_constrained_minimum_for_a_filter(groups):
 def test_joint_kron_obs_is_the_constrained_minimum_for_several_and_the_papers_sum_is_not_better():
     inverse, W = KronInverse.of(factors(), 1e-2, relative=True), weight()
     gone = torch.tensor([True, False, True, False])
-    delta, increase = reference.constrained_minimum(Kron(inverse.A, inverse.G, 1).dense()[0], W.flatten(), gone.repeat_interleave(5))
+    delta, increase = reference.constrained_minimum(
+        Kron(inverse.A, inverse.G, 1).dense()[0], W.flatten(), gone.repeat_interleave(5)
+    )
     mine, predicted = kron_obs.change(W, inverse, gone, "joint")
     torch.testing.assert_close(mine.flatten(), delta, rtol=1e-9, atol=1e-11)
     assert predicted == pytest.approx(increase, rel=1e-9)
@@ -87,20 +103,33 @@ def test_c_obs_sums_single_weights():
     torch.testing.assert_close(c_obs.importance(W, inverse), expected, rtol=1e-10, atol=0)
     gone = torch.tensor([False, True, True, False])
     delta, _ = c_obs.change(W, inverse, gone)
-    torch.testing.assert_close(delta.flatten(), reference.summed_single(dense_inverse, W.flatten(), gone.repeat_interleave(5)),
-                               rtol=1e-9, atol=1e-11)
+    torch.testing.assert_close(
+        delta.flatten(),
+        reference.summed_single(dense_inverse, W.flatten(), gone.repeat_interleave(5)),
+        rtol=1e-9,
+        atol=1e-11,
+    )
 
 
 def test_c_obd_sums_the_diagonal_of_the_fisher():
-    """Through prune: the prediction is ½ Σ w² F over the filters that went, F from one backward pass an example."""
+    """Through prune: the prediction is ½ Σ w² F over the filters that went, F from one backward
+    pass an example.
+    """
     model, data = network(), loader()
-    result = c_obd.prune(model, data, 0.4, filters.FilterOptions(fisher="empirical"), toy.generator())
+    result = c_obd.prune(
+        model, data, 0.4, filters.FilterOptions(fisher="empirical"), toy.generator()
+    )
     x, y = (torch.cat(parts) for parts in zip(*data))
     keep = {(e["module"], e["axis"]): e["keep"] for e in result.edits}
     expected = 0.0
     for name, module in model.named_modules():
         if (name, "out") in keep and isinstance(module, nn.Conv2d | nn.Linear):
-            fisher = reference.per_example_gradients(model, module, x, y).square().mean(0).reshape(module.weight.shape)
+            fisher = (
+                reference.per_example_gradients(model, module, x, y)
+                .square()
+                .mean(0)
+                .reshape(module.weight.shape)
+            )
             gone = [i for i in range(len(module.weight)) if i not in keep[name, "out"]]
             expected += float((0.5 * module.weight.detach() ** 2 * fisher)[gone].sum())
     assert result.predicted_increase == pytest.approx(expected, rel=1e-5) and expected > 0
@@ -109,14 +138,22 @@ def test_c_obd_sums_the_diagonal_of_the_fisher():
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", ["digits_cnn:width=0.25", "lenet300", "preresnet29:width=0.25"])
 def test_the_narrowed_network_is_the_masked_one(method, name, monkeypatch):
-    """The same choice and update at full size, with zeros in place of what was cut; the edits rebuild the narrow one."""
+    """The same choice and update at full size, with zeros in place of what was cut; the edits
+    rebuild the narrow one.
+    """
     prune, options = METHODS[method]
     model, data = network(name), loader()
     result = prune(model, data, 0.5, options, toy.generator())
-    monkeypatch.setattr(filters, "narrow", lambda m, groups, keep: zero_units(m, groups, keep) and [])
+    monkeypatch.setattr(
+        filters, "narrow", lambda m, groups, keep: zero_units(m, groups, keep) and []
+    )
     masked = prune(model, data, 0.5, options, toy.generator())
-    assert sum(p.numel() for p in result.model.parameters()) < sum(p.numel() for p in masked.model.parameters())
-    torch.testing.assert_close(result.model(data[0][0]), masked.model(data[0][0]), rtol=1e-9, atol=1e-9)
+    assert sum(p.numel() for p in result.model.parameters()) < sum(
+        p.numel() for p in masked.model.parameters()
+    )
+    torch.testing.assert_close(
+        result.model(data[0][0]), masked.model(data[0][0]), rtol=1e-9, atol=1e-9
+    )
     again = copy.deepcopy(model)
     apply_edits(again, result.edits)
     again.load_state_dict(result.model.state_dict())
@@ -126,14 +163,24 @@ def test_the_narrowed_network_is_the_masked_one(method, name, monkeypatch):
 def test_a_coupled_unit_scores_the_sum_of_its_filters_and_exactly_the_asked_number_goes():
     model, data = network(), loader()
     net = filters.Filters(model, data)
-    scores = {name: torch.rand(len(m.weight), generator=toy.generator(3), dtype=torch.float64) for name, m in net.layers.items()}
-    coupled = next(g for g in net.groups if {"conv2", "conv4"} <= {m.module for m in g.members if m.axis == "out"})
+    scores = {
+        name: torch.rand(len(m.weight), generator=toy.generator(3), dtype=torch.float64)
+        for name, m in net.layers.items()
+    }
+    coupled = next(
+        g
+        for g in net.groups
+        if {"conv2", "conv4"} <= {m.module for m in g.members if m.axis == "out"}
+    )
     best = int((scores["conv2"] + scores["conv4"]).argmax())
     result = net.remove(scores, 0.5, 1.0)
     total = sum(g.size for g in net.groups)
     left = sum(g.size for g in channel_groups(result.model, data[0][0]))
     assert left == total - round(0.5 * total)
-    kept = next((e["keep"] for e in result.edits if e["module"] == coupled.name and e["axis"] == "out"), list(range(coupled.size)))
+    kept = next(
+        (e["keep"] for e in result.edits if e["module"] == coupled.name and e["axis"] == "out"),
+        list(range(coupled.size)),
+    )
     assert best in kept
 
 
@@ -159,9 +206,12 @@ def test_a_bias_goes_and_is_updated_with_its_filter():
 
 
 def test_a_layer_without_any_gradient_is_damped_by_its_inputs():
-    """Predictions so sure that every gradient is exactly zero: no curvature, no failure, whatever the size of A."""
+    """Predictions so sure that every gradient is exactly zero: no curvature, no failure, whatever
+    the size of A.
+    """
     f = Kron(1e6 * factors().A, torch.zeros(1, 4, 4, dtype=torch.float64), 1)
-    f.A[0] -= 2e-8 * torch.linalg.eigvalsh(f.A[0]).max() * torch.eye(5, dtype=torch.float64)  # as rounding may
+    # as rounding may
+    f.A[0] -= 2e-8 * torch.linalg.eigvalsh(f.A[0]).max() * torch.eye(5, dtype=torch.float64)
     inverse = KronInverse.of(f, 1e-4, relative=True)
     assert inverse.damping["A"][0] == pytest.approx(1e-2 * float(f.A[0].diagonal().mean()))
     assert torch.isfinite(kron_obs.importance(weight(), inverse)).all()
@@ -179,17 +229,37 @@ def test_bad_input_is_a_typed_error_and_the_network_is_untouched(method):
     with pytest.raises(UserError, match="calibration"):
         prune(model, [], 0.5, options, toy.generator())
     with pytest.raises(UserError, match="masks"):
-        prune(model, data, 0.5, options, toy.generator(), {"conv1.weight": torch.ones(4, 1, 3, 3, dtype=torch.bool)})
+        prune(
+            model,
+            data,
+            0.5,
+            options,
+            toy.generator(),
+            {"conv1.weight": torch.ones(4, 1, 3, 3, dtype=torch.bool)},
+        )
     with pytest.raises(UserError, match="cap"):
         type(options)(cap=0.0)
     with pytest.raises(UserError, match="fisher"):
         type(options)(fisher="true")
     with pytest.raises(NumericalError, match="not finite"):
-        prune(model, [(torch.full((4, 1, 8, 8), torch.nan, dtype=torch.float64), torch.zeros(4, dtype=torch.long))], 0.5, options,
-              toy.generator())
+        prune(
+            model,
+            [
+                (
+                    torch.full((4, 1, 8, 8), torch.nan, dtype=torch.float64),
+                    torch.zeros(4, dtype=torch.long),
+                )
+            ],
+            0.5,
+            options,
+            toy.generator(),
+        )
     flags = [p.requires_grad for p in model.parameters()]
     prune(model, data, 0.5, options, toy.generator())
-    assert checkpoint.state_hash(model) == before and [p.requires_grad for p in model.parameters()] == flags
+    assert (
+        checkpoint.state_hash(model) == before
+        and [p.requires_grad for p in model.parameters()] == flags
+    )
     with torch.no_grad():
         model.conv2.weight[0, 0, 0, 0] = torch.nan
     with pytest.raises(NumericalError, match="conv2.*not finite"):
@@ -198,7 +268,9 @@ def test_bad_input_is_a_typed_error_and_the_network_is_untouched(method):
 
 def test_a_grouped_convolution_is_refused_by_name_and_can_be_skipped():
     model, data = network("mobilenet_v1:width=0.25"), loader(20)
-    grouped = [name for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    grouped = [
+        name for name, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.groups > 1
+    ]
     with pytest.raises(LayerError, match="cannot be rotated; name it in skip"):
         eigen.prune(model, data, 0.5, eigen.Options(), toy.generator())
     assert eigen.prune(model, data, 0.5, eigen.Options(skip=tuple(grouped)), toy.generator()).edits
@@ -228,7 +300,8 @@ def test_a_forward_that_reshapes_channels_is_refused_by_name_unless_skipped(meth
     assert checkpoint.state_hash(model) == before
     result = prune(model, data, 0.5, type(options)(skip=("conv1",)), toy.generator())
     assert result.model.conv1.out_channels == 6 and result.model.conv2.out_channels == 2
-    rotated = eigen.prune(model, data, 0.7, eigen.Options(), toy.generator())  # outer shapes stay, so nothing has to be followed
+    # outer shapes stay, so nothing has to be followed
+    rotated = eigen.prune(model, data, 0.7, eigen.Options(), toy.generator())
     assert rotated.edits and torch.isfinite(rotated.model(data[0][0])).all()
 
 
@@ -236,8 +309,16 @@ def test_a_forward_that_reshapes_channels_is_refused_by_name_unless_skipped(meth
 def test_singular_factors_leave_finite_answers_and_their_damping_in_the_record(method):
     """A dead input, and outputs whose gradients are all the same: A and S have null directions."""
     prune, options = METHODS[method]
-    model, data = network("lenet300"), [(x * (torch.arange(64).reshape(1, 1, 8, 8) > 20), y) for x, y in loader()]
+    model, data = (
+        network("lenet300"),
+        [(x * (torch.arange(64).reshape(1, 1, 8, 8) > 20), y) for x, y in loader()],
+    )
     model.fc2.weight.data[1:] = model.fc2.weight.data[0]
     result = prune(model, data, 0.5, options, toy.generator())
-    assert torch.isfinite(torch.tensor(result.predicted_increase)) and torch.isfinite(result.model(data[0][0])).all()
-    assert set(result.layers) == {"fc1", "fc2"} and all(v > 0 for layer in result.layers.values() for v in layer.values())
+    assert (
+        torch.isfinite(torch.tensor(result.predicted_increase))
+        and torch.isfinite(result.model(data[0][0])).all()
+    )
+    assert set(result.layers) == {"fc1", "fc2"} and all(
+        v > 0 for layer in result.layers.values() for v in layer.values()
+    )

@@ -8,7 +8,9 @@ from tests import reference
 
 
 def close(values, expected, atol):
-    torch.testing.assert_close(values, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=atol)
+    torch.testing.assert_close(
+        values, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=atol
+    )
 
 
 def test_scores():
@@ -27,7 +29,9 @@ def test_one_weight_the_surgeon_is_better():
 
 
 def test_two_weights_the_surgeons_choice_is_worse():
-    assert removal((1, 2), "zero")[1] == pytest.approx(0.76) and removal((0, 1), "zero")[1] == pytest.approx(1.99)
+    assert removal((1, 2), "zero")[1] == pytest.approx(0.76) and removal((0, 1), "zero")[
+        1
+    ] == pytest.approx(1.99)
     assert float(obd_scores()[1:].sum()) == pytest.approx(0.75)
     assert float(obs_scores()[:2].sum()) == pytest.approx(0.0197, abs=5e-5)
 

@@ -1,4 +1,6 @@
-"""The studies against what they are about: the Fisher's dense twin and its rotation, Example 1's numbers, latency's table."""
+"""The studies against what they are about: the Fisher's dense twin and its rotation, Example 1's
+numbers, latency's table.
+"""
 
 import pytest
 import torch
@@ -14,55 +16,121 @@ def test_the_fisher_block_is_the_exact_one_and_its_rotation_is_orthogonal():
     model = toy.seeded(models.build("mlpnet", 3, (1, 3, 3), 0))
     x, y = toy.batch(12, (1, 3, 3))
     parameters, kfe = studies.fisher_bases(model, "fc2", [(x[:8], y[:8]), (x[8:], y[8:])])
-    torch.testing.assert_close(parameters, reference.exact_fisher(model, model.fc2, x), rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(torch.linalg.eigvalsh(kfe), torch.linalg.eigvalsh(parameters), rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(
+        parameters, reference.exact_fisher(model, model.fc2, x), rtol=1e-9, atol=1e-12
+    )
+    torch.testing.assert_close(
+        torch.linalg.eigvalsh(kfe), torch.linalg.eigvalsh(parameters), rtol=1e-8, atol=1e-10
+    )
     assert studies.off_diagonal(kfe) < studies.off_diagonal(parameters)
 
 
 def test_correlation_is_normalised_and_dead_directions_are_zero():
     matrix = torch.tensor([[4.0, 2.0, 0.0], [2.0, 9.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
-    expected = torch.tensor([[1.0, 1 / 3, 0.0], [1 / 3, 1.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
+    expected = torch.tensor(
+        [[1.0, 1 / 3, 0.0], [1 / 3, 1.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64
+    )
     torch.testing.assert_close(studies.correlation(matrix), expected)
-    assert studies.off_diagonal(torch.eye(3)) == 0 and studies.off_diagonal(matrix) == pytest.approx(8 / 105)
+    assert studies.off_diagonal(torch.eye(3)) == 0 and studies.off_diagonal(
+        matrix
+    ) == pytest.approx(8 / 105)
 
 
 def test_example_1_is_recorded_as_printed(tmp_path):
     record = studies.study("example1", studies.STUDIES["example1"][1], tmp_path)
-    found = {row["case"]: (row["increase"], row["predicted"]) for row in Record.read(tmp_path / "example1.json").trajectory}
-    assert found["obd-1"] == (0.25, 0.25) and found["obd-2"] == (0.76, 0.75) and found["obs-2"][0] == 1.99
+    found = {
+        row["case"]: (row["increase"], row["predicted"])
+        for row in Record.read(tmp_path / "example1.json").trajectory
+    }
+    assert (
+        found["obd-1"] == (0.25, 0.25)
+        and found["obd-2"] == (0.76, 0.75)
+        and found["obs-2"][0] == 1.99
+    )
     assert found["obs-1"] == pytest.approx((0.00985, 0.00985)) and record.stage == "prune"
 
 
 def test_latency_puts_every_pruned_network_beside_its_parent(tmp_path, monkeypatch):
-    base = Spec(paper="eigendamage", table="t", model="digits_cnn:width=0.5", num_samples=32, train=Recipe(epochs=0),
-                allow_untrained=True, output_dir=str(tmp_path))
+    base = Spec(
+        paper="eigendamage",
+        table="t",
+        model="digits_cnn:width=0.5",
+        num_samples=32,
+        train=Recipe(epochs=0),
+        allow_untrained=True,
+        output_dir=str(tmp_path),
+    )
     for method in ("eigendamage", "nn-slimming"):
         pipeline.prune(base.but(method=method, unit_ratio=0.5, cell=f"digits-0.5-{method}-seed0"))
-    told = {"dense": 0.020, "digits-0.5-eigendamage-seed0": 0.005, "digits-0.5-nn-slimming-seed0": 0.008}
+    told = {
+        "dense": 0.020,
+        "digits-0.5-eigendamage-seed0": 0.005,
+        "digits-0.5-nn-slimming-seed0": 0.008,
+    }
     shapes = []
 
     def medians(networks, x, rounds):
-        """The clock's answers, a tenth for one image; the networks that it is given must be those that the names say."""
+        """The clock's answers, a tenth for one image; the networks that it is given must be those
+        that the names say.
+        """
         shapes.append((tuple(x.shape), rounds, torch.get_num_threads()))
         for name, network in networks.items():
-            cell = base.but(method=name.split("-0.5-")[1].removesuffix("-seed0"), unit_ratio=0.5, cell=name) if name != "dense" else base
-            kept = pipeline.prune(cell).achieved["model_params"] if name != "dense" else pipeline.train(base).achieved["model_params"]
+            cell = (
+                base.but(
+                    method=name.split("-0.5-")[1].removesuffix("-seed0"), unit_ratio=0.5, cell=name
+                )
+                if name != "dense"
+                else base
+            )
+            kept = (
+                pipeline.prune(cell).achieved["model_params"]
+                if name != "dense"
+                else pipeline.train(base).achieved["model_params"]
+            )
             assert sum(p.numel() for p in network.parameters()) == kept and not network.training
         return {name: told[name] / (10 if len(x) == 1 else 1) for name in networks}
 
     monkeypatch.setattr(studies.latency, "medians", medians)
     monkeypatch.setattr(studies, "ROUNDS", 2)
     threads = torch.get_num_threads()
-    assert studies.main(["latency", "--table", "t", "--network", "digits", "--runs", str(tmp_path), "--output-dir", str(tmp_path)]) == 0
+    assert (
+        studies.main(
+            [
+                "latency",
+                "--table",
+                "t",
+                "--network",
+                "digits",
+                "--runs",
+                str(tmp_path),
+                "--output-dir",
+                str(tmp_path),
+            ]
+        )
+        == 0
+    )
     rows = Record.read(tmp_path / "latency-digits.json").trajectory
-    assert {(r["method"], r["batch"]) for r in rows} == {(m, b) for m in ("eigendamage", "nn-slimming") for b in (1, 64)}
+    assert {(r["method"], r["batch"]) for r in rows} == {
+        (m, b) for m in ("eigendamage", "nn-slimming") for b in (1, 64)
+    }
     assert {(r["method"], r["batch"]): (r["ms"], r["dense_ms"], r["speedup"]) for r in rows} == {
-        ("eigendamage", 64): (5.0, 20.0, 4.0), ("nn-slimming", 64): (8.0, 20.0, 2.5),
-        ("eigendamage", 1): (0.5, 2.0, 4.0), ("nn-slimming", 1): (0.8, 2.0, 2.5)}
+        ("eigendamage", 64): (5.0, 20.0, 4.0),
+        ("nn-slimming", 64): (8.0, 20.0, 2.5),
+        ("eigendamage", 1): (0.5, 2.0, 4.0),
+        ("nn-slimming", 1): (0.8, 2.0, 2.5),
+    }
     for row in rows:
-        counts = pipeline.prune(base.but(method=row["method"], unit_ratio=0.5, cell=row["cell"])).achieved
-        assert row["macs_ratio"] == pytest.approx(counts["dense_macs"] / counts["kept_macs"], abs=1e-3) and row["macs_ratio"] > 1
+        counts = pipeline.prune(
+            base.but(method=row["method"], unit_ratio=0.5, cell=row["cell"])
+        ).achieved
+        assert (
+            row["macs_ratio"] == pytest.approx(counts["dense_macs"] / counts["kept_macs"], abs=1e-3)
+            and row["macs_ratio"] > 1
+        )
     assert shapes == [((1, 1, 8, 8), 2, 1), ((64, 1, 8, 8), 2, 1)]
     assert torch.get_num_threads() == threads
-    assert studies.main(["latency", "--table", "t", "--network", "other", "--runs", str(tmp_path)]) == 2
+    assert (
+        studies.main(["latency", "--table", "t", "--network", "other", "--runs", str(tmp_path)])
+        == 2
+    )
     assert studies.main(["unknown"]) == 2

@@ -1,4 +1,6 @@
-"""Independent pruning of residual branches: narrowed = masked, output for output, and the union is where it belongs."""
+"""Independent pruning of residual branches: narrowed = masked, output for output, and the union is
+where it belongs.
+"""
 
 import copy
 import json
@@ -24,7 +26,9 @@ def network(name, shape=(3, 8, 8)):
 def removal(model, x, share=0.5, seed=0):
     """Filters that go at random, by layer that a group has; at least one of each stays."""
     groups = channel_groups(model, x)
-    names = {m.module for group in groups for m in group.members if m.axis == "out"} & set(L.prunable(model))
+    names = {m.module for group in groups for m in group.members if m.axis == "out"} & set(
+        L.prunable(model)
+    )
     g, gone = toy.generator(seed), {}
     for name in L.prunable(model):
         if name in names:
@@ -41,14 +45,19 @@ def silence(model, gone):
         conv.weight.data[rows] = 0
         if conv.bias is not None:
             conv.bias.data[rows] = 0
-        norm = next((name.replace(a, b) for a, b in norm_of.items() if a in name.split("features.")[-1]), None)
+        norm = next(
+            (name.replace(a, b) for a, b in norm_of.items() if a in name.split("features.")[-1]),
+            None,
+        )
         if norm and not isinstance(model, type(models.build("preresnet29", 3, (3, 8, 8)))):
             bn = model.get_submodule(norm)
             for tensor in (bn.weight.data, bn.bias.data, bn.running_mean):
                 tensor[rows] = 0
 
 
-@pytest.mark.parametrize("name", ["resnet20", "resnet20:shortcut=B", "digits_cnn", "vgg19:width=0.1"])
+@pytest.mark.parametrize(
+    "name", ["resnet20", "resnet20:shortcut=B", "digits_cnn", "vgg19:width=0.1"]
+)
 def test_the_narrowed_network_is_the_masked_one(name):
     model = network(name, (3, 16, 16))
     x, _ = toy.batch(3, (3, 16, 16))
@@ -61,7 +70,9 @@ def test_the_narrowed_network_is_the_masked_one(name):
     apply_edits(again, json.loads(json.dumps(edits)))
     again.load_state_dict(narrowed.state_dict())
     assert torch.equal(again(x), narrowed(x))
-    assert any(isinstance(m, ChannelMap) for m in narrowed.modules()) == (not name.startswith("vgg"))
+    assert any(isinstance(m, ChannelMap) for m in narrowed.modules()) == (
+        not name.startswith("vgg")
+    )
     for layer, rows in gone.items():  # exactly the filters that stay are there
         module = narrowed.get_submodule(layer)
         while isinstance(module, nn.Sequential):
@@ -93,17 +104,26 @@ def test_a_preactivation_network_reads_what_was_written_before():
     masked.linear.weight.data[:, ~stream] = 0
     union.cut(narrowed, groups, gone, x)
     torch.testing.assert_close(narrowed(x), masked(x), rtol=1e-9, atol=1e-10)
-    before = sum(isinstance(m, nn.Sequential) and list(dict(m.named_children())) == ["map", "layer"] for m in narrowed.modules())
+    before = sum(
+        isinstance(m, nn.Sequential) and list(dict(m.named_children())) == ["map", "layer"]
+        for m in narrowed.modules()
+    )
     assert before > 0
 
 
 @pytest.mark.parametrize("prune", [c_obd.prune, kron_obs.prune])
 def test_every_layer_loses_its_own_filters(prune):
-    """Through a criterion: one percentile over all filters, none coupled, and fewer weights kept where branches disagree."""
+    """Through a criterion: one percentile over all filters, none coupled, and fewer weights kept
+    where branches disagree.
+    """
     model, data = network("resnet20"), [toy.batch(16, (3, 8, 8))]
-    options = (FilterOptions if prune is c_obd.prune else kron_obs.Options)(coupling="union", cap=1.0)
+    options = (FilterOptions if prune is c_obd.prune else kron_obs.Options)(
+        coupling="union", cap=1.0
+    )
     result = prune(model, data, 0.5, options, toy.generator())
-    convolutions = {name: m for name, m in L.prunable(result.model).items() if isinstance(m, nn.Conv2d)}
+    convolutions = {
+        name: m for name, m in L.prunable(result.model).items() if isinstance(m, nn.Conv2d)
+    }
     total = sum(len(m.weight) for m in L.prunable(model).values()) - 3
     assert sum(len(m.weight) for m in convolutions.values()) == total - round(0.5 * total)
     assert torch.isfinite(result.model(data[0][0])).all() and result.predicted_increase > 0
@@ -118,7 +138,9 @@ def test_a_grouped_convolution_is_refused_by_name():
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet20:shortcut=B", "preresnet29"])
 def test_what_is_cut_again_is_what_would_be_cut_at_once(name):
-    """Three rounds, each of them of what is left: the same network, output for output, as one cut of all that went; replayable."""
+    """Three rounds, each of them of what is left: the same network, output for output, as one cut
+    of all that went; replayable.
+    """
     model = network(name, (3, 16, 16))
     x, _ = toy.batch(3, (3, 16, 16))
     groups, total = removal(model, x, share=0.75)
@@ -130,12 +152,16 @@ def test_what_is_cut_again_is_what_would_be_cut_at_once(name):
         torch.testing.assert_close(wide(x), narrowed(x), rtol=1e-9, atol=1e-10)
         assert not any(isinstance(m, ChannelMap) for m in wide.modules())
         left = {layer: ~(rows & (rounds[layer] < number)) for layer, rows in total.items()}
-        now = {layer: (rows & (rounds[layer] == number))[left[layer]] for layer, rows in total.items()}
+        now = {
+            layer: (rows & (rounds[layer] == number))[left[layer]] for layer, rows in total.items()
+        }
         edits += union.cut(narrowed, channel_groups(wide, x), now, x)
     once = copy.deepcopy(model)
     union.cut(once, groups, total, x)
     torch.testing.assert_close(narrowed(x), once(x), rtol=1e-9, atol=1e-10)
-    assert sum(p.numel() for p in narrowed.parameters()) == sum(p.numel() for p in once.parameters())
+    assert sum(p.numel() for p in narrowed.parameters()) == sum(
+        p.numel() for p in once.parameters()
+    )
     again = copy.deepcopy(model)
     apply_edits(again, json.loads(json.dumps(edits)))
     again.load_state_dict(narrowed.state_dict())
@@ -144,14 +170,22 @@ def test_what_is_cut_again_is_what_would_be_cut_at_once(name):
 
 @pytest.mark.parametrize("prune", [c_obd.prune, kron_obs.prune])
 def test_a_criterion_prunes_again_at_most_half_of_each_layer(prune):
-    """Twice half of what is left: filters are counted among those that are left, and the result is what its maps say."""
+    """Twice half of what is left: filters are counted among those that are left, and the result is
+    what its maps say.
+    """
     model, data = network("resnet20"), [toy.batch(16, (3, 8, 8))]
-    options = (FilterOptions if prune is c_obd.prune else kron_obs.Options)(coupling="union", cap=0.5)
+    options = (FilterOptions if prune is c_obd.prune else kron_obs.Options)(
+        coupling="union", cap=0.5
+    )
     first = prune(model, data, 0.5, options, toy.generator())
     second = prune(first.model, data, 0.5, options, toy.generator())
 
     def filters(net):
-        return {name: len(net.get_submodule(union.inner(net, name)).weight) for name in L.prunable(model) if name != "linear"}
+        return {
+            name: len(net.get_submodule(union.inner(net, name)).weight)
+            for name in L.prunable(model)
+            if name != "linear"
+        }
 
     zero, one, two = filters(model), filters(first.model), filters(second.model)
     assert all(two[name] >= one[name] - one[name] // 2 >= zero[name] // 4 for name in zero)
@@ -159,4 +193,6 @@ def test_a_criterion_prunes_again_at_most_half_of_each_layer(prune):
     again = network("resnet20")
     apply_edits(again, first.edits + second.edits)
     again.load_state_dict(second.model.state_dict())
-    assert torch.equal(again(data[0][0]), second.model(data[0][0])) and second.predicted_increase > 0
+    assert (
+        torch.equal(again(data[0][0]), second.model(data[0][0])) and second.predicted_increase > 0
+    )

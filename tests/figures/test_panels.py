@@ -37,11 +37,19 @@ def test_accuracy_lines_are_the_means_and_bands_the_extremes(ax, x, y):
         assert line.get_marker() == style.look(method).marker
         (band,) = [band for band in ax.collections if band.get_gid() == method]
         heights = band.get_paths()[0].vertices[:, 1]
-        assert heights.min() == pytest.approx(100 * min(v for row in mine for v in row.stat(y).values))
-        assert heights.max() == pytest.approx(100 * max(v for row in mine for v in row.stat(y).values))
+        assert heights.min() == pytest.approx(
+            100 * min(v for row in mine for v in row.stat(y).values)
+        )
+        assert heights.max() == pytest.approx(
+            100 * max(v for row in mine for v in row.stat(y).values)
+        )
     assert "%" in ax.get_xlabel() and "%" in ax.get_ylabel()
     low, high = ax.get_ylim()
-    assert low < min(line.get_ydata()[-1] for line in ax.lines) and high > 98 and ax.get_xlim()[0] > ax.get_xlim()[1]
+    assert (
+        low < min(line.get_ydata()[-1] for line in ax.lines)
+        and high > 98
+        and ax.get_xlim()[0] > ax.get_xlim()[1]
+    )
 
 
 def test_one_seed_has_no_band(ax):
@@ -50,7 +58,9 @@ def test_one_seed_has_no_band(ax):
 
 
 def test_rows_without_a_value_are_counted_not_drawn(ax):
-    records = [r for r in small() if not (r.method == "obd-global" and r.requested == {"sparsity": 0.9})]
+    records = [
+        r for r in small() if not (r.method == "obd-global" and r.requested == {"sparsity": 0.9})
+    ]
     assert panels.accuracy_against(ax, gather(records).group("weights")) == 1
     assert len(drawn(ax, "obd-global")[0]) == 1
 
@@ -64,9 +74,14 @@ def test_perfect_and_absent_accuracies_can_be_drawn(ax):
 
 
 def test_predicted_against_measured_has_one_point_a_row_and_counts_the_rest(ax):
-    records = [*pair("obd-global", 0.5, predicted=0.2, measured=0.4), *pair("obd-global", 0.9, predicted=-0.1, measured=0.4),
-               *pair("obd-layer", 0.5, predicted=0.3, measured=None), *pair("obd-layer", 0.9, predicted=0.3, measured=0.0),
-               *pair("random", 0.5), *pair("random", 0.9)]
+    records = [
+        *pair("obd-global", 0.5, predicted=0.2, measured=0.4),
+        *pair("obd-global", 0.9, predicted=-0.1, measured=0.4),
+        *pair("obd-layer", 0.5, predicted=0.3, measured=None),
+        *pair("obd-layer", 0.9, predicted=0.3, measured=0.0),
+        *pair("random", 0.5),
+        *pair("random", 0.9),
+    ]
     left_out = panels.predicted_against_measured(ax, gather(records).rows)
     assert left_out == {"not positive": 2, "not measured": 1, "no prediction": 2}
     xs, ys, _ = drawn(ax, "obd-global")
@@ -82,7 +97,11 @@ def test_caption_says_what_is_left_out():
 
 
 def test_kept_per_layer_is_the_mean_over_seeds_and_masks_the_unknown(ax):
-    rows = [row for row in gather([*small(), *pair("random", 0.5)]).group("weights") if row.amount == 0.9]
+    rows = [
+        row
+        for row in gather([*small(), *pair("random", 0.5)]).group("weights")
+        if row.amount == 0.9
+    ]
     mesh = panels.kept_per_layer(ax, rows)
     values = np.ma.asarray(mesh.get_array()).reshape(len(rows), len(LAYERS))
     assert [t.get_text() for t in ax.get_yticklabels()][0] == "Random" and values.mask[0].all()
@@ -97,8 +116,13 @@ def test_pick_takes_the_middle_and_the_highest():
 
 def test_every_figure_has_a_caption_and_an_alternative_text_with_numbers():
     drawings = panels.draw(gather(small()))
-    assert [d.name for d in drawings] == ["accuracy_kept_weights", "accuracy_kept_macs", "predicted_measured", "layers_weights",
-                                          "layers_units"]
+    assert [d.name for d in drawings] == [
+        "accuracy_kept_weights",
+        "accuracy_kept_macs",
+        "predicted_measured",
+        "layers_weights",
+        "layers_units",
+    ]
     for drawing in drawings:
         assert drawing.caption and any(c.isdigit() for c in drawing.alt)
     assert "92.0% (Diagonal-Fisher OBD, global, kept weights 50%)" in drawings[0].alt
@@ -107,4 +131,8 @@ def test_every_figure_has_a_caption_and_an_alternative_text_with_numbers():
 
 
 def test_labels_are_plain_text():
-    assert style.plain("_a$b$\n") == r"a\$b\$" and style.plain("__") == "unnamed" and len(style.plain("x" * 99)) == 42
+    assert (
+        style.plain("_a$b$\n") == r"a\$b\$"
+        and style.plain("__") == "unnamed"
+        and len(style.plain("x" * 99)) == 42
+    )

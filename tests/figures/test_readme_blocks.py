@@ -18,10 +18,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_headlines_name_cells_and_show_both_numbers():
     text = readme.headline()
-    record = next(r for r in read_all(ROOT / "lobs" / "results") if r.cell == "lenet300-8.4-l-obs" and r.stage == "prune")
+    record = next(
+        r
+        for r in read_all(ROOT / "lobs" / "results")
+        if r.cell == "lenet300-8.4-l-obs" and r.stage == "prune"
+    )
     line = next(line for line in text.splitlines() if "8.4% kept: error after pruning" in line)
     ours = f"{100 * (1 - record.accuracy['pruned']):.2f}"
-    assert f"| 3.1 | {ours} | lenet300, MNIST | cpu | `python -m lobs.finetune --table 1 --cell lenet300-8.4-l-obs` |" in line
+    assert (
+        f"| 3.1 | {ours} | lenet300, MNIST | cpu | `python -m lobs.finetune --table 1 --cell "
+        "lenet300-8.4-l-obs` |" in line
+    )
     assert len(text.splitlines()) == 2 + len(gallery.headlines())
 
 
@@ -29,7 +36,12 @@ def test_status_counts_every_entry_once():
     head, _, *rows = [line.split("|")[1:-1] for line in readme.status().splitlines()]
     assert [row[0].strip() for row in rows] == list(PAPERS.values())
     for word in ("ran:", "seen:"):  # a drawing has nothing to run
-        counted = sum(int(n) for row in rows for name, n in zip(head, row, strict=True) if name.strip().startswith(word) and n.strip())
+        counted = sum(
+            int(n)
+            for row in rows
+            for name, n in zip(head, row, strict=True)
+            if name.strip().startswith(word) and n.strip()
+        )
         assert counted == sum(item.kind != "drawing" for item in gallery.items())
 
 
@@ -42,14 +54,22 @@ def test_blocks_are_filled_and_unknown_ones_refused(tmp_path):
 
 def test_a_papers_table_is_its_figure_scripts(tmp_path):
     filled = readme.render("<!-- table: eigendamage_table1 -->\nold\n<!-- end -->\n", tmp_path)
-    assert filled == f"<!-- table: eigendamage_table1 -->\n{eigendamage_table1.table()}<!-- end -->\n"
+    assert (
+        filled == f"<!-- table: eigendamage_table1 -->\n{eigendamage_table1.table()}<!-- end -->\n"
+    )
     with pytest.raises(UserError, match="nap_table3"):
         readme.render("<!-- table: os -->\n<!-- end -->", tmp_path)
 
 
-@pytest.mark.parametrize(("change", "word"), [({"cell": "nonsense"}, "no cell of"), ({"over": "nonsense"}, "no cell of"),
-                                              ({"table": "Table 2", "cell": "x"}, "no cell of"),
-                                              ({"quantity": "xi_r"}, "names it")])
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"cell": "nonsense"}, "no cell of"),
+        ({"over": "nonsense"}, "no cell of"),
+        ({"table": "Table 2", "cell": "x"}, "no cell of"),
+        ({"quantity": "xi_r"}, "names it"),
+    ],
+)
 def test_a_headline_without_a_cell_or_a_printed_number_is_refused(monkeypatch, change, word):
     entry = dict(gallery.headlines()[0], **change)
     monkeypatch.setattr(gallery, "headlines", lambda: [entry])
@@ -59,28 +79,51 @@ def test_a_headline_without_a_cell_or_a_printed_number_is_refused(monkeypatch, c
 
 def test_a_lead_is_the_difference_of_two_cells_and_of_two_printed_numbers():
     line = next(line for line in readme.headline().splitlines() if "its lead over Kron-OBD" in line)
-    found = {r.method: r.accuracy["last"] for r in read_all(ROOT / "eigendamage" / "results" / "table1")
-             if r.cell.startswith("cpu-resnet32-0.9-") and r.stage == "finetune" and r.spec["seed"] == 0}
+    found = {
+        r.method: r.accuracy["last"]
+        for r in read_all(ROOT / "eigendamage" / "results" / "table1")
+        if r.cell.startswith("cpu-resnet32-0.9-") and r.stage == "finetune" and r.spec["seed"] == 0
+    }
     printed, ours = (float(word) for word in line.split("|")[2:4])
     assert printed == pytest.approx(93.05 - 92.57, abs=0.05)
     assert ours == pytest.approx(100 * (found["eigendamage"] - found["kron-obd"]), abs=0.05)
 
 
 def test_a_table_says_when_some_of_its_cells_have_one_seed():
-    records = [r for seed in (0, 1) for r in pair("magnitude-global", 0.5, seed, last=0.8 + seed / 100)]
+    records = [
+        r for seed in (0, 1) for r in pair("magnitude-global", 0.5, seed, last=0.8 + seed / 100)
+    ]
     one = readme.table(gather(records + pair("obd-global", 0.5, 0, last=0.9)))
-    assert "over up to 2 seeds (a number without ± is one seed's); " in one and "→ 90.0 |" in one and "→ 80.5 ± 0.7 |" in one
+    assert (
+        "over up to 2 seeds (a number without ± is one seed's); " in one
+        and "→ 90.0 |" in one
+        and "→ 80.5 ± 0.7 |" in one
+    )
     assert "without ±" not in readme.table(gather(records))
 
 
 def test_a_cell_says_what_is_left_where_units_go_and_that_nothing_went():
     def shown(**changes) -> str:
-        (row,) = gather(pair("eigendamage", 0.5, unit="unit_ratio", pruned=0.4, last=0.9, **changes)).rows
+        (row,) = gather(
+            pair("eigendamage", 0.5, unit="unit_ratio", pruned=0.4, last=0.9, **changes)
+        ).rows
         return readme.cell(row)
-    assert shown(kept=0.574) == "40.0 → 90.0; 57% kept" and shown(kept=1.0) == "40.0 → 90.0; removed nothing"
-    rows = {row.amount: row for row in gather([r for seed in (0, 1, 2) for r in pair("obd-global", 0.5, seed, last=0.9 + seed / 100)]
-                                              + [r for seed in (0, 1) for r in pair("obd-global", 0.9, seed, last=0.8)]).rows}
-    assert readme.cell(rows[0.5]) == "50.0 → 91.0 ± 1.0" and readme.cell(rows[0.9]) == "50.0 → 80.0 ± 0.0 (2)"
+
+    assert (
+        shown(kept=0.574) == "40.0 → 90.0; 57% kept"
+        and shown(kept=1.0) == "40.0 → 90.0; removed nothing"
+    )
+    rows = {
+        row.amount: row
+        for row in gather(
+            [r for seed in (0, 1, 2) for r in pair("obd-global", 0.5, seed, last=0.9 + seed / 100)]
+            + [r for seed in (0, 1) for r in pair("obd-global", 0.9, seed, last=0.8)]
+        ).rows
+    }
+    assert (
+        readme.cell(rows[0.5]) == "50.0 → 91.0 ± 1.0"
+        and readme.cell(rows[0.9]) == "50.0 → 80.0 ± 0.0 (2)"
+    )
 
 
 def test_a_headline_says_what_ours_is_of_and_stands_beside_its_control():
@@ -88,8 +131,16 @@ def test_a_headline_says_what_ours_is_of_and_stands_beside_its_control():
     (line,) = [one for one in lines if "EigenDamage, ResNet-32, 90% of the units" in one]
     assert "| resnet32, CIFAR-10 (JPEG) | cpu |" in line
     (control,) = [one for one in lines if "beyond the dense network trained as long" in one]
-    at = {cell: [r.accuracy["dense"] - r.accuracy["last"] for r in read_all(ROOT / "nap" / "results")
-                 if r.stage == "finetune" and r.cell.startswith(cell)]
-          for cell in ("lenet300-77x-nap-sgd-shift", "lenet300-dense-tuned-sgd-shift")}
+    at = {
+        cell: [
+            r.accuracy["dense"] - r.accuracy["last"]
+            for r in read_all(ROOT / "nap" / "results")
+            if r.stage == "finetune" and r.cell.startswith(cell)
+        ]
+        for cell in ("lenet300-77x-nap-sgd-shift", "lenet300-dense-tuned-sgd-shift")
+    }
     nap, dense = (100 * sum(found) / len(found) for found in at.values())
-    assert float(control.split("|")[3]) == pytest.approx(nap - dense, abs=0.006) and nap < 0 < nap - dense
+    assert (
+        float(control.split("|")[3]) == pytest.approx(nap - dense, abs=0.006)
+        and nap < 0 < nap - dense
+    )

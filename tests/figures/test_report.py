@@ -1,4 +1,6 @@
-"""The report is one offline page: escaped, self-contained, operable, and it says what the numbers say."""
+"""The report is one offline page: escaped, self-contained, operable, and it says what the numbers
+say.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ from figures import compare, report
 from figures.records import gather
 from tests.figures.fixtures import pair, small, write
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 VOID = {"meta", "img", "input", "br", "link"}
 
 
@@ -64,7 +68,12 @@ def page(report_file) -> Page:
 
 def test_self_contained_with_alternative_texts(page, report_file):
     text = report_file.read_text()
-    assert "http://" not in text and "https://" not in text and "@import" not in text and "url(" not in text
+    assert (
+        "http://" not in text
+        and "https://" not in text
+        and "@import" not in text
+        and "url(" not in text
+    )
     assert not page.every("link")
     assert len(page.every("img")) == 7
     for image in page.every("img"):
@@ -74,16 +83,28 @@ def test_self_contained_with_alternative_texts(page, report_file):
 
 
 def test_table_is_sortable_filterable_and_complete(page):
-    assert [head.get("aria-sort") for head in page.every("th") if head.get("scope") == "col"] == ["none"] * 12 + [None]
-    assert len(page.every("button")) == 12 and all(button["type"] == "button" for button in page.every("button"))
+    assert [head.get("aria-sort") for head in page.every("th") if head.get("scope") == "col"] == [
+        "none"
+    ] * 12 + [None]
+    assert len(page.every("button")) == 12 and all(
+        button["type"] == "button" for button in page.every("button")
+    )
     assert len([row for row in page.every("tr") if "data-kind" in row]) == 6
     values = [float(cell["data-value"]) for cell in page.every("td") if cell.get("class") == "best"]
-    assert values == pytest.approx([0.92, 0.88, 0.9, 0.9])  # the two amounts of single weights, then of unit ratios
+    # the two amounts of single weights, then of unit ratios
+    assert values == pytest.approx([0.92, 0.88, 0.9, 0.9])
 
 
 def test_provenance_is_one_click_away(page):
     assert len(page.every("details")) == 6
-    for said in ("git: abc1234", "torch 2.8.0", "threads: 2", "seed: 2", "command: python -m common.compare", "data sha256: feed"):
+    for said in (
+        "git: abc1234",
+        "torch 2.8.0",
+        "threads: 2",
+        "seed: 2",
+        "command: python -m common.compare",
+        "data sha256: feed",
+    ):
         assert said in page.text
 
 
@@ -104,16 +125,24 @@ def test_texts_of_records_are_escaped(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("other", "verdict"), [(0.945, "not more than"), (0.9, "; more than")])
 def test_summary_compares_the_margin_with_the_scatter(other, verdict):
-    records = [r for seed, up in enumerate((-0.01, 0, 0.01))
-               for r in pair("magnitude-global", 0.9, seed, last=0.95 + up) + pair("random", 0.9, seed, last=other + up)]
+    records = [
+        r
+        for seed, up in enumerate((-0.01, 0, 0.01))
+        for r in pair("magnitude-global", 0.9, seed, last=0.95 + up)
+        + pair("random", 0.9, seed, last=other + up)
+    ]
     (sentence,) = report.summary(gather(records))
-    assert sentence.startswith("Single weights, sparsity 0.9: Magnitude, global, 95.00% (3 seeds), ")
+    assert sentence.startswith(
+        "Single weights, sparsity 0.9: Magnitude, global, 95.00% (3 seeds), "
+    )
     assert f"{95 - 100 * other:.2f} points above Random" in sentence
     assert f"{verdict} the seed standard deviation, 1.00" in sentence
 
 
 def test_summary_of_one_seed_claims_no_scatter():
-    (sentence,) = report.summary(gather(pair("magnitude-global", last=0.95) + pair("random", last=0.9)))
+    (sentence,) = report.summary(
+        gather(pair("magnitude-global", last=0.95) + pair("random", last=0.9))
+    )
     assert "(1 seed)" in sentence and "too few seeds" in sentence
     (alone,) = report.summary(gather(pair("random")))
     assert "no other method" in alone
@@ -122,16 +151,21 @@ def test_summary_of_one_seed_claims_no_scatter():
 def test_without_fine_tuning_the_methods_are_ranked_by_the_pruned_accuracy():
     comparison = gather([pair("random", pruned=0.3)[0], pair("magnitude-global", pruned=0.6)[0]])
     (sentence,) = report.overview(comparison)
-    assert sentence.startswith("Single weights, best accuracy after pruning: Magnitude, global at 1 of 1 amounts. No seed")
+    assert sentence.startswith(
+        "Single weights, best accuracy after pruning: Magnitude, global at 1 of 1 amounts. No seed"
+    )
 
 
 def test_overview_counts_firsts_and_clear_margins():
     weights, units = report.overview(gather(small()))
-    assert "Diagonal-Fisher OBD, global at 2 of 2 amounts" in weights and "at 2 of the 2 amounts" in weights
+    assert (
+        "Diagonal-Fisher OBD, global at 2 of 2 amounts" in weights
+        and "at 2 of the 2 amounts" in weights
+    )
     assert "EigenDamage at 2 of 2" in units and "No seed standard deviation" in units
 
 
-# -- in a browser -----------------------------------------------------------------------------------------------------------
+# -- in a browser ----------------------------------------------------------------------------------
 
 in_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here")
 PROBE = """
@@ -156,12 +190,27 @@ document.title = JSON.stringify(out);
 def browse(page: str, folder: Path, *flags: str) -> str:
     """The document after its scripts ran, of a page of one's own."""
     (folder / "page.html").write_text(page)
-    return subprocess.run([BROWSER, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}", *flags,
-                           "--dump-dom", (folder / "page.html").as_uri()], capture_output=True, text=True, timeout=90).stdout
+    return subprocess.run(
+        [
+            BROWSER,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            f"--user-data-dir={folder / 'profile'}",
+            *flags,
+            "--dump-dom",
+            (folder / "page.html").as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=90,
+    ).stdout
 
 
 def probed(report_file: Path, folder: Path, *flags: str) -> dict:
-    """What PROBE finds in the report; the content policy is taken out of this copy, as it would not let PROBE run."""
+    """What PROBE finds in the report; the content policy is taken out of this copy, as it would not
+    let PROBE run.
+    """
     text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", report_file.read_text())
     shown = browse(text.replace("</body>", f"<script>{PROBE}</script></body>"), folder, *flags)
     return json.loads(unescape(re.search(r"<title>(.*?)</title>", shown, re.S).group(1)))
@@ -171,18 +220,28 @@ def probed(report_file: Path, folder: Path, *flags: str) -> dict:
 def test_script_runs_in_a_browser_under_the_content_policy(report_file, tmp_path):
     assert "6 of 6 rows" in browse(report_file.read_text(), tmp_path)
     changed = report_file.read_text().replace("' rows';", "' rows!';")
-    assert "rows!</output>" not in browse(changed, tmp_path)  # a script that is not the page's own does not run
+    # a script that is not the page's own does not run
+    assert "rows!</output>" not in browse(changed, tmp_path)
 
 
 @in_browser
 def test_a_reader_can_sort_filter_and_open_the_provenance(report_file, tmp_path):
     found = probed(report_file, tmp_path)
     rising = [float(v) for v in found["rising"]]
-    assert rising == sorted(rising) and len(set(rising)) > 3 and [float(v) for v in found["falling"]] == rising[::-1]
+    assert (
+        rising == sorted(rising)
+        and len(set(rising)) > 3
+        and [float(v) for v in found["falling"]] == rising[::-1]
+    )
     assert found["sorted"] == "descending"
     numbers = [v for v in found["missing"] if v]
-    assert found["missing"][len(numbers):] == [""] * 2 and numbers == sorted(numbers, key=float)  # without a value: last
-    assert found["filtered"] == ["EigenDamage"] * 2 and found["count"] == "2 of 6 rows" and found["weights"] == 4
+    # without a value: last
+    assert found["missing"][len(numbers) :] == [""] * 2 and numbers == sorted(numbers, key=float)
+    assert (
+        found["filtered"] == ["EigenDamage"] * 2
+        and found["count"] == "2 of 6 rows"
+        and found["weights"] == 4
+    )
     assert found["open"] and found["record"]
 
 
@@ -190,7 +249,16 @@ def test_a_reader_can_sort_filter_and_open_the_provenance(report_file, tmp_path)
 def test_dark_and_light_and_a_phone(report_file, tmp_path):
     def bright(colour: str) -> float:
         return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
-    light, dark = (probed(report_file, tmp_path, "--window-size=500,900", f"--blink-settings=preferredColorScheme={n}") for n in (1, 0))
+
+    light, dark = (
+        probed(
+            report_file,
+            tmp_path,
+            "--window-size=500,900",
+            f"--blink-settings=preferredColorScheme={n}",
+        )
+        for n in (1, 0)
+    )
     assert bright(light["page"]) > 240 and bright(light["ink"]) < 60
     assert bright(dark["page"]) < 40 and bright(dark["ink"]) > 200
     assert light["wide"] and dark["wide"]  # nothing but the table and the figures scrolls sideways

@@ -22,8 +22,26 @@ from figures.values import PAPERS, Value
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def value(quantity: str, cells: str = "", text: str = "1.5", paper: str = "lobs", table: str = "Table 1", **setting: str) -> Value:
-    return Value(paper, table, "LeNet-300-100", "MNIST", "L-OBS", quantity, text, cells, "", tuple(setting.items()))
+def value(
+    quantity: str,
+    cells: str = "",
+    text: str = "1.5",
+    paper: str = "lobs",
+    table: str = "Table 1",
+    **setting: str,
+) -> Value:
+    return Value(
+        paper,
+        table,
+        "LeNet-300-100",
+        "MNIST",
+        "L-OBS",
+        quantity,
+        text,
+        cells,
+        "",
+        tuple(setting.items()),
+    )
 
 
 @pytest.mark.parametrize("paper", PAPERS)
@@ -31,18 +49,25 @@ def test_every_line_has_a_number_and_every_pattern_a_cell(paper):
     lines = values.read(paper)
     assert lines
     for one in lines:
-        assert re.match(r"(Table S?\d+|Figure S?\d+[a-z]?|Example 1|Theorem 3\.2|Appendix F|text)$", one.table), one
+        assert re.match(
+            r"(Table S?\d+|Figure S?\d+[a-z]?|Example 1|Theorem 3\.2|Appendix F|text)$", one.table
+        ), one
         assert one.number is not None or one.value in ("", "yes", "no") or one.table == "text", one
         assert one.method and one.model, one
         cells.beside(one)  # raises for a pattern that names no cell
 
 
 def test_a_lobs_cell_is_what_its_records_say():
-    records = {r.stage: r for r in read_all(ROOT / "lobs" / "results") if r.cell == "lenet300-8.4-l-obs"}
-    expected = {"orig_err_top1_pct": 100 * (1 - records["prune"].accuracy["dense"]),
-                "err_after_pruning_top1_pct": 100 * (1 - records["prune"].accuracy["pruned"]),
-                "retrained_err_top1_pct": 100 * (1 - records["finetune"].accuracy["last"]), "retrain_iterations": 510,
-                "compression_ratio_x": 266_200 / records["prune"].achieved["kept_params"]}
+    records = {
+        r.stage: r for r in read_all(ROOT / "lobs" / "results") if r.cell == "lenet300-8.4-l-obs"
+    }
+    expected = {
+        "orig_err_top1_pct": 100 * (1 - records["prune"].accuracy["dense"]),
+        "err_after_pruning_top1_pct": 100 * (1 - records["prune"].accuracy["pruned"]),
+        "retrained_err_top1_pct": 100 * (1 - records["finetune"].accuracy["last"]),
+        "retrain_iterations": 510,
+        "compression_ratio_x": 266_200 / records["prune"].achieved["kept_params"],
+    }
     for quantity, number in expected.items():
         (ours,) = cells.beside(value(quantity, "lenet300-8.4-l-obs"))
         assert ours.values == pytest.approx([number]), quantity
@@ -53,22 +78,36 @@ def test_a_lobs_cell_is_what_its_records_say():
 
 
 def test_seeds_of_one_cell_are_one_entry_and_other_cells_are_not():
-    found = cells.beside(value("err_after_pruning_top1_pct", "lenet300-8.4-random-seed*|lenet300-8.4-lwc"))
-    assert [(one.name, len(one.values), one.asked) for one in found] == [("lenet300-8.4-random", 3, 3), ("lenet300-8.4-lwc", 1, 1)]
+    found = cells.beside(
+        value("err_after_pruning_top1_pct", "lenet300-8.4-random-seed*|lenet300-8.4-lwc")
+    )
+    assert [(one.name, len(one.values), one.asked) for one in found] == [
+        ("lenet300-8.4-random", 3, 3),
+        ("lenet300-8.4-lwc", 1, 1),
+    ]
 
 
 def test_a_number_can_come_from_a_file(tmp_path):
     (tmp_path / "lobs" / "results").mkdir(parents=True)
-    entries = [{"method": "dns", "kept": 0.018, "error": 0.05}, {"method": "dns", "kept": 0.015, "error": 0.07, "two": [1, 2]}]
+    entries = [
+        {"method": "dns", "kept": 0.018, "error": 0.05},
+        {"method": "dns", "kept": 0.015, "error": 0.07, "two": [1, 2]},
+    ]
     (tmp_path / "lobs" / "results" / "x.json").write_text(json.dumps(entries))
     folder = tmp_path / "lobs" / "results"
-    assert values.select(folder, "x.json?method=dns&kept=0.015#error*100").number == pytest.approx(7)
+    assert values.select(folder, "x.json?method=dns&kept=0.015#error*100").number == pytest.approx(
+        7
+    )
     assert values.select(folder, "x.json?kept=0.0150001#two.1").number == 2
     for nowhere in ("x.json?kept=0.5#error", "y.json#error"):
         assert values.select(folder, nowhere) == (None, {}, {})
     with pytest.raises(UserError, match=r"fits 2 entries of x\.json; say which, by kept or error"):
         values.select(folder, "x.json?method=dns#error")
-    (ours,) = cells.beside(value("pruned_err_pct", "x.json?kept=0.018#error*100"), {("lobs", "Table 1"): "python -m it"}, tmp_path)
+    (ours,) = cells.beside(
+        value("pruned_err_pct", "x.json?kept=0.018#error*100"),
+        {("lobs", "Table 1"): "python -m it"},
+        tmp_path,
+    )
     assert ours.values == pytest.approx([5]) and ours.command == "python -m it"
 
 
@@ -83,24 +122,37 @@ def test_records_of_other_settings_do_not_count(monkeypatch):
     assert not cells.runs(spec.but(damping=0.5)) and not cells.runs(spec.but(cell="another"))
 
 
-def test_a_cell_that_was_changed_and_run_again_has_its_new_records_whatever_the_old_ones_are_called(monkeypatch):
+def test_a_cell_that_was_changed_and_run_again_has_its_new_records_whatever_the_old_ones_are_called(
+    monkeypatch,
+):
     spec = cells.groups("lobs")["Table 1"]["lenet300-8.4-l-obs"]
     made = cells.runs(spec)[0]
-    old = {stage: dataclasses.replace(one, id=f"z{one.id}", spec=one.spec | {"damping": 0.5}) for stage, one in made.items()}
+    old = {
+        stage: dataclasses.replace(one, id=f"z{one.id}", spec=one.spec | {"damping": 0.5})
+        for stage, one in made.items()
+    }
     for order in ([*made.values(), *old.values()], [*old.values(), *made.values()]):
-        monkeypatch.setattr(cells, "by_cell", lambda paper, root, order=order: {(spec.table, spec.cell): order})
+        monkeypatch.setattr(
+            cells, "by_cell", lambda paper, root, order=order: {(spec.table, spec.cell): order}
+        )
         assert cells.runs(spec) == {0: made}
-    assert {one.id for one in cells.runs(spec.but(damping=0.5))[0].values()} == {one.id for one in old.values()}
+    assert {one.id for one in cells.runs(spec.but(damping=0.5))[0].values()} == {
+        one.id for one in old.values()
+    }
 
 
-@pytest.mark.parametrize(("ours", "quantity", "text"), [
-    (Ours("cpu", "m", "d", "n", "c", 3, [1.0, 2.0, 3.0]), "top1_pruned_pct", "2.00 ± 1.00 (3)"),
-    (Ours("cpu", "m", "d", "n", "c", 3, [1.0, 3.0]), "top1_pruned_pct", "2.00 ± 1.41 (2 of 3)"),
-    (Ours("cpu", "m", "d", "n", "c", 1, [93.5]), "top1_pruned_pct", "93.50"),
-    (Ours("cpu", "m", "d", "n", "c", 3, [93.5]), "top1_pruned_pct", "93.50 (1 of 3)"),
-    (Ours("cpu", "m", "d", "n", "c", 3, [1.0, 2.0, 3.0]), "top1_pruned_std", "1.00"),
-    (Ours("cpu", "m", "d", "n", "c", 1, [1.0]), "top1_pruned_std", "–"),
-    (Ours("cpu", "m", "d", "n", "c", 3), "top1_pruned_pct", "–")])
+@pytest.mark.parametrize(
+    ("ours", "quantity", "text"),
+    [
+        (Ours("cpu", "m", "d", "n", "c", 3, [1.0, 2.0, 3.0]), "top1_pruned_pct", "2.00 ± 1.00 (3)"),
+        (Ours("cpu", "m", "d", "n", "c", 3, [1.0, 3.0]), "top1_pruned_pct", "2.00 ± 1.41 (2 of 3)"),
+        (Ours("cpu", "m", "d", "n", "c", 1, [93.5]), "top1_pruned_pct", "93.50"),
+        (Ours("cpu", "m", "d", "n", "c", 3, [93.5]), "top1_pruned_pct", "93.50 (1 of 3)"),
+        (Ours("cpu", "m", "d", "n", "c", 3, [1.0, 2.0, 3.0]), "top1_pruned_std", "1.00"),
+        (Ours("cpu", "m", "d", "n", "c", 1, [1.0]), "top1_pruned_std", "–"),
+        (Ours("cpu", "m", "d", "n", "c", 3), "top1_pruned_pct", "–"),
+    ],
+)
 def test_spread(ours, quantity, text):
     assert tables.spread(ours, quantity) == text
 
@@ -111,28 +163,51 @@ def test_rows_that_nobody_has_run_say_so_and_name_the_command():
     (line,) = tables.lines_of([value("err_after_pruning_top1_pct", waiting)], {})
     assert line.status == tables.NOT_RUN
     text = tables.markdown("lobs", "Table 1", [line], None)
-    assert "| L-OBS | runnable, not run | LeNet-300-100 | MNIST | 1.5 / – | [1] |" in text and f"--table 1 --cell {waiting}`" in text
+    assert (
+        "| L-OBS | runnable, not run | LeNet-300-100 | MNIST | 1.5 / – | [1] |" in text
+        and f"--table 1 --cell {waiting}`" in text
+    )
     (line,) = tables.lines_of([value("err_after_pruning_top1_pct")], {})
     assert line.status == tables.NO_CELL
 
 
 def test_what_ran_on_another_network_or_data_set_has_a_line_of_its_own():
-    """LeNet-300-100 of ours beside the paper's is one field; beside another network, or beside other data, it never is."""
+    """LeNet-300-100 of ours beside the paper's is one field; beside another network, or beside
+    other data, it never is.
+    """
     own = value("err_after_pruning_top1_pct", "lenet300-8.4-l-obs")
     (line,) = tables.lines_of([own], {})
     assert not line.apart and line.network == ("LeNet-300-100", "MNIST")
     for model, dataset in (("ResNet-50", "MNIST"), ("LeNet-300-100", "CIFAR-10")):
-        printed, mine = tables.lines_of([dataclasses.replace(own, model=model, dataset=dataset)], {})
-        assert (printed.status, printed.network, printed.apart) == (tables.NO_CELL, (model, dataset), False)
+        printed, mine = tables.lines_of(
+            [dataclasses.replace(own, model=model, dataset=dataset)], {}
+        )
+        assert (printed.status, printed.network, printed.apart) == (
+            tables.NO_CELL,
+            (model, dataset),
+            False,
+        )
         assert mine.apart and mine.network == ("lenet300", "mnist")
         text = tables.markdown("lobs", "Table 1", [printed, mine], None)
-        assert f"| {model} | {dataset} | 1.5 / – |" in text and "| lenet300 | mnist | – / 3.20 |" in text
+        assert (
+            f"| {model} | {dataset} | 1.5 / – |" in text
+            and "| lenet300 | mnist | – / 3.20 |" in text
+        )
 
 
-@pytest.mark.parametrize(("kept", "setting", "text"), [
-    ([8.4233], {"kept_pct": "7"}, "8.42 (not 7)"), ([7.0, 7.02], {"kept_pct": "7"}, "7.01"), ([30.2], {"sparsity_pct": "70"}, "30.2"),
-    ([20.0], {"sparsity_pct": "70"}, "20 (not 30)"), ([55.5], {}, "55.5"), ([100.0], {}, "100: removed nothing"), ([], {}, ""),
-    ([7.0], {"kept_pct": "7", "layer": "fc1"}, "")])
+@pytest.mark.parametrize(
+    ("kept", "setting", "text"),
+    [
+        ([8.4233], {"kept_pct": "7"}, "8.42 (not 7)"),
+        ([7.0, 7.02], {"kept_pct": "7"}, "7.01"),
+        ([30.2], {"sparsity_pct": "70"}, "30.2"),
+        ([20.0], {"sparsity_pct": "70"}, "20 (not 30)"),
+        ([55.5], {}, "55.5"),
+        ([100.0], {}, "100: removed nothing"),
+        ([], {}, ""),
+        ([7.0], {"kept_pct": "7", "layer": "fc1"}, ""),
+    ],
+)
 def test_what_ours_kept_is_said_where_the_row_asks_for_another(kept, setting, text):
     row = {"err_after_pruning_top1_pct": value("err_after_pruning_top1_pct", **setting)}
     ours = Ours("cpu", "lenet300", "mnist", "n", "c", 1, [1.0], kept=kept)
@@ -142,21 +217,40 @@ def test_what_ours_kept_is_said_where_the_row_asks_for_another(kept, setting, te
 
 
 def test_a_lead_is_taken_seed_by_seed():
-    (ours,) = cells.beside(value("lead_points", "woodfisher-0.7-seed*~magnitude-global-0.7-seed*", paper="woodfisher", table="Figure 3a"))
-    at = {(r.method, r.spec["seed"]): r.accuracy["pruned"] for r in read_all(ROOT / "woodfisher" / "results")
-          if r.id in ours.ids and r.stage == "prune"}
+    (ours,) = cells.beside(
+        value(
+            "lead_points",
+            "woodfisher-0.7-seed*~magnitude-global-0.7-seed*",
+            paper="woodfisher",
+            table="Figure 3a",
+        )
+    )
+    at = {
+        (r.method, r.spec["seed"]): r.accuracy["pruned"]
+        for r in read_all(ROOT / "woodfisher" / "results")
+        if r.id in ours.ids and r.stage == "prune"
+    }
     rival = {seed: a for (method, seed), a in at.items() if method == "magnitude-global"}
-    leads = [100 * (a - rival.get(seed, next(iter(rival.values())))) for (method, seed), a in sorted(at.items()) if method == "woodfisher"]
+    leads = [
+        100 * (a - rival.get(seed, next(iter(rival.values()))))
+        for (method, seed), a in sorted(at.items())
+        if method == "woodfisher"
+    ]
     assert ours.values == pytest.approx(leads) and len(leads) == len(ours.values) > 0
 
 
 def test_csv_holds_every_printed_number_once():
     for paper in PAPERS:
-        found = list(csv.DictReader(io.StringIO(tables.comma_separated(paper, tables.sections_of(paper)))))
-        assert {(r["table"], r["model"], r["method"], r["quantity"], r["paper_value"]) for r in found} == {
-            (v.table, v.model, v.method, v.quantity, v.value) for v in values.read(paper)}
+        found = list(
+            csv.DictReader(io.StringIO(tables.comma_separated(paper, tables.sections_of(paper))))
+        )
+        assert {
+            (r["table"], r["model"], r["method"], r["quantity"], r["paper_value"]) for r in found
+        } == {(v.table, v.model, v.method, v.quantity, v.value) for v in values.read(paper)}
         for row in found:
-            assert bool(row["ours_mean"]) == bool(int(row["seeds"])) and (not row["ours_mean"] or row["records"])
+            assert bool(row["ours_mean"]) == bool(int(row["seeds"])) and (
+                not row["ours_mean"] or row["records"]
+            )
 
 
 def test_the_committed_tables_are_current():
@@ -166,8 +260,11 @@ def test_the_committed_tables_are_current():
 
 
 def test_cells_are_data_without_torch():
-    code = ("import sys, figures.book, figures.cells as c; [c.groups(p) for p in ('eigendamage', 'lobs', 'nap', 'woodfisher')]; "
-            "sys.exit('torch' in sys.modules)")
+    code = (
+        "import sys, figures.book, figures.cells as c; [c.groups(p) for p in ('eigendamage', "
+        "'lobs', 'nap', 'woodfisher')]; "
+        "sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 

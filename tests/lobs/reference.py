@@ -1,4 +1,6 @@
-"""Dense, obvious twins of what only L-OBS computes: loops over inputs and units, explicit matrices, float64."""
+"""Dense, obvious twins of what only L-OBS computes: loops over inputs and units, explicit matrices,
+float64.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def hessian(rows: Tensor) -> Tensor:
 
 
 def woodbury(rows: Tensor, alpha: float) -> Tensor:
-    """The recursion of Sec. 3.4.1 with the indices mended: from αI, one input at a time, n in every denominator."""
+    """The recursion of Sec. 3.4.1 with the indices mended: from αI, one input at a time, n in every
+    denominator.
+    """
     inverse = alpha * torch.eye(rows.shape[1], dtype=rows.dtype)
     for y in rows:
         v = inverse @ y
@@ -40,12 +44,16 @@ def woodbury(rows: Tensor, alpha: float) -> Tensor:
 
 
 def paper_layer(rows: Tensor, W: Tensor, ridge: float, remove: int, free: int) -> Tensor:
-    """The released procedure for one layer without groups: rank every weight of the first `free` columns once by Eq. 6, then
-    walk the list, moving the unit's other weights each time by the current
-    value. Weights behind an input that was always zero cost nothing and come first."""
+    """The released procedure for one layer without groups: rank every weight of the first `free`
+    columns once by Eq. 6, then walk the list, moving the unit's other weights each time by the
+    current value. Weights behind an input that was always zero cost nothing and come first."""
     psi = hessian(rows[None])[0]
     inverse = torch.linalg.inv(psi + ridge * torch.eye(rows.shape[1], dtype=torch.float64))
-    ranked = sorted((float(W[i, q] ** 2 / (2 * inverse[q, q])) if psi[q, q] else 0.0, i, q) for i in range(len(W)) for q in range(free))
+    ranked = sorted(
+        (float(W[i, q] ** 2 / (2 * inverse[q, q])) if psi[q, q] else 0.0, i, q)
+        for i in range(len(W))
+        for q in range(free)
+    )
     new, gone = W.clone(), []
     for _, i, q in ranked[:remove]:
         new[i] -= new[i, q] / inverse[q, q] * inverse[:, q]
@@ -56,7 +64,8 @@ def paper_layer(rows: Tensor, W: Tensor, ridge: float, remove: int, free: int) -
 
 
 def best_layer(seen: Tensor, wanted: Tensor, W: Tensor, kept: Tensor, ridge: float) -> Tensor:
-    """Least squares, unit by unit: argmin ½ mean (w·x − z)² + ½ρ‖w − W‖² over the kept weights alone.
+    """Least squares, unit by unit: argmin ½ mean (w·x − z)² + ½ρ‖w − W‖² over the kept weights
+    alone.
 
     seen [n, in], wanted [n, out] the outputs asked for, kept [out, in].
     """
@@ -65,7 +74,9 @@ def best_layer(seen: Tensor, wanted: Tensor, W: Tensor, kept: Tensor, ridge: flo
     for i in range(len(W)):
         k = kept[i].nonzero().flatten()
         if len(k):
-            A = torch.cat([seen[:, k] / n**0.5, ridge**0.5 * torch.eye(len(k), dtype=torch.float64)])
+            A = torch.cat(
+                [seen[:, k] / n**0.5, ridge**0.5 * torch.eye(len(k), dtype=torch.float64)]
+            )
             b = torch.cat([wanted[:, i] / n**0.5, ridge**0.5 * W[i, k]])
             new[i, k] = torch.linalg.lstsq(A, b[:, None]).solution[:, 0]
     return new
@@ -77,7 +88,9 @@ def layer_error(seen: Tensor, new: Tensor, wanted: Tensor) -> float:
 
 
 def alone(rows: Tensor, W: Tensor, unit: int, q: int) -> Tensor:
-    """The layer after the one deletion of Eq. 5: weight q of one unit goes and the unit's others take their least-squares optimum."""
+    """The layer after the one deletion of Eq. 5: weight q of one unit goes and the unit's others
+    take their least-squares optimum.
+    """
     kept = torch.ones_like(W, dtype=torch.bool)
     kept[unit, q] = False
     return best_layer(rows, rows @ W.T, W, kept, 0.0)

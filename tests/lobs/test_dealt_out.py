@@ -1,4 +1,6 @@
-"""Layers under torchrun: every one is some process's alone, and all end with the network of one process."""
+"""Layers under torchrun: every one is some process's alone, and all end with the network of one
+process.
+"""
 
 import copy
 import threading
@@ -12,9 +14,13 @@ from lobs.method import Options, prune
 from tests import toy
 from tests.lobs.test_method import data, mlp
 
-OPTIONS = [Options(), Options(inputs="pruned", update="joint"), Options(scope="global", update="joint"),
-           Options(scope="global", update="joint", weigh=True, rescore=2, inputs="pruned"),
-           Options(scope="global", weigh=True, prune_bias=True)]
+OPTIONS = [
+    Options(),
+    Options(inputs="pruned", update="joint"),
+    Options(scope="global", update="joint"),
+    Options(scope="global", update="joint", weigh=True, rescore=2, inputs="pruned"),
+    Options(scope="global", weigh=True, prune_bias=True),
+]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=range(len(OPTIONS)))
@@ -23,7 +29,13 @@ def test_each_layer_is_done_by_one_process(options, world, monkeypatch):
     """Processes are threads here, which meet wherever the code brings together what they know."""
     model, loader = mlp((6, 5, 7, 4, 3)), data(shape=(6,))
     alone = prune(model, loader, 0.6, options, toy.generator())
-    here, meet, parts, results, seen = threading.local(), threading.Barrier(world, timeout=30), {}, {}, {}
+    here, meet, parts, results, seen = (
+        threading.local(),
+        threading.Barrier(world, timeout=30),
+        {},
+        {},
+        {},
+    )
 
     def gathered(mine, names, device):
         parts[here.rank] = mine
@@ -51,8 +63,16 @@ def test_each_layer_is_done_by_one_process(options, world, monkeypatch):
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(results) == world and sum(map(len, seen.values())) == 4 == len(set().union(*seen.values()))
+    assert len(results) == world and sum(map(len, seen.values())) == 4 == len(
+        set().union(*seen.values())
+    )
     for result in results.values():
-        assert list(result.masks) == list(alone.masks) and result.layers == alone.layers and result.notes == alone.notes
+        assert (
+            list(result.masks) == list(alone.masks)
+            and result.layers == alone.layers
+            and result.notes == alone.notes
+        )
         assert all(torch.equal(result.masks[name], mask) for name, mask in alone.masks.items())
-        assert all(map(torch.equal, result.model.state_dict().values(), alone.model.state_dict().values()))
+        assert all(
+            map(torch.equal, result.model.state_dict().values(), alone.model.state_dict().values())
+        )

@@ -1,4 +1,6 @@
-"""Dynamic network surgery: one step by hand, splicing, exact counts, and that the network given is not touched."""
+"""Dynamic network surgery: one step by hand, splicing, exact counts, and that the network given is
+not touched.
+"""
 
 import copy
 
@@ -18,7 +20,9 @@ def net():
 
 
 def test_unused_weights_get_the_gradient_of_the_used_network():
-    """W ← W − lr · ∂L/∂(W∘T): what is masked moves too, and the network computes with W∘T again afterwards."""
+    """W ← W − lr · ∂L/∂(W∘T): what is masked moves too, and the network computes with W∘T again
+    afterwards.
+    """
     torch.manual_seed(0)
     model = net()
     surgery = Surgery(model, {"1": 0.5}, Options(interval=100))
@@ -48,7 +52,10 @@ def test_weights_are_cut_below_spliced_above_and_left_in_the_band():
     surgery.whole["1"] = torch.tensor([[0.1, 0.2, 0.3, 1.0], [1.1, 2.0, 3.0, 4.0]])
     surgery.used["1"] = torch.tensor([[True, True, True, False], [True, True, False, False]])
     # the median is 1.0: below 0.8 cut, above 1.2 spliced, 1.0 and 1.1 as they were
-    assert surgery.renewed("1", 1.0).tolist() == [[False, False, False, False], [True, True, True, True]]
+    assert surgery.renewed("1", 1.0).tolist() == [
+        [False, False, False, False],
+        [True, True, True, True],
+    ]
 
 
 def test_a_run_removes_exactly_what_was_asked_and_leaves_the_network_alone():
@@ -60,8 +67,17 @@ def test_a_run_removes_exactly_what_was_asked_and_leaves_the_network_alone():
     def watch(state):
         if state.event == "step":
             used.append(int((state.model[1].weight != 0).sum()))
-    result = prune(model, loader, 0.5, Options(steps=40, batch_size=16, interval=5), toy.generator(), watch=watch)
-    assert len(used) == 40 and used[0] == 8 and min(used) < 8  # the network as it is masked after each step
+
+    result = prune(
+        model,
+        loader,
+        0.5,
+        Options(steps=40, batch_size=16, interval=5),
+        toy.generator(),
+        watch=watch,
+    )
+    # the network as it is masked after each step
+    assert len(used) == 40 and used[0] == 8 and min(used) < 8
     assert int(result.masks["1.weight"].sum()) == 4 and M.sparsity(result.masks) == 0.5
     assert not result.model[1].weight[~result.masks["1.weight"]].any()
     assert torch.equal(model.state_dict()["1.weight"], before["1.weight"])

@@ -1,4 +1,6 @@
-"""L-OBS against its dense twins: Hessian, walk, optimum, errors predicted and measured, stopping rules and bad input."""
+"""L-OBS against its dense twins: Hessian, walk, optimum, errors predicted and measured, stopping
+rules and bad input.
+"""
 
 import copy
 
@@ -37,7 +39,9 @@ def mlp(sizes=(6, 5, 4, 3), seed=0):
 
 
 def ask(model, loader, amount, masks=None, **options):
-    return prune(model, loader, amount, Options(**{"damping": RIDGE} | options), toy.generator(), masks)
+    return prune(
+        model, loader, amount, Options(**{"damping": RIDGE} | options), toy.generator(), masks
+    )
 
 
 def predicted(result, name):
@@ -75,23 +79,37 @@ def test_paper_mode_is_the_walk_over_one_ranked_list_with_the_dense_networks_inp
             new = reference.matrix_of(result.model[i], True)[0]
             equal(new, truth)
             assert int((result.model[i].weight == 0).sum()) == round(amount * total)
-            assert predicted(result, str(i)) == pytest.approx(reference.layer_error(rows, truth, rows @ W.T), rel=1e-8)
+            assert predicted(result, str(i)) == pytest.approx(
+                reference.layer_error(rows, truth, rows @ W.T), rel=1e-8
+            )
         x = module(x).detach()
 
 
 @pytest.mark.parametrize("kind", toy.CONVOLUTIONS)
-@pytest.mark.parametrize("options", [{}, {"update": "joint"}, {"update": "joint", "rescore": 3}, {"update": "diagonal"}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"update": "joint"}, {"update": "joint", "rescore": 3}, {"update": "diagonal"}],
+    ids=str,
+)
 def test_predicted_layer_error_is_the_measured_one_exactly(kind, options):
     """The layer is linear; strides, padding, dilation and groups included."""
     model, loader = toy.conv_head(kind, bias=True), data(shape=(2, 6, 6))
     x = torch.cat([x for x, _ in loader])
     options = Options(damping=RIDGE, **options)
-    layer = Layer.of("0", layer_statistics(model, loader, {"0": model[0]}, True, 7)["0"], options, None)
+    layer = Layer.of(
+        "0", layer_statistics(model, loader, {"0": model[0]}, True, 7)["0"], options, None
+    )
     result = prune(model, loader, 0.6, options, toy.generator())
     new = reference.matrix_of(result.model[0], True)
-    measured = (model(x) - result.model(x)).detach().square().sum() / 2 / (len(x) * model[0](x)[0, 0].numel())
+    measured = (
+        (model(x) - result.model(x)).detach().square().sum()
+        / 2
+        / (len(x) * model[0](x)[0, 0].numel())
+    )
     assert layer.error(new) == pytest.approx(float(measured), rel=1e-9)
-    assert layer.energy() == pytest.approx(float(model(x).detach().square().sum()) / 2 / (len(x) * model[0](x)[0, 0].numel()), rel=1e-9)
+    assert layer.energy() == pytest.approx(
+        float(model(x).detach().square().sum()) / 2 / (len(x) * model[0](x)[0, 0].numel()), rel=1e-9
+    )
     assert predicted(result, "0") == pytest.approx(float(measured), rel=1e-8)
 
 
@@ -102,7 +120,10 @@ def test_joint_is_least_squares_over_what_is_kept(rescore):
     x = torch.cat([x for x, _ in loader])
     rows, W = reference.rows_of(model[0], x, True)[0], reference.matrix_of(model[0], True)[0]
     kept = torch.cat([result.masks["0.weight"], torch.ones(5, 1, dtype=torch.bool)], 1)
-    equal(reference.matrix_of(result.model[0], True)[0], reference.best_layer(rows, rows @ W.T, W, kept, RIDGE))
+    equal(
+        reference.matrix_of(result.model[0], True)[0],
+        reference.best_layer(rows, rows @ W.T, W, kept, RIDGE),
+    )
 
 
 @pytest.mark.parametrize("update", ["joint"])
@@ -113,19 +134,34 @@ def test_pruned_inputs_match_the_dense_layers_output_from_what_the_pruned_networ
     dense, seen = (torch.cat([x for x, _ in loader]) for _ in range(2))
     for i, module in enumerate(model):
         if isinstance(module, nn.Linear):
-            a, b = reference.rows_of(module, dense, True)[0], reference.rows_of(module, seen, True)[0]
-            W, new = reference.matrix_of(module, True)[0], reference.matrix_of(result.model[i], True)[0]
-            kept = torch.cat([result.masks[f"{i}.weight"], torch.ones(len(W), 1, dtype=torch.bool)], 1)
+            a, b = (
+                reference.rows_of(module, dense, True)[0],
+                reference.rows_of(module, seen, True)[0],
+            )
+            W, new = (
+                reference.matrix_of(module, True)[0],
+                reference.matrix_of(result.model[i], True)[0],
+            )
+            kept = torch.cat(
+                [result.masks[f"{i}.weight"], torch.ones(len(W), 1, dtype=torch.bool)], 1
+            )
             equal(new, reference.best_layer(b, a @ W.T, W, kept, RIDGE))
-            assert predicted(result, str(i)) == pytest.approx(reference.layer_error(b, new, a @ W.T), rel=1e-8)
+            assert predicted(result, str(i)) == pytest.approx(
+                reference.layer_error(b, new, a @ W.T), rel=1e-8
+            )
         dense, seen = module(dense).detach(), result.model[i](seen).detach()
 
 
 def test_each_of_our_options_lowers_the_error_it_is_for():
-    """Joint below the walk, re-scored below joint, on layer errors; the network's own error falls with pruned inputs."""
+    """Joint below the walk, re-scored below joint, on layer errors; the network's own error falls
+    with pruned inputs.
+    """
     model, loader = mlp((12, 10, 8, 3)), data(120, (12,))
     x = torch.cat([x for x, _ in loader])
-    walk, joint, again = (ask(model, loader, 0.6, **o) for o in ({}, {"update": "joint"}, {"update": "joint", "rescore": 8}))
+    walk, joint, again = (
+        ask(model, loader, 0.6, **o)
+        for o in ({}, {"update": "joint"}, {"update": "joint", "rescore": 8})
+    )
     for name in ("0", "2", "4"):
         assert predicted(joint, name) <= predicted(walk, name)
     assert sum(predicted(again, n) for n in "024") <= sum(predicted(joint, n) for n in "024")
@@ -136,7 +172,9 @@ def test_each_of_our_options_lowers_the_error_it_is_for():
 
 def test_wide_layers_are_kept_as_their_inputs_and_answer_the_same(monkeypatch):
     model, loader = mlp(), data(shape=(6,))
-    options = [{"update": u, "damping": 1e-2} for u in ("triangular", "joint")] + [{"update": "joint", "inputs": "pruned", "rescore": 3}]
+    options = [{"update": u, "damping": 1e-2} for u in ("triangular", "joint")] + [
+        {"update": "joint", "inputs": "pruned", "rescore": 3}
+    ]
     few = [(x[:1], y[:1]) for x, y in loader]
     for option in options:
         truth = ask(model, few, 0.5, **option)
@@ -148,7 +186,10 @@ def test_wide_layers_are_kept_as_their_inputs_and_answer_the_same(monkeypatch):
     monkeypatch.setattr(hessian, "WIDE", 3)  # and as a matrix once the inputs outnumber the width
     many = layer_statistics(model, loader, {"0": model[0]}, True, 4)["0"]
     assert many.moment is not None and not many.rows
-    equal(many.moment / 24, reference.hessian(reference.rows_of(model[0], torch.cat([x for x, _ in loader]), True)))
+    equal(
+        many.moment / 24,
+        reference.hessian(reference.rows_of(model[0], torch.cat([x for x, _ in loader]), True)),
+    )
 
 
 def test_memory_does_not_grow_with_the_number_of_examples():
@@ -173,11 +214,14 @@ def test_what_was_pruned_stays_pruned_and_counts():
 def test_one_budget_is_met_exactly_and_not_below_the_even_split():
     model, loader = mlp((12, 10, 8, 3)), data(120, (12,))
     total = sum(m.weight.numel() for m in model if isinstance(m, nn.Linear))
-    even, divided = (ask(model, loader, 0.6, update="joint", rescore=4, scope=s) for s in ("layer", "global"))
+    even, divided = (
+        ask(model, loader, 0.6, update="joint", rescore=4, scope=s) for s in ("layer", "global")
+    )
     assert sum(int((~m).sum()) for m in divided.masks.values()) == round(0.6 * total)
 
     def relative(result):
         return sum(layer["relative_error"] for layer in result.layers.values())
+
     assert relative(divided) <= relative(even) * 1.02
 
 
@@ -206,7 +250,8 @@ def test_stopping_by_tolerance_and_at_the_elbow():
     model, loader = mlp(), data(shape=(6,))
     small, large = (ask(model, loader, 0.9, stop="tolerance", epsilon=e) for e in (1e-4, 1e9))
     assert small.masks["0.weight"].all()
-    assert M.sparsity(large.masks) == pytest.approx(0.9, abs=0.03)  # what ε would remove altogether stops at the amount
+    # what ε would remove altogether stops at the amount
+    assert M.sparsity(large.masks) == pytest.approx(0.9, abs=0.03)
     with torch.no_grad():
         for p in model.parameters():
             p.pow_(3)  # heavy tails: few weights matter
@@ -215,62 +260,89 @@ def test_stopping_by_tolerance_and_at_the_elbow():
 
 
 def test_the_tolerance_is_the_root_mean_square_error_of_equation_7():
-    """Every weight of a layer deleted alone, the others optimal, the outputs compared as Eq. 2 and Eq. 3 do: no ½, and after the
-    activation no more than before it (Lemma 3.1)."""
+    """Every weight of a layer deleted alone, the others optimal, the outputs compared as Eq. 2 and
+    Eq. 3 do: no ½, and after the activation no more than before it (Lemma 3.1)."""
     model, loader = mlp((6, 5, 4, 3)), data(60, (6,))
     x, seen = torch.cat([x for x, _ in loader]), {}
     for i, module in enumerate(model):
         seen[i], x = x, module(x).detach()
     for i in (0, 2, 4):
-        rows, W = reference.rows_of(model[i], seen[i], True)[0], reference.matrix_of(model[i], True)[0]
+        rows, W = (
+            reference.rows_of(model[i], seen[i], True)[0],
+            reference.matrix_of(model[i], True)[0],
+        )
         errors = []
         for unit in range(len(W)):
             for q in range(W.shape[1] - 1):
                 z = rows @ reference.alone(rows, W, unit, q).T
                 errors.append(reference.rms(z, rows @ W.T))
                 assert reference.rms(z.relu(), (rows @ W.T).relu()) <= errors[-1] * (1 + 1e-12)
-        told = [e for e in sorted(errors)[:len(errors) * 4 // 5] if e > 1e-9]  # not those behind a dead unit
+        # not those behind a dead unit
+        told = [e for e in sorted(errors)[: len(errors) * 4 // 5] if e > 1e-9]
         assert len(told) >= 3
         for epsilon in told:
-            kept = ask(model, loader, 0.9, stop="tolerance", epsilon=epsilon * (1 + 1e-6), damping=1e-12).masks[f"{i}.weight"]
+            kept = ask(
+                model, loader, 0.9, stop="tolerance", epsilon=epsilon * (1 + 1e-6), damping=1e-12
+            ).masks[f"{i}.weight"]
             assert int((~kept).sum()) == sum(e <= epsilon * (1 + 1e-6) for e in errors)
 
 
 def test_a_rising_tolerance_stops_before_the_first_that_costs_too_much():
-    """The rule alone: costs by fraction removed, one dip above the bound that must not be passed."""
+    """The rule alone: costs by fraction removed, one dip above the bound that must not be
+    passed.
+    """
     scores = torch.arange(1, 101, dtype=torch.float64).square() / 2  # √(2 L) = 1 .. 100
     tried = []
 
     def cost(removed):
         tried.append(removed)
         return 0.02 if 0.5 < removed < 0.65 else 0.0
+
     found = watched(scores, 0.0, 0.9, cost, 0.01)
-    assert tried == [0.2, 0.36, 0.49, 0.6] and found == 0.49  # 0.8, 0.64, 0.512, 0.4096 of them stay
+    # 0.8, 0.64, 0.512, 0.4096 of them stay
+    assert tried == [0.2, 0.36, 0.49, 0.6] and found == 0.49
     assert watched(scores, 0.3, 0.9, lambda removed: 1.0, 0.01) == 0.3  # what has gone stays gone
     assert watched(scores, 0.0, 0.9, lambda removed: 0.0, 0.01) == 0.9
-    assert watched(torch.zeros(9, dtype=torch.float64), 0.0, 0.9, lambda removed: 0.0, 0.01) == 0.0  # no error to tolerate
+    # no error to tolerate
+    assert watched(torch.zeros(9, dtype=torch.float64), 0.0, 0.9, lambda removed: 0.0, 0.01) == 0.0
 
 
 def test_the_performance_is_watched_on_images_that_the_hessian_did_not_see():
-    """Each layer's answer: exchanged alone it costs at most the bound on the held-out images, and the most that it may lose costs more."""
+    """Each layer's answer: exchanged alone it costs at most the bound on the held-out images, and
+    the most that it may lose costs more.
+    """
     model = mlp((6, 12, 10, 3))
     x = toy.batch(300, (6,))[0] * 3
-    loader = [(x[i:i + 10], model(x[i:i + 10]).argmax(1).detach()) for i in range(0, 300, 10)]  # labels that the network gets right
+    # labels that the network gets right
+    loader = [(x[i : i + 10], model(x[i : i + 10]).argmax(1).detach()) for i in range(0, 300, 10)]
     held, rest = loader[:12], loader[12:]
-    options = {"stop": "performance", "bound": 0.05, "held_out": 115, "batch_size": 10, "update": "joint"}
+    options = {
+        "stop": "performance",
+        "bound": 0.05,
+        "held_out": 115,
+        "batch_size": 10,
+        "update": "joint",
+    }
     found = ask(model, loader, 0.95, **options)
-    amounts = {name.removesuffix(".weight"): float((~mask).double().mean()) for name, mask in found.masks.items()}
+    amounts = {
+        name.removesuffix(".weight"): float((~mask).double().mean())
+        for name, mask in found.masks.items()
+    }
     assert all(0 < amount < 0.95 for amount in amounts.values())
-    twin, whole = (ask(model, images, amounts, update="joint") for images in (rest, loader))  # twelve batches were held out
+    # twelve batches were held out
+    twin, whole = (ask(model, images, amounts, update="joint") for images in (rest, loader))
     for name in ("0", "2", "4"):
         equal(found.model.get_submodule(name).weight, twin.model.get_submodule(name).weight)
-        assert not torch.equal(twin.model.get_submodule(name).weight, whole.model.get_submodule(name).weight)
+        assert not torch.equal(
+            twin.model.get_submodule(name).weight, whole.model.get_submodule(name).weight
+        )
     most = ask(model, rest, 0.95, update="joint")
 
     def lost(other, name):
         changed = copy.deepcopy(model)
         changed.get_submodule(name).load_state_dict(other.model.get_submodule(name).state_dict())
         return float(torch.cat([changed(a).argmax(1) != b for a, b in held]).double().mean())
+
     for name in ("0", "2", "4"):
         assert lost(found, name) <= 0.05 < lost(most, name)
     with pytest.raises(UserError, match="held_out.*none of 300"):
@@ -280,7 +352,9 @@ def test_the_performance_is_watched_on_images_that_the_hessian_did_not_see():
 def test_biases_may_go_when_asked_and_move_otherwise():
     model, loader = mlp(), data(shape=(6,))
     kept = ask(model, loader, 0.5)
-    assert not any(name.endswith("bias") for name in kept.masks) and not torch.equal(kept.model[0].bias, model[0].bias)
+    assert not any(name.endswith("bias") for name in kept.masks) and not torch.equal(
+        kept.model[0].bias, model[0].bias
+    )
     gone = ask(model, loader, 0.9, prune_bias=True)
     assert int((~gone.masks["0.weight"]).sum() + (~gone.masks["0.bias"]).sum()) == round(0.9 * 35)
     assert torch.equal(gone.model[0].bias == 0, ~gone.masks["0.bias"])
@@ -300,7 +374,10 @@ def test_dead_inputs_go_first_and_are_told():
 
 
 def test_a_singular_hessian_gets_a_larger_ridge_that_is_told():
-    model, loader = mlp(), [(torch.full((4, 6), 1e8, dtype=torch.float64), torch.zeros(4, dtype=torch.long))]
+    model, loader = (
+        mlp(),
+        [(torch.full((4, 6), 1e8, dtype=torch.float64), torch.zeros(4, dtype=torch.long))],
+    )
     result = ask(model, loader, 0.5, damping=1e-9)
     assert "singular" in result.notes[0] and result.layers["0"]["ridge"] > 1e-9
     assert all(torch.isfinite(p).all() for p in result.model.parameters())
@@ -322,15 +399,24 @@ def broken(value):
 
 
 BAD = [
-    ({"amount": 1.0}, UserError, "outside"), ({"amount": -0.1}, UserError, "outside"), ({"amount": {"0": 0.5}}, UserError, "layer"),
-    ({"amount": {"0": 0.5, "2": 0.5, "4": 2.0}}, UserError, "outside"), ({"loader": []}, UserError, "calibration"),
-    ({"loader": broken(float("nan"))}, NumericalError, "'0'.*not finite"), ({"loader": broken(float("inf"))}, NumericalError, "'0'"),
-    ({"options": {"damping": 0.0}}, UserError, "damping"), ({"options": {"damping": float("nan")}}, UserError, "damping"),
-    ({"options": {"stop": "tolerance"}}, UserError, "epsilon"), ({"options": {"bound": -0.1}}, UserError, "bound"),
+    ({"amount": 1.0}, UserError, "outside"),
+    ({"amount": -0.1}, UserError, "outside"),
+    ({"amount": {"0": 0.5}}, UserError, "layer"),
+    ({"amount": {"0": 0.5, "2": 0.5, "4": 2.0}}, UserError, "outside"),
+    ({"loader": []}, UserError, "calibration"),
+    ({"loader": broken(float("nan"))}, NumericalError, "'0'.*not finite"),
+    ({"loader": broken(float("inf"))}, NumericalError, "'0'"),
+    ({"options": {"damping": 0.0}}, UserError, "damping"),
+    ({"options": {"damping": float("nan")}}, UserError, "damping"),
+    ({"options": {"stop": "tolerance"}}, UserError, "epsilon"),
+    ({"options": {"bound": -0.1}}, UserError, "bound"),
     ({"options": {"stop": "performance", "inputs": "pruned"}}, UserError, "stop"),
-    ({"options": {"held_out": 0}}, UserError, "held_out"), ({"options": {"update": "exact"}}, UserError, "update"),
-    ({"options": {"rescore": 3}}, UserError, "rescore"), ({"options": {"scope": "global", "stop": "inflection"}}, UserError, "stop"),
-    ({"options": {"skip": ("7",)}}, UserError, "skip"), ({"model": Unused().double()}, LayerError, "'spare'.*no input"),
+    ({"options": {"held_out": 0}}, UserError, "held_out"),
+    ({"options": {"update": "exact"}}, UserError, "update"),
+    ({"options": {"rescore": 3}}, UserError, "rescore"),
+    ({"options": {"scope": "global", "stop": "inflection"}}, UserError, "stop"),
+    ({"options": {"skip": ("7",)}}, UserError, "skip"),
+    ({"model": Unused().double()}, LayerError, "'spare'.*no input"),
 ]
 
 
@@ -339,5 +425,10 @@ def test_bad_input_is_named_and_the_network_untouched(change, error, message):
     model = change.get("model", mlp())
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(error, match=message):
-        ask(model, change.get("loader", data(shape=(6,))), change.get("amount", 0.5), **change.get("options", {}))
+        ask(
+            model,
+            change.get("loader", data(shape=(6,))),
+            change.get("amount", 0.5),
+            **change.get("options", {}),
+        )
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())

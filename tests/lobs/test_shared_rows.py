@@ -1,4 +1,6 @@
-"""The row-shared curvature, dense and low-rank, against the explicit block-diagonal matrix and the one-weight-at-a-time walk."""
+"""The row-shared curvature, dense and low-rank, against the explicit block-diagonal matrix and the
+one-weight-at-a-time walk.
+"""
 
 import pytest
 import torch
@@ -24,7 +26,10 @@ def problem(n=4, rows=3, width=9, seed=0):
 
 
 def both(X, rows):
-    return {"dense": SharedRows(DenseMatrix(X.T @ X / len(X), RIDGE), rows), "low-rank": SharedRows(LowRankMatrix(X, RIDGE), rows)}
+    return {
+        "dense": SharedRows(DenseMatrix(X.T @ X / len(X), RIDGE), rows),
+        "low-rank": SharedRows(LowRankMatrix(X, RIDGE), rows),
+    }
 
 
 def equal(a, b, tolerance=1e-9):
@@ -47,14 +52,21 @@ def test_it_is_the_explicit_block_diagonal_matrix(kind, n):
 @pytest.mark.parametrize("walk", [1, 2, 256])
 @pytest.mark.parametrize("kind", ["dense", "low-rank"])
 def test_the_walk_is_one_weight_after_the_other(kind, walk, work, monkeypatch):
-    """Whatever is solved together. Rows lose different numbers of weights, one row none and one all."""
+    """Whatever is solved together. Rows lose different numbers of weights, one row none and one
+    all.
+    """
     monkeypatch.setattr(shared, "WALK", walk)
     monkeypatch.setattr(shared, "WORK_ENTRIES", work)
     X, w, F = problem(rows=5)
-    pruned = (torch.rand(5, 9, generator=toy.generator(3)) < torch.tensor([0.0, 0.3, 0.6, 0.9, 1.1])[:, None]).flatten()
+    pruned = (
+        torch.rand(5, 9, generator=toy.generator(3))
+        < torch.tensor([0.0, 0.3, 0.6, 0.9, 1.1])[:, None]
+    ).flatten()
     inverse = torch.linalg.inv(F)
     scores = w**2 / (2 * inverse.diagonal())
-    truth = reference.sequential_walk(inverse, w, [q for q in scores.argsort().tolist() if pruned[q]])
+    truth = reference.sequential_walk(
+        inverse, w, [q for q in scores.argsort().tolist() if pruned[q]]
+    )
     delta, predicted = obs.update(w, both(X, 5)[kind], pruned, "triangular")
     equal(delta, truth)
     assert predicted == pytest.approx(0.5 * float(truth @ F @ truth), rel=1e-9)
@@ -66,7 +78,10 @@ def test_joint_solves_the_constrained_quadratic_and_scores_the_next_weight(kind,
     monkeypatch.setattr(shared, "WORK_ENTRIES", work)
     X, w, F = problem(rows=5)
     curvature = both(X, 5)[kind]
-    pruned = (torch.rand(5, 9, generator=toy.generator(3)) < torch.tensor([0.0, 0.3, 0.6, 0.9, 1.1])[:, None]).flatten()
+    pruned = (
+        torch.rand(5, 9, generator=toy.generator(3))
+        < torch.tensor([0.0, 0.3, 0.6, 0.9, 1.1])[:, None]
+    ).flatten()
     truth, increase = reference.constrained_minimum(F, w, pruned)
     delta, predicted = obs.update(w, curvature, pruned, "joint")
     equal(delta, truth)
@@ -75,19 +90,33 @@ def test_joint_solves_the_constrained_quadratic_and_scores_the_next_weight(kind,
     equal(new, w + truth)
     kept = (~pruned).nonzero().flatten()
     equal(inverse[kept], torch.linalg.inv(F[kept][:, kept]).diagonal())
-    for q in kept.tolist()[:6]:  # the score of a kept weight is what the optimum loses when it goes as well
+    # the score of a kept weight is what the optimum loses when it goes as well
+    for q in kept.tolist()[:6]:
         more = pruned | (torch.arange(45) == q)
-        assert float(obs.score(new[q], inverse[q])) == pytest.approx(reference.constrained_minimum(F, w, more)[1] - increase, rel=1e-6)
+        assert float(obs.score(new[q], inverse[q])) == pytest.approx(
+            reference.constrained_minimum(F, w, more)[1] - increase, rel=1e-6
+        )
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 4), st.integers(2, 8), st.integers(0, 2**31), st.floats(0.1, 0.95))
+@given(
+    st.integers(1, 12),
+    st.integers(1, 4),
+    st.integers(2, 8),
+    st.integers(0, 2**31),
+    st.floats(0.1, 0.95),
+)
 def test_dense_and_low_rank_agree_and_joint_is_never_worse(n, rows, width, seed, amount):
     X, w, _ = problem(n, rows, width, seed)
     pruned = torch.rand(rows * width, generator=toy.generator(seed)) < amount
-    found = {kind: {u: obs.update(w, c, pruned, u) for u in obs.UPDATES} for kind, c in both(X, rows).items()}
+    found = {
+        kind: {u: obs.update(w, c, pruned, u) for u in obs.UPDATES}
+        for kind, c in both(X, rows).items()
+    }
     for u in obs.UPDATES:
-        torch.testing.assert_close(found["dense"][u][0], found["low-rank"][u][0], rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(
+            found["dense"][u][0], found["low-rank"][u][0], rtol=1e-7, atol=1e-9
+        )
         assert found["dense"][u][1] >= found["dense"]["joint"][1] * (1 - 1e-7)
 
 

@@ -1,4 +1,6 @@
-"""The cells: every option exists, the arithmetic in their comments, and the one flag that a nap needs."""
+"""The cells: every option exists, the arithmetic in their comments, and the one flag that a nap
+needs.
+"""
 
 import math
 
@@ -9,7 +11,12 @@ from common.flops import costs
 from common.record import Record
 from nap.experiments import BARE, FIGURES, LENET5, LENET300, RESNET20, TABLES, VGG16
 
-CELLS = {name: spec for group in (TABLES, FIGURES) for cells in group.values() for name, spec in cells.items()}
+CELLS = {
+    name: spec
+    for group in (TABLES, FIGURES)
+    for cells in group.values()
+    for name, spec in cells.items()
+}
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -33,17 +40,33 @@ def test_the_targets_are_the_papers():
 
 def test_the_channels_and_macs_of_the_comments():
     vgg = models.build(VGG16.model, 10, (3, 32, 32), 0)
-    assert sum(m.out_channels for n, m in vgg.named_modules() if "conv" in n.rpartition(".")[2]) == 1_056
+    assert (
+        sum(m.out_channels for n, m in vgg.named_modules() if "conv" in n.rpartition(".")[2])
+        == 1_056
+    )
     assert costs(vgg, (3, 32, 32)).macs == pytest.approx(19.8e6, rel=0.05)
     assert costs(models.build(RESNET20.model, 10, (3, 32, 32), 0), (3, 32, 32)).macs == 40_551_040
 
 
 def test_a_bound_on_the_added_error_is_all_that_a_nap_needs(tmp_path):
     from common.cli import run
-    argv = ["--model", "digits_cnn:width=0.25", "--dataset", "digits", "--max-error-increase", "2", "--num-samples", "200",
-            "--output-dir", str(tmp_path)]
+
+    argv = [
+        "--model",
+        "digits_cnn:width=0.25",
+        "--dataset",
+        "digits",
+        "--max-error-increase",
+        "2",
+        "--num-samples",
+        "200",
+        "--output-dir",
+        str(tmp_path),
+    ]
     assert run("nap", "finetune", TABLES, FIGURES, argv=argv, base=BARE) == 0
     record = Record.read(next(tmp_path.rglob("prune.json")))
     tuned = [entry["tuned"] for entry in record.trajectory]
     assert tuned and all(100 * (record.accuracy["dense"] - t) <= 2 for t in tuned)
-    assert record.achieved["sparsity"] > 0.5 and any("stopped before" in note for note in record.notes)
+    assert record.achieved["sparsity"] > 0.5 and any(
+        "stopped before" in note for note in record.notes
+    )

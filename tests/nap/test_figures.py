@@ -1,4 +1,6 @@
-"""NAP's figures and tables draw from the committed records; a missing one is one line that says how to make it."""
+"""NAP's figures and tables draw from the committed records; a missing one is one line that says how
+to make it.
+"""
 
 import pytest
 
@@ -19,10 +21,17 @@ def test_it_draws_or_says_what_to_run(script):
     assert any(ax.has_data() for ax in drawn.axes)
 
 
-@pytest.mark.skipif(not list(nap_records.RESULTS.glob("lenet300-mnist-nap-s0.987*-finetune.json")), reason="no record of table 3")
+@pytest.mark.skipif(
+    not list(nap_records.RESULTS.glob("lenet300-mnist-nap-s0.987*-finetune.json")),
+    reason="no record of table 3",
+)
 def test_the_table_has_every_fine_tuned_cell_and_the_papers_rows():
     text = nap_table3.table()
-    cells = {r.cell.rsplit("-seed", 1)[0] for r in read_all(nap_records.RESULTS) if r.table == "3" and r.stage == "finetune"}
+    cells = {
+        r.cell.rsplit("-seed", 1)[0]
+        for r in read_all(nap_records.RESULTS)
+        if r.table == "3" and r.stage == "finetune"
+    }
     assert all(f"ours: {cell.split('-', 1)[1]}" in text for cell in cells)
     assert text.count("| paper: ") == 14
     assert "| LeNet-300-100 | fc1 | 8 | 1.8 | 0.73 |" in text

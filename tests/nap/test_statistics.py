@@ -1,4 +1,6 @@
-"""The moving average while a network is fine-tuned, update by update by hand; a run with it that is stopped goes on with the same."""
+"""The moving average while a network is fine-tuned, update by update by hand; a run with it that is
+stopped goes on with the same.
+"""
 
 import pytest
 import torch
@@ -13,8 +15,11 @@ from common.spec import Recipe, Spec
 from nap.method import Options
 from nap.statistics import Statistics, pack, unpack
 
-TINY = {"model": "digits_cnn:width=0.25", "train": Recipe(epochs=2, lr=0.05, batch_size=64),
-        "finetune": Recipe(epochs=0.5, lr=0.02, batch_size=64)}
+TINY = {
+    "model": "digits_cnn:width=0.25",
+    "train": Recipe(epochs=2, lr=0.05, batch_size=64),
+    "finetune": Recipe(epochs=0.5, lr=0.02, batch_size=64),
+}
 
 
 def start():
@@ -37,23 +42,36 @@ def test_the_average_is_algorithm_1s(every):
             seen.append({name: (k.A.clone(), k.G.clone()) for name, k in alone.factors().items()})
 
     expected = {name: [k.A.clone(), k.G.clone()] for name, k in factors.items()}
-    watch = Statistics(Pruned(model, latent=pack(factors)), Options(fisher="empirical", every=every, decay=0.9), seed=0)
-    T.fit(model, data, Recipe(epochs=1, lr=0.05, batch_size=256, max_steps=6), callbacks=[watch, spy])
+    watch = Statistics(
+        Pruned(model, latent=pack(factors)),
+        Options(fisher="empirical", every=every, decay=0.9),
+        seed=0,
+    )
+    T.fit(
+        model, data, Recipe(epochs=1, lr=0.05, batch_size=256, max_steps=6), callbacks=[watch, spy]
+    )
     for batch in seen:
         for name, (A, G) in batch.items():
             expected[name] = [0.9 * expected[name][0] + 0.1 * A, 0.9 * expected[name][1] + 0.1 * G]
     assert len(seen) == len(range(0, 6, every))  # 1,438 images are 6 batches
     for name, k in unpack(watch.latent).items():
-        for ours, wanted in zip((k.A, k.G), expected[name], strict=True):  # the recent part is summed in float32
-            torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-6 * float(wanted.abs().max()))
+        # the recent part is summed in float32
+        for ours, wanted in zip((k.A, k.G), expected[name], strict=True):
+            torch.testing.assert_close(
+                ours, wanted, rtol=1e-4, atol=1e-6 * float(wanted.abs().max())
+            )
 
 
 def test_what_is_not_heard_at_the_pruning_is_passed_over():
-    """With decay 0.5 a bound of 0.1 leaves the last three steps' updates and 0.5³ of where the average stood."""
+    """With decay 0.5 a bound of 0.1 leaves the last three steps' updates and 0.5³ of where the
+    average stood.
+    """
     latents, updates = {}, {}
     for unheard in (0.0, 0.1, 0.3):
         data, model, factors = start()
-        watch = Statistics(Pruned(model, latent=pack(factors)), Options(decay=0.5, unheard=unheard), seed=0)
+        watch = Statistics(
+            Pruned(model, latent=pack(factors)), Options(decay=0.5, unheard=unheard), seed=0
+        )
         T.fit(model, data, Recipe(epochs=2, lr=0.01, batch_size=256), callbacks=[watch])
         latents[unheard], updates[unheard] = unpack(watch.latent), watch.estimator.updates
     assert updates == {0.0: 12, 0.1: 4, 0.3: 2}  # 2^-3 = .125 is still above .1, 2^-4 is not
@@ -63,9 +81,15 @@ def test_what_is_not_heard_at_the_pruning_is_passed_over():
 
 
 def test_the_default_is_algorithm_1():
-    """Lines 2 to 5: for t = 0, ..., T: A <- 0.95 x A + 0.05 x a aT, on the step's own minibatch; what is passed over weighs 0.1%."""
+    """Lines 2 to 5: for t = 0, ..., T: A <- 0.95 x A + 0.05 x a aT, on the step's own minibatch;
+    what is passed over weighs 0.1%.
+    """
     options = Options()
-    assert (options.every, options.examples, options.decay) == (1, 0, 0.95) and options.unheard <= 1e-3
+    assert (options.every, options.examples, options.decay) == (
+        1,
+        0,
+        0.95,
+    ) and options.unheard <= 1e-3
 
 
 def test_watching_changes_nothing_in_the_training():
@@ -73,17 +97,34 @@ def test_watching_changes_nothing_in_the_training():
     for watched in (False, True):
         data, model, factors = start()
         watch = Statistics(Pruned(model, latent=pack(factors)), Options(every=2), 0)
-        T.fit(model, data, Recipe(epochs=1, lr=0.05, batch_size=64), callbacks=[watch] if watched else [])
+        T.fit(
+            model,
+            data,
+            Recipe(epochs=1, lr=0.05, batch_size=64),
+            callbacks=[watch] if watched else [],
+        )
         networks.append(checkpoint.state_hash(model))
     assert networks[0] == networks[1]
 
 
-@pytest.mark.parametrize(("method", "amount"), [("nap", {"sparsity": 0.9, "step_ratio": 0.4}),
-                                                ("nap-channel", {"unit_ratio": 0.2, "steps": 4, "step_schedule": "constant"})])
+@pytest.mark.parametrize(
+    ("method", "amount"),
+    [
+        ("nap", {"sparsity": 0.9, "step_ratio": 0.4}),
+        ("nap-channel", {"unit_ratio": 0.2, "steps": 4, "step_schedule": "constant"}),
+    ],
+)
 def test_a_stopped_run_goes_on_with_its_statistics(method, amount, tmp_path, monkeypatch):
     def spec(folder):
-        return Spec(method=method, step_epochs=0.4, num_samples=64, output_dir=str(tmp_path / folder), options={"every": 2},
-                    **amount, **TINY)
+        return Spec(
+            method=method,
+            step_epochs=0.4,
+            num_samples=64,
+            output_dir=str(tmp_path / folder),
+            options={"every": 2},
+            **amount,
+            **TINY,
+        )
 
     pipeline.prune(spec("a"))
     original, seen = gradual.tune, []
@@ -99,6 +140,11 @@ def test_a_stopped_run_goes_on_with_its_statistics(method, amount, tmp_path, mon
         pipeline.prune(spec("b"))
     assert any(key.endswith(".DS") for key in seen[0])
     pipeline.prune(spec("b"))
-    a, b = (checkpoint.load(pipeline.cell_folder(spec(folder)) / "pruned.safetensors") for folder in "ab")
-    assert checkpoint.state_hash(a.model) == checkpoint.state_hash(b.model) and M.digest(a.masks) == M.digest(b.masks)
+    a, b = (
+        checkpoint.load(pipeline.cell_folder(spec(folder)) / "pruned.safetensors")
+        for folder in "ab"
+    )
+    assert checkpoint.state_hash(a.model) == checkpoint.state_hash(b.model) and M.digest(
+        a.masks
+    ) == M.digest(b.masks)
     assert a.edits == b.edits

@@ -1,10 +1,12 @@
-"""Kill the verbs and the comparison at random moments, run them again, and hold what is left to an uninterrupted run.
+"""Kill the verbs and the comparison at random moments, run them again, and hold what is left to an
+uninterrupted run.
 
     python -m tests.trust.crash [--kills 60] [--seed 0] [--jobs train,prune,finetune,compare]
 
-Every run is a process of its own, forked from this one, which has torch loaded. It is killed by SIGKILL after a random time or just
-before or after a random write reaches the disk, or stopped by Ctrl-C, which it must obey within two seconds. After every kill each
-record and each network must be readable; at the end they must be those of the uninterrupted run, and nothing else may be left.
+Every run is a process of its own, forked from this one, which has torch loaded. It is killed by
+SIGKILL after a random time or just before or after a random write reaches the disk, or stopped by
+Ctrl-C, which it must obey within two seconds. After every kill each record and each network must be
+readable; at the end they must be those of the uninterrupted run, and nothing else may be left.
 """
 
 from __future__ import annotations
@@ -32,11 +34,21 @@ from common.errors import Parser, choose
 from common.record import Record
 from common.spec import Recipe, Spec
 
-DATA = {"model": "digits_cnn:width=0.25", "dataset": "synthetic:classes=3,samples=96", "num_samples": 32,
-        "train": Recipe(epochs=2.5, lr=0.05, batch_size=16, schedule="cosine", augment=True),
-        "finetune": Recipe(epochs=1.5, lr=0.02, batch_size=16)}
-GRADUAL = {"method": "l-obs", "sparsity": 0.8, "steps": 3, "step_epochs": 0.5, "recalibrate_bn": 2,
-           "damping": 1e-12}  # singular: the notes must survive, too
+DATA = {
+    "model": "digits_cnn:width=0.25",
+    "dataset": "synthetic:classes=3,samples=96",
+    "num_samples": 32,
+    "train": Recipe(epochs=2.5, lr=0.05, batch_size=16, schedule="cosine", augment=True),
+    "finetune": Recipe(epochs=1.5, lr=0.02, batch_size=16),
+}
+GRADUAL = {
+    "method": "l-obs",
+    "sparsity": 0.8,
+    "steps": 3,
+    "step_epochs": 0.5,
+    "recalibrate_bn": 2,
+    "damping": 1e-12,
+}  # singular: the notes must survive, too
 
 
 def _train(folder: Path) -> None:
@@ -52,20 +64,46 @@ def _finetune(folder: Path) -> None:
 
 
 def _compare(folder: Path) -> None:
-    compare.main(["--dataset", DATA["dataset"], "--model", DATA["model"], "--methods", "obd-global,woodfisher,kron-obs",
-                  "--sparsities", "0.5", "--seeds", "2", "--train-epochs", "1", "--epochs", "0.5", "--num-samples", "32",
-                  "--output-dir", str(folder)])
+    compare.main(
+        [
+            "--dataset",
+            DATA["dataset"],
+            "--model",
+            DATA["model"],
+            "--methods",
+            "obd-global,woodfisher,kron-obs",
+            "--sparsities",
+            "0.5",
+            "--seeds",
+            "2",
+            "--train-epochs",
+            "1",
+            "--epochs",
+            "0.5",
+            "--num-samples",
+            "32",
+            "--output-dir",
+            str(folder),
+        ]
+    )
 
 
 def _callbacks(folder: Path) -> None:
-    """Methods that go on while the network is tuned: between two prunings, and with masks that change."""
+    """Methods that go on while the network is tuned: between two prunings, and with masks that
+    change.
+    """
     steps = {"sparsity": 0.6, "steps": 3, "step_epochs": 0.5, "output_dir": str(folder)}
     pipeline.finetune(Spec(method="nap", **steps, **DATA))
     pipeline.finetune(Spec(method="dpf", **steps, **DATA))
 
 
-JOBS: dict[str, Callable[[Path], None]] = {"train": _train, "prune": _prune, "finetune": _finetune, "callbacks": _callbacks,
-                                           "compare": _compare}
+JOBS: dict[str, Callable[[Path], None]] = {
+    "train": _train,
+    "prune": _prune,
+    "finetune": _finetune,
+    "callbacks": _callbacks,
+    "compare": _compare,
+}
 
 
 @dataclass
@@ -78,12 +116,12 @@ class Tally:
     problems: list[str] = field(default_factory=list)
 
 
-# -- one process --------------------------------------------------------------------------------------------------------------
+# -- one process -----------------------------------------------------------------------------------
 
 
 def launch(work: Callable[[], object], errors: Path | None = None) -> int:
-    """A child of this process that does the work as a command line would, and ends with its status; returns once it has begun.
-    errors: where its standard error goes."""
+    """A child of this process that does the work as a command line would, and ends with its status;
+    returns once it has begun. errors: where its standard error goes."""
     ready, told = os.pipe()
     child = os.fork()
     if child:
@@ -95,7 +133,9 @@ def launch(work: Callable[[], object], errors: Path | None = None) -> int:
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         os.dup2(os.open(errors or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+        sys.stdout, sys.stderr = (
+            os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2)
+        )
         signal.signal(signal.SIGINT, signal.default_int_handler)
         logging.disable(logging.WARNING)
         torch.set_num_threads(1)
@@ -113,9 +153,12 @@ def launch(work: Callable[[], object], errors: Path | None = None) -> int:
         os._exit(status)  # whatever happened, this is not the parent
 
 
-def start(job: str, folder: Path, write: int = 0, after: bool = False, count: Path | None = None) -> int:
-    """A child that runs the job; with `write` it kills itself just before (or after) its so-manieth write reaches the disk. count:
-    a file for how many there were."""
+def start(
+    job: str, folder: Path, write: int = 0, after: bool = False, count: Path | None = None
+) -> int:
+    """A child that runs the job; with `write` it kills itself just before (or after) its so-manieth
+    write reaches the disk. count: a file for how many there were."""
+
     def work() -> None:
         T.SNAPSHOT_SECONDS = 0.0  # a snapshot every step
         writes = _watch(write, after)
@@ -139,9 +182,12 @@ def _watch(fatal: int, after: bool) -> list[int]:
             if calls[0] == fatal:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
+
         return watched
 
-    os.replace, os.fsync, os.chmod, Path.unlink = map(counted, (os.replace, os.fsync, os.chmod, Path.unlink))
+    os.replace, os.fsync, os.chmod, Path.unlink = map(
+        counted, (os.replace, os.fsync, os.chmod, Path.unlink)
+    )
     return calls
 
 
@@ -157,7 +203,7 @@ def wait(child: int, seconds: float) -> int | None:
         time.sleep(0.001)
 
 
-# -- what it leaves -----------------------------------------------------------------------------------------------------------
+# -- what it leaves --------------------------------------------------------------------------------
 
 
 def readable(folder: Path) -> list[str]:
@@ -177,13 +223,17 @@ def readable(folder: Path) -> list[str]:
 
 
 def fingerprint(folder: Path) -> dict[str, object]:
-    """Every file below by its path: records without times and provenance, networks as the hash of their tensors."""
+    """Every file below by its path: records without times and provenance, networks as the hash of
+    their tensors.
+    """
     found: dict[str, object] = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != ".lock"):
         name = str(path.relative_to(folder))
         if path.suffix == ".json":
             record = vars(Record.read(path)) | {"timing": None, "provenance": None}
-            record["trajectory"] = [{k: v for k, v in entry.items() if k != "seconds"} for entry in record["trajectory"]]
+            record["trajectory"] = [
+                {k: v for k, v in entry.items() if k != "seconds"} for entry in record["trajectory"]
+            ]
             found[name] = record
         elif path.suffix == ".safetensors":
             tensors, text = tensorfile.read(path)
@@ -193,7 +243,7 @@ def fingerprint(folder: Path) -> dict[str, object]:
     return found
 
 
-# -- trials -------------------------------------------------------------------------------------------------------------------
+# -- trials ----------------------------------------------------------------------------------------
 
 
 def uninterrupted(job: str, folder: Path) -> tuple[dict[str, object], float, int]:
@@ -206,13 +256,26 @@ def uninterrupted(job: str, folder: Path) -> tuple[dict[str, object], float, int
     return fingerprint(folder), seconds, int(count.read_text())
 
 
-def trial(job: str, folder: Path, truth: dict[str, object], seconds: float, writes: int, rng: random.Random, tally: Tally) -> None:
+def trial(
+    job: str,
+    folder: Path,
+    truth: dict[str, object],
+    seconds: float,
+    writes: int,
+    rng: random.Random,
+    tally: Tally,
+) -> None:
     """Run the job in `folder`, killed up to four times, until it ends by itself; then compare."""
     for attempt in range(rng.randint(1, 4)):
         how = rng.choice(("time", "write", "write", "stop"))
         label = f"{job} ({folder.name}, {how})"
-        child = start(job, folder, rng.randint(1, max(1, writes >> attempt)) if how == "write" else 0, rng.random() < 0.5)
-        status = wait(child, 300 if how == "write" else rng.random() * seconds * 0.8 ** attempt)
+        child = start(
+            job,
+            folder,
+            rng.randint(1, max(1, writes >> attempt)) if how == "write" else 0,
+            rng.random() < 0.5,
+        )
+        status = wait(child, 300 if how == "write" else rng.random() * seconds * 0.8**attempt)
         if status is None:
             os.kill(child, signal.SIGINT if how == "stop" else signal.SIGKILL)
             began = time.monotonic()
@@ -231,19 +294,32 @@ def trial(job: str, folder: Path, truth: dict[str, object], seconds: float, writ
         return
     found = fingerprint(folder)
     for name in sorted(set(truth) ^ set(found)):
-        tally.problems.append(f"{job} ({folder.name}): {name} is {'left behind' if name in found else 'missing'}")
+        tally.problems.append(
+            f"{job} ({folder.name}): {name} is {'left behind' if name in found else 'missing'}"
+        )
     for name in sorted(set(truth) & set(found)):
         if truth[name] != found[name]:
-            keys = [k for k in truth[name] if truth[name][k] != found[name][k]] if isinstance(truth[name], dict) else ["tensors"]
-            tally.problems.append(f"{job} ({folder.name}): {name} differs from the uninterrupted run's in {', '.join(keys)}")
+            keys = (
+                [k for k in truth[name] if truth[name][k] != found[name][k]]
+                if isinstance(truth[name], dict)
+                else ["tensors"]
+            )
+            tally.problems.append(
+                f"{job} ({folder.name}): {name} differs from the uninterrupted run's in "
+                f"{', '.join(keys)}"
+            )
 
 
 def main(argv: list[str] | None = None) -> int:
     """Kill until there are enough; 1 if anything went wrong."""
     p = Parser(description=__doc__)
-    p.add_argument("--kills", type=int, default=60, help="SIGKILLs at least, over all jobs (default: 60)")
+    p.add_argument(
+        "--kills", type=int, default=60, help="SIGKILLs at least, over all jobs (default: 60)"
+    )
     p.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
-    p.add_argument("--jobs", default=",".join(JOBS), help=f"comma-separated (default: {','.join(JOBS)})")
+    p.add_argument(
+        "--jobs", default=",".join(JOBS), help=f"comma-separated (default: {','.join(JOBS)})"
+    )
     arguments = p.parse_args(argv)
     tally = Tally()
 
@@ -252,8 +328,11 @@ def main(argv: list[str] | None = None) -> int:
         torch.set_num_threads(1)
         jobs = [choose("jobs", job, JOBS) for job in arguments.jobs.split(",")]
         number = hunt(jobs, arguments.kills, random.Random(arguments.seed), tally)
-        sys.stdout.write(f"{tally.kills} kills and {tally.stops} Ctrl-C (slowest {tally.slowest_stop:.2f} s) in {number} runs: "
-                         f"{len(tally.problems)} problems\n" + "".join(f"  {line}\n" for line in tally.problems))
+        sys.stdout.write(
+            f"{tally.kills} kills and {tally.stops} Ctrl-C (slowest {tally.slowest_stop:.2f} s) "
+            f"in {number} runs: "
+            f"{len(tally.problems)} problems\n" + "".join(f"  {line}\n" for line in tally.problems)
+        )
 
     return guarded(work) or int(bool(tally.problems) or tally.slowest_stop > 2)
 
@@ -271,7 +350,9 @@ def hunt(jobs: list[str], kills: int, rng: random.Random, tally: Tally) -> int:
             trial(job, folder, *straight[job], rng, tally)
             shutil.rmtree(folder, ignore_errors=True)
             number += 1
-            sys.stdout.write(f"{number}: {job}, {tally.kills} kills, {len(tally.problems)} problems\n")
+            sys.stdout.write(
+                f"{number}: {job}, {tally.kills} kills, {len(tally.problems)} problems\n"
+            )
             sys.stdout.flush()
     return number
 

@@ -12,7 +12,14 @@ from torch.func import functional_call, grad, hessian, jacrev, vmap
 from common import layers as L
 from common.fisher import losses, mean_loss
 from common.fisher.diag import diagonal_fisher
-from common.fisher.kron import Kron, KronInverse, input_hessian, input_moment, kron_factors, split_bias
+from common.fisher.kron import (
+    Kron,
+    KronInverse,
+    input_hessian,
+    input_moment,
+    kron_factors,
+    split_bias,
+)
 from common.fisher.moving import MovingKron
 from common.fisher.rows import gradient_rows
 from lobs.hessian import layer_statistics
@@ -21,9 +28,21 @@ from tests.trust.oracles import normal, numbers, oracle, pair
 
 DEPTHWISE = {  # 4 channels in
     "depthwise": {"out_channels": 4, "kernel_size": 3, "padding": 1, "groups": 4},
-    "depthwise, strided": {"out_channels": 4, "kernel_size": 3, "stride": 2, "padding": 1, "groups": 4},
+    "depthwise, strided": {
+        "out_channels": 4,
+        "kernel_size": 3,
+        "stride": 2,
+        "padding": 1,
+        "groups": 4,
+    },
     "depthwise, 2 filters a channel": {"out_channels": 8, "kernel_size": 2, "groups": 4},
-    "grouped, dilated": {"out_channels": 6, "kernel_size": 2, "dilation": 2, "padding": 1, "groups": 2},
+    "grouped, dilated": {
+        "out_channels": 6,
+        "kernel_size": 2,
+        "dilation": 2,
+        "padding": 1,
+        "groups": 2,
+    },
 }
 
 
@@ -32,7 +51,11 @@ def heads(bias=False):
     for kind in toy.CONVOLUTIONS:
         yield kind, toy.conv_head(kind, bias), toy.batch()[0]
     for kind, settings in DEPTHWISE.items():
-        yield kind, toy.seeded(nn.Sequential(nn.Conv2d(4, bias=bias, **settings), nn.Flatten())), toy.batch(shape=(4, 5, 5))[0]
+        yield (
+            kind,
+            toy.seeded(nn.Sequential(nn.Conv2d(4, bias=bias, **settings), nn.Flatten())),
+            toy.batch(shape=(4, 5, 5))[0],
+        )
 
 
 def linear_net():
@@ -46,15 +69,21 @@ def classifier():
 def blocks(dense, groups):
     """The diagonal blocks of a dense matrix over the flattened weight, one a convolution group."""
     size = len(dense) // groups
-    return torch.stack([dense[i * size:(i + 1) * size, i * size:(i + 1) * size] for i in range(groups)])
+    return torch.stack(
+        [dense[i * size : (i + 1) * size, i * size : (i + 1) * size] for i in range(groups)]
+    )
 
 
 @oracle("per-example gradients, every convolution", "WoodFisher Eq. 1")
 def example_gradients(dtype):
     for kind, model, x in heads(bias=True):
         (model, twin), ((x, x2),) = pair(model, dtype), numbers(dtype, x)
-        (y, y2), = numbers(dtype, normal(*model(x).shape, seed=4))
-        yield kind, gradient_rows(model, [(x, y)], 5, loss="mse")["0"], reference.per_example_gradients(twin, twin[0], x2, y2, "mse")
+        ((y, y2),) = numbers(dtype, normal(*model(x).shape, seed=4))
+        yield (
+            kind,
+            gradient_rows(model, [(x, y)], 5, loss="mse")["0"],
+            reference.per_example_gradients(twin, twin[0], x2, y2, "mse"),
+        )
 
 
 @oracle("per-example gradients against torch.func", "WoodFisher Eq. 1")
@@ -75,10 +104,17 @@ def mini_batches(dtype):
     for b in (2, 3):
         rows = gradient_rows(model, [(x[:4], y[:4]), (x[4:], y[4:])], 6 // b, b)
         for name, module in L.prunable(twin).items():
-            yield f"{name}, b={b}", rows[name], reference.per_example_gradients(twin, module, x2, y).reshape(6 // b, b, -1).mean(1)
+            yield (
+                f"{name}, b={b}",
+                rows[name],
+                reference.per_example_gradients(twin, module, x2, y).reshape(6 // b, b, -1).mean(1),
+            )
 
 
-@oracle("sampled labels: the model's own distribution, by the generator", "EigenDamage; Martens & Grosse 2015")
+@oracle(
+    "sampled labels: the model's own distribution, by the generator",
+    "EigenDamage; Martens & Grosse 2015",
+)
 def sampled_labels(dtype):
     model, twin = pair(classifier(), dtype)
     (x, x2), (y, _) = numbers(dtype, *toy.batch(6, (4,)))
@@ -87,28 +123,47 @@ def sampled_labels(dtype):
     for name, module in L.prunable(twin).items():
         yield name, rows[name], reference.per_example_gradients(twin, module, x2, drawn)
     noise = torch.randn(6, 3, generator=toy.generator(3), dtype=dtype)
-    rows = gradient_rows(model, [(x, y)], 6, fisher="sampled", loss="mse", generator=toy.generator(3))
-    target = (twin(x2) - noise.double()).detach()  # the Gaussian model's own draw around its prediction
+    rows = gradient_rows(
+        model, [(x, y)], 6, fisher="sampled", loss="mse", generator=toy.generator(3)
+    )
+    # the Gaussian model's own draw around its prediction
+    target = (twin(x2) - noise.double()).detach()
     for name, module in L.prunable(twin).items():
-        yield f"{name}, mse", rows[name], reference.per_example_gradients(twin, module, x2, target, "mse")
+        yield (
+            f"{name}, mse",
+            rows[name],
+            reference.per_example_gradients(twin, module, x2, target, "mse"),
+        )
 
 
-@oracle("diagonal Fisher, empirical and exact, both losses", "LeCun et al. 1990, Eq. 5; EigenDamage Eq. 8")
+@oracle(
+    "diagonal Fisher, empirical and exact, both losses",
+    "LeCun et al. 1990, Eq. 5; EigenDamage Eq. 8",
+)
 def diagonals(dtype):
     model, twin = pair(toy.small_net(), dtype)
     (x, x2), (y, _) = numbers(dtype, *toy.batch(6))
-    (z, z2), = numbers(dtype, normal(6, 3, seed=4))
+    ((z, z2),) = numbers(dtype, normal(6, 3, seed=4))
     for loss, y1, y2 in (("cross_entropy", y, y), ("mse", z, z2)):
         for fisher in ("empirical", "exact"):
-            ours = diagonal_fisher(model, [(x[:4], y1[:4]), (x[4:], y1[4:])], fisher=fisher, loss=loss)
+            ours = diagonal_fisher(
+                model, [(x[:4], y1[:4]), (x[4:], y1[4:])], fisher=fisher, loss=loss
+            )
             for name, module in L.prunable(twin).items():
-                dense = reference.empirical_fisher(twin, module, x2, y2, loss) if fisher == "empirical" else \
-                    reference.exact_fisher(twin, module, x2, loss)
+                dense = (
+                    reference.empirical_fisher(twin, module, x2, y2, loss)
+                    if fisher == "empirical"
+                    else reference.exact_fisher(twin, module, x2, loss)
+                )
                 yield f"{name}, {fisher}, {loss}", ours[name].flatten(), dense.diagonal()
     for kind, model, x in heads():
         (model, twin), ((x, x2),) = pair(model, dtype), numbers(dtype, x)
         y = torch.arange(5) % 3
-        yield kind, diagonal_fisher(model, [(x, y)])["0"].flatten(), reference.empirical_fisher(twin, twin[0], x2, y).diagonal()
+        yield (
+            kind,
+            diagonal_fisher(model, [(x, y)])["0"].flatten(),
+            reference.empirical_fisher(twin, twin[0], x2, y).diagonal(),
+        )
 
 
 @oracle("exact Fisher = Gauss-Newton by torch.func.jacrev", "Martens & Grosse 2015")
@@ -120,14 +175,18 @@ def gauss_newton(dtype):
     J = jacrev(lambda p: functional_call(twin, p, (x2,)))(parameters)
     J = torch.cat([J[n].flatten(2) for n in names], 2)  # [examples, classes, weights]
     p = twin(x2).detach().softmax(1)
-    output_hessian = {"cross_entropy": torch.diag_embed(p) - p[:, :, None] * p[:, None, :],
-                      "mse": torch.eye(3, dtype=torch.float64).expand(5, 3, 3)}
+    output_hessian = {
+        "cross_entropy": torch.diag_embed(p) - p[:, :, None] * p[:, None, :],
+        "mse": torch.eye(3, dtype=torch.float64).expand(5, 3, 3),
+    }
     for loss, H in output_hessian.items():
         truth = torch.einsum("bci,bcd,bdj->ij", J, H, J) / 5
         total = torch.zeros_like(truth)
         for i in range(5):  # what `losses` says the exact Fisher is, taken literally
-            for value in losses(model(x[i:i + 1]), y[i:i + 1], "exact", loss, None):
-                grads = torch.autograd.grad(value, [model.get_parameter(n) for n in names], retain_graph=True)
+            for value in losses(model(x[i : i + 1]), y[i : i + 1], "exact", loss, None):
+                grads = torch.autograd.grad(
+                    value, [model.get_parameter(n) for n in names], retain_graph=True
+                )
                 g = torch.cat([part.flatten() for part in grads]).double()
                 total += torch.outer(g, g) / 5
         yield f"{loss}, dense", total, truth
@@ -139,17 +198,33 @@ def gauss_newton(dtype):
 def linear_hessian(dtype):
     model, twin = pair(toy.seeded(nn.Sequential(nn.Linear(4, 3, bias=False))), dtype)
     (x, x2), (y, _) = numbers(dtype, *toy.batch(6, (4,)))
-    truth = hessian(lambda w: F.cross_entropy(x2 @ w.reshape(3, 4).T, y))(twin[0].weight.detach().flatten())
-    yield "diagonal", diagonal_fisher(model, [(x, y)], fisher="exact")["0"].flatten(), truth.diagonal()
+    truth = hessian(lambda w: F.cross_entropy(x2 @ w.reshape(3, 4).T, y))(
+        twin[0].weight.detach().flatten()
+    )
+    yield (
+        "diagonal",
+        diagonal_fisher(model, [(x, y)], fisher="exact")["0"].flatten(),
+        truth.diagonal(),
+    )
     for i in range(3):
-        one = hessian(lambda w, i=i: F.cross_entropy(x2[i:i + 1] @ w.reshape(3, 4).T, y[i:i + 1]))(twin[0].weight.detach().flatten())
-        yield f"K-FAC of example {i}", kron_factors(model, [(x[i:i + 1], y[i:i + 1])], fisher="exact")["0"].dense()[0], one
+        one = hessian(
+            lambda w, i=i: F.cross_entropy(x2[i : i + 1] @ w.reshape(3, 4).T, y[i : i + 1])
+        )(twin[0].weight.detach().flatten())
+        yield (
+            f"K-FAC of example {i}",
+            kron_factors(model, [(x[i : i + 1], y[i : i + 1])], fisher="exact")["0"].dense()[0],
+            one,
+        )
 
 
-@oracle("OBD's curvature = the Hessian's diagonal, ReLU networks, fitted ones too", "LeCun et al. 1990, Eqs. 3 and 5")
+@oracle(
+    "OBD's curvature = the Hessian's diagonal, ReLU networks, fitted ones too",
+    "LeCun et al. 1990, Eqs. 3 and 5",
+)
 def hessian_diagonals(dtype):
-    """A network of ReLUs is piecewise linear in any single weight, so its Gauss-Newton diagonal is the Hessian's own: however small
-    the curvature of a confident network is, OBD's score is the whole second-order term of removing that weight."""
+    """A network of ReLUs is piecewise linear in any single weight, so its Gauss-Newton diagonal is
+    the Hessian's own: however small the curvature of a confident network is, OBD's score is the
+    whole second-order term of removing that weight."""
     for confidence in (1, 8):
         x, _ = toy.batch(6)
         model = toy.small_net()
@@ -159,7 +234,9 @@ def hessian_diagonals(dtype):
         (model, twin), ((x, x2),) = pair(model, dtype), numbers(dtype, x)
         ours = diagonal_fisher(model, [(x, y)], fisher="exact")
         for name, module in L.prunable(twin).items():
-            dense = hessian(partial(_loss, twin, name, x2, y))(module.weight.detach()).reshape(module.weight.numel(), -1)
+            dense = hessian(partial(_loss, twin, name, x2, y))(module.weight.detach()).reshape(
+                module.weight.numel(), -1
+            )
             yield f"{name}, logits times {confidence}", ours[name].flatten(), dense.diagonal()
 
 
@@ -171,16 +248,31 @@ def _loss(model, name, x, y, weight):
 def mean_losses(dtype):
     (out, out2), (z, z2) = numbers(dtype, normal(5, 3), normal(5, 3, seed=1))
     y = torch.tensor([0, 2, 1, 1, 0])
-    yield "cross-entropy", mean_loss(out, y)[None], -sum(out2[b].log_softmax(0)[y[b]] for b in range(5))[None] / 5
-    yield "mse", mean_loss(out, z, "mse")[None], (sum(0.5 * (out2[b] - z2[b]).square().sum() for b in range(5)) / 5)[None]
+    yield (
+        "cross-entropy",
+        mean_loss(out, y)[None],
+        -sum(out2[b].log_softmax(0)[y[b]] for b in range(5))[None] / 5,
+    )
+    yield (
+        "mse",
+        mean_loss(out, z, "mse")[None],
+        (sum(0.5 * (out2[b] - z2[b]).square().sum() for b in range(5)) / 5)[None],
+    )
 
 
-@oracle("A factor over positions, every convolution, with and without bias", "Grosse & Martens 2016 (KFC); L-OBS Eq. 9")
+@oracle(
+    "A factor over positions, every convolution, with and without bias",
+    "Grosse & Martens 2016 (KFC); L-OBS Eq. 9",
+)
 def input_factors(dtype):
     for bias in (False, True):
         for kind, model, x in heads(bias):
             (model, twin), ((x, x2),) = pair(model, dtype), numbers(dtype, x)
-            yield f"{kind}, bias={bias}", input_moment(model[0], x, bias) / len(x), reference.kfac_A(twin[0], x2, bias)
+            yield (
+                f"{kind}, bias={bias}",
+                input_moment(model[0], x, bias) / len(x),
+                reference.kfac_A(twin[0], x2, bias),
+            )
 
 
 @oracle("channel-only A: mean of the position blocks", "EigenDamage Sec. 4.5")
@@ -189,7 +281,9 @@ def channel_factors(dtype):
         (model, twin), ((x, x2),) = pair(model, dtype), numbers(dtype, x)
         conv = twin[0]
         taps = conv.kernel_size[0] * conv.kernel_size[1]
-        full = reference.kfac_A(conv, x2).reshape(conv.groups, -1, taps, conv.in_channels // conv.groups, taps)
+        full = reference.kfac_A(conv, x2).reshape(
+            conv.groups, -1, taps, conv.in_channels // conv.groups, taps
+        )
         truth = torch.stack([full[:, :, i, :, i] for i in range(taps)]).mean(0)
         yield kind, input_moment(model[0], x, channel_only=True) / len(x), truth
 
@@ -198,14 +292,20 @@ def channel_factors(dtype):
 def exact_convolutions(dtype):
     for kind, model, x in heads():
         (model, twin), ((x, x2),) = pair(model, dtype), numbers(dtype, x)
-        factors = kron_factors(model, [(x, torch.zeros_like(model(x)))], fisher="exact", loss="mse")["0"]
-        yield kind, factors.dense(), blocks(reference.exact_fisher(twin, twin[0], x2, "mse"), model[0].groups)
+        factors = kron_factors(
+            model, [(x, torch.zeros_like(model(x)))], fisher="exact", loss="mse"
+        )["0"]
+        yield (
+            kind,
+            factors.dense(),
+            blocks(reference.exact_fisher(twin, twin[0], x2, "mse"), model[0].groups),
+        )
 
 
 @oracle("K-FAC exact: deep linear network, squared loss", "Martens & Grosse 2015")
 def exact_deep_linear(dtype):
     model, twin = pair(linear_net(), dtype)
-    (x, x2), = numbers(dtype, toy.batch(7, (4,))[0])
+    ((x, x2),) = numbers(dtype, toy.batch(7, (4,))[0])
     factors = kron_factors(model, [(x, torch.zeros(7, 2, dtype=dtype))], fisher="exact", loss="mse")
     for name, module in L.prunable(twin).items():
         yield name, factors[name].dense()[0], reference.exact_fisher(twin, module, x2, "mse")
@@ -218,13 +318,24 @@ def exact_single(dtype):
     for fisher in ("exact", "empirical"):
         factors = kron_factors(model, [(x, y)], fisher=fisher)
         for name, module in L.prunable(twin).items():
-            truth = reference.exact_fisher(twin, module, x2) if fisher == "exact" else reference.empirical_fisher(twin, module, x2, y)
+            truth = (
+                reference.exact_fisher(twin, module, x2)
+                if fisher == "exact"
+                else reference.empirical_fisher(twin, module, x2, y)
+            )
             yield f"{name}, {fisher}", factors[name].dense()[0], truth
     with_bias = kron_factors(model, [(x, y)], fisher="empirical", bias=True)["0"]
-    g = [torch.autograd.grad(F.cross_entropy(twin(x2), y), p)[0] for p in (twin[0].weight, twin[0].bias)]
+    g = [
+        torch.autograd.grad(F.cross_entropy(twin(x2), y), p)[0]
+        for p in (twin[0].weight, twin[0].bias)
+    ]
     joined = torch.cat([g[0], g[1][:, None]], 1).flatten()
     yield "weight and bias", with_bias.dense()[0], torch.outer(joined, joined)
-    yield "split_bias", split_bias(with_bias, model[0]).dense()[0], torch.outer(g[0].flatten(), g[0].flatten())
+    yield (
+        "split_bias",
+        split_bias(with_bias, model[0]).dense()[0],
+        torch.outer(g[0].flatten(), g[0].flatten()),
+    )
 
 
 @oracle("G factor: mean over positions and examples", "Grosse & Martens 2016 (KFC)")
@@ -235,11 +346,15 @@ def output_factors(dtype):
     for name, index, groups in (("0", 0, 1), ("3", 3, 2), ("6", 6, 1)):
         G, positions = 0, 0
         for b in range(6):  # one backward pass an example, one outer product a position
-            middle = twin[:index + 1](x2[b:b + 1]).detach().requires_grad_()
-            g = torch.autograd.grad(F.cross_entropy(twin[index + 1:](middle), y[b:b + 1]), middle)[0]
+            middle = twin[: index + 1](x2[b : b + 1]).detach().requires_grad_()
+            g = torch.autograd.grad(
+                F.cross_entropy(twin[index + 1 :](middle), y[b : b + 1]), middle
+            )[0]
             g = g.reshape(groups, g.shape[1] // groups, -1)
             positions = g.shape[2]
-            G = G + torch.stack([sum(torch.outer(part[:, t], part[:, t]) for t in range(positions)) for part in g])
+            G = G + torch.stack(
+                [sum(torch.outer(part[:, t], part[:, t]) for t in range(positions)) for part in g]
+            )
         yield name, ours[name].G, G / 6 / positions
 
 
@@ -250,52 +365,92 @@ def moving_average(dtype):
     moving = MovingKron(model, fisher="exact", decay=0.95)
     truth = None
     for i in (0, 2, 4):
-        moving.update(x[i:i + 2], y[i:i + 2])
-        new = kron_factors(twin, [(x2[i:i + 2], y[i:i + 2])], fisher="exact")
-        truth = {n: (f.A, f.G) for n, f in new.items()} if truth is None else {
-            n: (0.95 * truth[n][0] + 0.05 * f.A, 0.95 * truth[n][1] + 0.05 * f.G) for n, f in new.items()}
+        moving.update(x[i : i + 2], y[i : i + 2])
+        new = kron_factors(twin, [(x2[i : i + 2], y[i : i + 2])], fisher="exact")
+        truth = (
+            {n: (f.A, f.G) for n, f in new.items()}
+            if truth is None
+            else {
+                n: (0.95 * truth[n][0] + 0.05 * f.A, 0.95 * truth[n][1] + 0.05 * f.G)
+                for n, f in new.items()
+            }
+        )
     for name, factor in moving.factors().items():
         yield f"{name}, A", factor.A, truth[name][0]
         yield f"{name}, G", factor.G, truth[name][1]
 
 
-@oracle("batches do not matter: factors, diagonal, rows, layer Hessians", "streaming", double=1e-10, single=1e-5)
+@oracle(
+    "batches do not matter: factors, diagonal, rows, layer Hessians",
+    "streaming",
+    double=1e-10,
+    single=1e-5,
+)
 def batch_splits(dtype):
     model, twin = pair(toy.small_net(), dtype)
     (x, x2), (y, _) = numbers(dtype, *toy.batch(12))
     split = [(x[a:b], y[a:b]) for a, b in ((0, 1), (1, 4), (4, 5), (5, 12))]
-    ours, truth = kron_factors(model, split, fisher="exact"), kron_factors(twin, [(x2, y)], fisher="exact")
+    ours, truth = (
+        kron_factors(model, split, fisher="exact"),
+        kron_factors(twin, [(x2, y)], fisher="exact"),
+    )
     for name in ours:
         yield f"A of {name}", ours[name].A, truth[name].A
         yield f"G of {name}", ours[name].G, truth[name].G
-    for label, f in {"diagonal": lambda m, d: diagonal_fisher(m, d, fisher="exact"), "rows": lambda m, d: gradient_rows(m, d, 6, 2),
-                     "layer Hessian": lambda m, d: input_hessian(m, d, bias=True)}.items():
+    for label, f in {
+        "diagonal": lambda m, d: diagonal_fisher(m, d, fisher="exact"),
+        "rows": lambda m, d: gradient_rows(m, d, 6, 2),
+        "layer Hessian": lambda m, d: input_hessian(m, d, bias=True),
+    }.items():
         ours, truth = f(model, split), f(twin, [(x2, y)])
         for name in ours:
             yield f"{label} of {name}", ours[name], truth[name].double()
-    statistics = [layer_statistics(m, d, L.prunable(m), True, size) for m, d, size in ((model, split, 5), (twin, [(x2, y)], 12))]
+    statistics = [
+        layer_statistics(m, d, L.prunable(m), True, size)
+        for m, d, size in ((model, split, 5), (twin, [(x2, y)], 12))
+    ]
     for name in statistics[0]:
         yield f"L-OBS Ψ of {name}", *(s[name].moment / s[name].count for s in statistics)
 
 
-@oracle("damped Kronecker inverse: π, absolute and relative damping", "Martens & Grosse 2015, Sec. 6.3")
+@oracle(
+    "damped Kronecker inverse: π, absolute and relative damping", "Martens & Grosse 2015, Sec. 6.3"
+)
 def kron_inverses(dtype):
     for groups in (1, 2):
         (a, a2), (g, g2) = numbers(dtype, normal(groups, 9, 5), normal(groups, 9, 3, seed=1))
-        ours, twin = (Kron((p.mT @ p / 9).double(), 1e-3 * (q.mT @ q / 9).double(), 1) for p, q in ((a, g), (a2, g2)))
+        ours, twin = (
+            Kron((p.mT @ p / 9).double(), 1e-3 * (q.mT @ q / 9).double(), 1)
+            for p, q in ((a, g), (a2, g2))
+        )
         for pi in (True, False):
             for relative in (True, False):
                 inverse, parts = KronInverse.of(ours, 1e-3, pi, relative), []
                 for A, G in zip(twin.A, twin.G):
                     mean_a, mean_g = A.trace() / 5, G.trace() / 3
-                    gamma = 1e-3 * mean_a * mean_g if relative else torch.tensor(1e-3, dtype=torch.float64)
+                    gamma = (
+                        1e-3 * mean_a * mean_g
+                        if relative
+                        else torch.tensor(1e-3, dtype=torch.float64)
+                    )
                     ratio = (mean_a / mean_g).sqrt() if pi else 1.0
                     eye = lambda n: torch.eye(n, dtype=torch.float64)
-                    parts.append(torch.kron(G + gamma.sqrt() / ratio * eye(3), A + ratio * gamma.sqrt() * eye(5)))
+                    parts.append(
+                        torch.kron(
+                            G + gamma.sqrt() / ratio * eye(3), A + ratio * gamma.sqrt() * eye(5)
+                        )
+                    )
                 truth = torch.block_diag(*parts)
-                v, index = normal(len(truth), seed=2), torch.randperm(len(truth), generator=toy.generator(3))[:7]
+                v, index = (
+                    normal(len(truth), seed=2),
+                    torch.randperm(len(truth), generator=toy.generator(3))[:7],
+                )
                 label = f"groups={groups}, pi={pi}, relative={relative}"
                 yield f"{label}, times", inverse.times(v), truth @ v
                 yield f"{label}, solve", inverse.solve(v), torch.linalg.solve(truth, v)
                 yield f"{label}, diagonal", inverse.diagonal(), torch.linalg.inv(truth).diagonal()
-                yield f"{label}, submatrix", inverse.submatrix(index), torch.linalg.inv(truth)[index][:, index]
+                yield (
+                    f"{label}, submatrix",
+                    inverse.submatrix(index),
+                    torch.linalg.inv(truth)[index][:, index],
+                )

@@ -1,4 +1,6 @@
-"""Damped inverses in every shape, and the single, triangular and joint updates against the constrained quadratic itself."""
+"""Damped inverses in every shape, and the single, triangular and joint updates against the
+constrained quadratic itself.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +13,31 @@ from common.fisher.shared import DenseMatrix, LowRankMatrix, SharedRows
 from tests import reference, toy
 from tests.trust.oracles import floats, normal, numbers, oracle
 
-SHAPES = [(3, 10, None), (12, 10, None), (3, 10, 4), (5, 12, 4), (7, 12, 4), (4, 4, 4), (1, 9, 2), (20, 7, 3), (9, 9, 1), (2, 1, None)]
+SHAPES = [
+    (3, 10, None),
+    (12, 10, None),
+    (3, 10, 4),
+    (5, 12, 4),
+    (7, 12, 4),
+    (4, 4, 4),
+    (1, 9, 2),
+    (20, 7, 3),
+    (9, 9, 1),
+    (2, 1, None),
+]
 
 
 def block_fishers(dtype, damping):
-    """(name, curvature, dense F): m rows of d weights in chunks; more and fewer rows than weights, chunks that do not divide."""
+    """(name, curvature, dense F): m rows of d weights in chunks; more and fewer rows than weights,
+    chunks that do not divide.
+    """
     for m, d, chunk in SHAPES:
-        (rows, rows2), = numbers(dtype, normal(m, d, seed=m * d))
-        yield f"rows {m}x{d}, chunk {chunk}", BlockFisher(rows, damping, chunk), reference.damped_fisher(rows2, damping, chunk)
+        ((rows, rows2),) = numbers(dtype, normal(m, d, seed=m * d))
+        yield (
+            f"rows {m}x{d}, chunk {chunk}",
+            BlockFisher(rows, damping, chunk),
+            reference.damped_fisher(rows2, damping, chunk),
+        )
 
 
 def kron_curvatures(dtype, damping):
@@ -28,16 +47,27 @@ def kron_curvatures(dtype, damping):
         parts = []
         for A, G in zip(a2.mT @ a2 / 9, g2.mT @ g2 / 9):
             ratio = ((A.trace() / 4) / (G.trace() / 3)).sqrt()
-            parts.append(torch.kron(G + damping**0.5 / ratio * torch.eye(3).double(), A + damping**0.5 * ratio * torch.eye(4).double()))
+            parts.append(
+                torch.kron(
+                    G + damping**0.5 / ratio * torch.eye(3).double(),
+                    A + damping**0.5 * ratio * torch.eye(4).double(),
+                )
+            )
         yield f"Kronecker, {groups} groups", inverse, torch.block_diag(*parts)
 
 
 def shared_curvatures(dtype, damping):
-    """I ⊗ F over 3 output units, F dense or of low rank, with fewer and more inputs than weights."""
+    """I ⊗ F over 3 output units, F dense or of low rank, with fewer and more inputs than
+    weights.
+    """
     for n in (4, 11):
-        (X, X2), = numbers(dtype, normal(n, 7, seed=n))
+        ((X, X2),) = numbers(dtype, normal(n, 7, seed=n))
         truth = torch.block_diag(*[X2.T @ X2 / n + damping * torch.eye(7).double()] * 3)
-        yield f"shared rows, dense, {n} inputs", SharedRows(DenseMatrix(X2.T @ X2 / n, damping), 3), truth
+        yield (
+            f"shared rows, dense, {n} inputs",
+            SharedRows(DenseMatrix(X2.T @ X2 / n, damping), 3),
+            truth,
+        )
         yield f"shared rows, low rank, {n} inputs", SharedRows(LowRankMatrix(X, damping), 3), truth
 
 
@@ -54,12 +84,17 @@ def weights(d, seed=5):
     return normal(d, seed=seed), pruned
 
 
-@oracle("damped inverse: diagonal, solve, product, submatrix; all shapes", "WoodFisher Eqs. 2-4; L-OBS Sec. 3.4.1")
+@oracle(
+    "damped inverse: diagonal, solve, product, submatrix; all shapes",
+    "WoodFisher Eqs. 2-4; L-OBS Sec. 3.4.1",
+)
 def inverses(dtype):
     for damping in (1e-5, 1e-2, 10.0):
         for name, curvature, truth in curvatures(dtype, damping):
             inverse, v = torch.linalg.inv(truth), normal(len(truth), seed=2)
-            index = torch.randperm(len(truth), generator=toy.generator(4))[:max(1, len(truth) // 2)]
+            index = torch.randperm(len(truth), generator=toy.generator(4))[
+                : max(1, len(truth) // 2)
+            ]
             label = f"{name}, damping {damping:g}"
             yield f"{label}, diagonal", curvature.diagonal(), inverse.diagonal()
             yield f"{label}, solve", curvature.solve(v), inverse @ v
@@ -70,7 +105,7 @@ def inverses(dtype):
 @oracle("damped inverse = the rank-one recursion", "WoodFisher Eq. 2; L-OBS Eq. 10")
 def recursion(dtype):
     for m, d in ((6, 15), (15, 6), (8, 8)):
-        (rows, rows2), = numbers(dtype, normal(m, d))
+        ((rows, rows2),) = numbers(dtype, normal(m, d))
         truth, v = reference.recursive_inverse(rows2, 1e-3), normal(d, seed=1)
         fisher = BlockFisher(rows, 1e-3)
         yield f"{m}x{d}, diagonal", fisher.diagonal(), truth.diagonal()
@@ -79,10 +114,13 @@ def recursion(dtype):
         yield f"{m}x{d}, L-OBS", low.solve(v[None])[0], truth @ v
 
 
-@oracle("score of one weight = the constrained minimum", "Hassibi & Stork 1993; WoodFisher Eq. 11; L-OBS Eq. 6")
+@oracle(
+    "score of one weight = the constrained minimum",
+    "Hassibi & Stork 1993; WoodFisher Eq. 11; L-OBS Eq. 6",
+)
 def single_scores(dtype):
     for name, curvature, truth in curvatures(dtype):
-        (w, w2), = numbers(dtype, normal(len(truth), seed=5))
+        ((w, w2),) = numbers(dtype, normal(len(truth), seed=5))
         minimum = []
         for q in range(len(w)):
             one = torch.arange(len(w)) == q
@@ -90,10 +128,13 @@ def single_scores(dtype):
         yield name, obs.score(w, curvature.diagonal()), floats(*minimum)
 
 
-@oracle("update of one weight, all three kinds = the constrained minimum", "Hassibi & Stork 1993; WoodFisher Eq. 10; L-OBS Eq. 7")
+@oracle(
+    "update of one weight, all three kinds = the constrained minimum",
+    "Hassibi & Stork 1993; WoodFisher Eq. 10; L-OBS Eq. 7",
+)
 def single_updates(dtype):
     for name, curvature, truth in curvatures(dtype):
-        (w, w2), = numbers(dtype, normal(len(truth), seed=5))
+        ((w, w2),) = numbers(dtype, normal(len(truth), seed=5))
         one = torch.arange(len(w)) == len(w) // 2
         expected, increase = reference.constrained_minimum(truth, w2, one)
         for kind in obs.SOLVED:
@@ -106,8 +147,10 @@ def single_updates(dtype):
 def no_updates(dtype):
     for name, curvature, truth in curvatures(dtype):
         w, pruned = weights(len(truth))
-        (w, w2), = numbers(dtype, w)
-        expected = torch.stack([-w2[q] if pruned[q] else torch.zeros_like(w2[q]) for q in range(len(w2))])
+        ((w, w2),) = numbers(dtype, w)
+        expected = torch.stack(
+            [-w2[q] if pruned[q] else torch.zeros_like(w2[q]) for q in range(len(w2))]
+        )
         delta, predicted = obs.update(w, curvature, pruned, "none")
         yield name, delta, expected
         yield f"{name}, increase", floats(predicted), (0.5 * expected @ truth @ expected)[None]
@@ -117,7 +160,7 @@ def no_updates(dtype):
 def diagonal_updates(dtype):
     for name, curvature, truth in curvatures(dtype):
         w, pruned = weights(len(truth))
-        (w, w2), = numbers(dtype, w)
+        ((w, w2),) = numbers(dtype, w)
         expected = reference.summed_single(torch.linalg.inv(truth), w2, pruned)
         delta, predicted = obs.update(w, curvature, pruned, "diagonal")
         yield name, delta, expected
@@ -128,9 +171,13 @@ def diagonal_updates(dtype):
 def triangular_updates(dtype):
     for name, curvature, truth in curvatures(dtype):
         w, pruned = weights(len(truth))
-        (w, w2), = numbers(dtype, w)
+        ((w, w2),) = numbers(dtype, w)
         inverse = torch.linalg.inv(truth)
-        order = [q for q in torch.argsort(w2**2 / (2 * inverse.diagonal()), stable=True).tolist() if pruned[q]]
+        order = [
+            q
+            for q in torch.argsort(w2**2 / (2 * inverse.diagonal()), stable=True).tolist()
+            if pruned[q]
+        ]
         expected = reference.sequential_walk(inverse, w2, order)
         delta, predicted = obs.update(w, curvature, pruned, "triangular")
         yield name, delta, expected
@@ -141,7 +188,7 @@ def triangular_updates(dtype):
 def joint_updates(dtype):
     for name, curvature, truth in curvatures(dtype):
         w, pruned = weights(len(truth))
-        (w, w2), = numbers(dtype, w)
+        ((w, w2),) = numbers(dtype, w)
         expected, increase = reference.constrained_minimum(truth, w2, pruned)
         delta, predicted = obs.update(w, curvature, pruned, "joint")
         yield name, delta, expected

@@ -1,4 +1,6 @@
-"""What can befall a run from outside: kills, Ctrl-C, a full or read-only disk, a second process. Nothing is ever corrupted."""
+"""What can befall a run from outside: kills, Ctrl-C, a full or read-only disk, a second process.
+Nothing is ever corrupted.
+"""
 
 import os
 import resource
@@ -23,11 +25,23 @@ from tests.trust.crash import fingerprint, readable
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-NET = ["--model", "digits_cnn:width=0.25", "--dataset", "synthetic:classes=3,samples=96", "--epochs", "0.5"]
+NET = [
+    "--model",
+    "digits_cnn:width=0.25",
+    "--dataset",
+    "synthetic:classes=3,samples=96",
+    "--epochs",
+    "0.5",
+]
 CELL = [*NET, "--num-samples", "32", "--sparsity", "0.5", "--allow-untrained"]
 FLAGS = {"train": NET, "prune": CELL, "finetune": CELL}
-TINY = {"model": "digits_cnn:width=0.25", "dataset": "synthetic:classes=3,samples=96", "num_samples": 32, "finetune": Recipe(epochs=0.5),
-        "allow_untrained": True}
+TINY = {
+    "model": "digits_cnn:width=0.25",
+    "dataset": "synthetic:classes=3,samples=96",
+    "num_samples": 32,
+    "finetune": Recipe(epochs=0.5),
+    "allow_untrained": True,
+}
 
 
 def verb(name, folder, *flags, before=lambda: None):
@@ -43,6 +57,7 @@ def launch(name, folder, *flags, errors=None, before=lambda: None):
         if status := run("common", name, argv=[*FLAGS[name], "--output-dir", str(folder), *flags]):
             sys.stderr.flush()
             os._exit(status)
+
     return crash.launch(work, errors)
 
 
@@ -50,7 +65,11 @@ def one_line(done, *words):
     status, told = done
     assert status == 2, told
     lines = told.strip().splitlines()
-    assert len(lines) == 1 and lines[0].startswith("error: ") and all(word in lines[0] for word in words), told
+    assert (
+        len(lines) == 1
+        and lines[0].startswith("error: ")
+        and all(word in lines[0] for word in words)
+    ), told
 
 
 @pytest.fixture
@@ -58,7 +77,12 @@ def tiny_disk(tmp_path):
     """A file system of 2 MB, where one may be mounted."""
     place = tmp_path / "disk"
     place.mkdir()
-    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True).returncode:
+    if (
+        os.geteuid()
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True
+        ).returncode
+    ):
         pytest.skip("a file system cannot be mounted here")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True)
@@ -66,12 +90,14 @@ def tiny_disk(tmp_path):
 
 def test_a_few_kills(capsys):
     """`make crash` does sixty over all jobs."""
-    assert crash.main(["--kills", "4", "--jobs", "prune,finetune", "--seed", "7"]) == 0, capsys.readouterr().out
+    assert crash.main(["--kills", "4", "--jobs", "prune,finetune", "--seed", "7"]) == 0, (
+        capsys.readouterr().out
+    )
 
 
 def test_a_disk_that_is_full_and_then_is_not(tiny_disk, tmp_path):
-    """Room for nothing, then for a file or two: one line each time, and what is there can be read. With room the run goes on to the
-    end it would have had."""
+    """Room for nothing, then for a file or two: one line each time, and what is there can be read.
+    With room the run goes on to the end it would have had."""
     filler = tiny_disk / "filler"
     fill(filler)
     one_line(verb("finetune", tiny_disk / "runs"), "space")
@@ -109,6 +135,7 @@ def test_a_disk_that_only_reads(tiny_disk):
 
 def test_no_file_may_grow(tmp_path):
     """RLIMIT_FSIZE, which needs no mount: the limit that a quota is."""
+
     def limit():
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
@@ -119,8 +146,16 @@ def test_no_file_may_grow(tmp_path):
 
 
 def test_two_processes_on_one_cell_end_as_one(tmp_path):
-    """Whoever comes second waits for the dense network, and is told of the cell; run again it finds all done."""
-    pair = [(launch("finetune", tmp_path / "both", errors=tmp_path / f"errors{i}"), tmp_path / f"errors{i}") for i in range(2)]
+    """Whoever comes second waits for the dense network, and is told of the cell; run again it finds
+    all done.
+    """
+    pair = [
+        (
+            launch("finetune", tmp_path / "both", errors=tmp_path / f"errors{i}"),
+            tmp_path / f"errors{i}",
+        )
+        for i in range(2)
+    ]
     ended = [(crash.wait(child, 120), errors.read_text()) for child, errors in pair]
     for done in ended:
         if done[0]:
@@ -131,7 +166,9 @@ def test_two_processes_on_one_cell_end_as_one(tmp_path):
 
 
 def test_ctrl_c_stops_within_two_seconds_and_the_work_is_kept(tmp_path, monkeypatch):
-    """In the middle of a training that would take minutes: status 130, one line, a snapshot that is taken up again."""
+    """In the middle of a training that would take minutes: status 130, one line, a snapshot that is
+    taken up again.
+    """
     monkeypatch.setattr(T, "SNAPSHOT_SECONDS", 0.0)
     errors, seen = tmp_path / "errors", tmp_path / "seen"
     child = launch("train", tmp_path / "runs", "--epochs", "5000", errors=errors)
@@ -162,7 +199,10 @@ def test_a_network_that_vanished_is_made_again_and_a_torn_one_is_named(tmp_path)
     folder = pipeline.cell_folder(spec)
     (folder / "finetuned.safetensors").unlink()
     again = pipeline.finetune(spec)
-    assert again.accuracy == record.accuracy and checkpoint.load(folder / "finetuned.safetensors").masks
+    assert (
+        again.accuracy == record.accuracy
+        and checkpoint.load(folder / "finetuned.safetensors").masks
+    )
     whole = (folder / "pruned.safetensors").read_bytes()
     (folder / "pruned.safetensors").write_bytes(whole[:-100])
     (folder / "finetune.json").unlink()
@@ -176,7 +216,10 @@ def test_trouble_of_the_machine_is_one_line_and_a_mistake_of_ours_is_not_hidden(
     def fail(error):
         raise error
 
-    for error in (OSError(28, "No space left on device"), OSError(5, "Input/output error", "some/file")):
+    for error in (
+        OSError(28, "No space left on device"),
+        OSError(5, "Input/output error", "some/file"),
+    ):
         assert guarded(lambda error=error: fail(error)) == 2
         told = capsys.readouterr().err
         assert told.startswith(f"error: {error.strerror}") and len(told.splitlines()) == 1
@@ -199,6 +242,7 @@ def test_a_half_written_cache_of_decoded_images_does_not_stay(tmp_path):
     folder = folders.scan(tmp_path / "images")
     folders.decoded.cache_clear()
     images = folders.decoded(folder, 8, cache)
-    assert fresh.exists() and not old.exists() and cache.exists()  # another process may still be writing the fresh one
+    # another process may still be writing the fresh one
+    assert fresh.exists() and not old.exists() and cache.exists()
     folders.decoded.cache_clear()
     assert (folders.decoded(folder, 8, cache) == images).all()

@@ -1,4 +1,6 @@
-"""Files from strangers: hundreds of damaged or hostile ones, each refused in one line or read as what was written."""
+"""Files from strangers: hundreds of damaged or hostile ones, each refused in one line or read as
+what was written.
+"""
 
 import functools
 import io
@@ -30,7 +32,9 @@ def build(seed=0):
 
 
 def refused_or(read, same):
-    """"refused" for a UserError of one line, "read" where what came out is what was written; anything else is a failure."""
+    """ "refused" for a UserError of one line, "read" where what came out is what was written;
+    anything else is a failure.
+    """
     try:
         found = read()
     except UserError as error:
@@ -43,27 +47,35 @@ def refused_or(read, same):
 def damaged(whole: bytes, rng: random.Random) -> bytes:
     """One to three things wrong with a file; headers and places far in are hit alike."""
     for _ in range(rng.randint(1, 3)):
-        at = rng.randrange(len(whole)) if rng.random() < 0.5 else rng.randrange(min(len(whole), 256))
-        kind = rng.choice(("cut", "flip", "byte", "insert", "remove", "repeat", "zeros", "number", "swap"))
+        at = (
+            rng.randrange(len(whole)) if rng.random() < 0.5 else rng.randrange(min(len(whole), 256))
+        )
+        kind = rng.choice(
+            ("cut", "flip", "byte", "insert", "remove", "repeat", "zeros", "number", "swap")
+        )
         if kind == "cut":
             whole = whole[:at]
         elif kind == "flip":
-            whole = whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1:]
+            whole = whole[:at] + bytes([whole[at] ^ 1 << rng.randrange(8)]) + whole[at + 1 :]
         elif kind == "byte":
-            whole = whole[:at] + bytes([rng.randrange(256)]) + whole[at + 1:]
+            whole = whole[:at] + bytes([rng.randrange(256)]) + whole[at + 1 :]
         elif kind == "insert":
             whole = whole[:at] + rng.randbytes(rng.randint(1, 40)) + whole[at:]
         elif kind == "remove":
-            whole = whole[:at] + whole[at + rng.randint(1, 40):]
+            whole = whole[:at] + whole[at + rng.randint(1, 40) :]
         elif kind == "repeat":
-            whole = whole[:at] + whole[max(0, at - 50):]
+            whole = whole[:at] + whole[max(0, at - 50) :]
         elif kind == "zeros":
-            whole = whole[:at] + bytes(min(64, len(whole) - at)) + whole[at + 64:]
+            whole = whole[:at] + bytes(min(64, len(whole) - at)) + whole[at + 64 :]
         elif kind == "number":  # a length or an offset that is off, by digits
             digits = [i for i, byte in enumerate(whole[:4096]) if 48 <= byte <= 57]
             if digits:
                 i = rng.choice(digits)
-                whole = whole[:i] + rng.choice((b"9", b"99999999999", b"-1", b"1e9", b"")) + whole[i + 1:]
+                whole = (
+                    whole[:i]
+                    + rng.choice((b"9", b"99999999999", b"-1", b"1e9", b""))
+                    + whole[i + 1 :]
+                )
         else:
             whole = whole[at:] + whole[:at]
         if not whole:
@@ -73,20 +85,29 @@ def damaged(whole: bytes, rng: random.Random) -> bytes:
 
 def test_three_hundred_damaged_checkpoints(tmp_path):
     model, path, rng = build(), tmp_path / "a.safetensors", random.Random(0)
-    checkpoint.save(path, model, DIGITS, masks={"fc1.weight": model.fc1.weight > 0}, extra={"epoch": 3})
+    checkpoint.save(
+        path, model, DIGITS, masks={"fc1.weight": model.fc1.weight > 0}, extra={"epoch": 3}
+    )
     whole, truth = path.read_bytes(), checkpoint.state_hash(model)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seen = []
     for _ in range(300):
         path.write_bytes(damaged(whole, rng))
-        seen.append(refused_or(lambda: checkpoint.load(path), lambda found: checkpoint.state_hash(found.model) == truth))
+        seen.append(
+            refused_or(
+                lambda: checkpoint.load(path),
+                lambda found: checkpoint.state_hash(found.model) == truth,
+            )
+        )
     assert seen.count("refused") > 280
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 200 * 1024  # kilobytes
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth", ".old.pth"])
 def test_eighty_damaged_files_of_other_programs(tmp_path, suffix):
-    """Without a digest a changed number cannot be seen: it loads, finite, or is refused; the network is whole either way."""
+    """Without a digest a changed number cannot be seen: it loads, finite, or is refused; the
+    network is whole either way.
+    """
     path, rng, model = tmp_path / f"a{suffix}", random.Random(1), build(1)
     state = build().state_dict()
     if suffix == ".safetensors":
@@ -104,8 +125,23 @@ def test_eighty_damaged_files_of_other_programs(tmp_path, suffix):
             before = checkpoint.state_hash(model)
 
 
-HOSTILE_NAMES = ("../../../etc/passwd", "/etc/passwd", "model.../../x", "model.", "", ".", "..", "model.conv1.weight\0", "mask.../x",
-                 "optimizer...", "extra./../../x", "a" * 5_000, "model.conv1.weight ", "model.__class__", "mask.conv1.__class__")
+HOSTILE_NAMES = (
+    "../../../etc/passwd",
+    "/etc/passwd",
+    "model.../../x",
+    "model.",
+    "",
+    ".",
+    "..",
+    "model.conv1.weight\0",
+    "mask.../x",
+    "optimizer...",
+    "extra./../../x",
+    "a" * 5_000,
+    "model.conv1.weight ",
+    "model.__class__",
+    "mask.conv1.__class__",
+)
 
 
 def test_names_that_would_escape_or_break_out(tmp_path):
@@ -115,31 +151,52 @@ def test_names_that_would_escape_or_break_out(tmp_path):
         checkpoint.save(path, model, DIGITS)
         tensors, text = tensorfile.read(path)
         tensorfile.write(path, tensors | {name: torch.ones(2)}, text)
-        outcome = refused_or(lambda: checkpoint.load(path), lambda found: checkpoint.state_hash(found.model) == truth)
-        assert outcome == "refused" or name.startswith(("extra.", "optimizer.")), name  # those two are read by their names alone
+        outcome = refused_or(
+            lambda: checkpoint.load(path), lambda found: checkpoint.state_hash(found.model) == truth
+        )
+        # those two are read by their names alone
+        assert outcome == "refused" or name.startswith(("extra.", "optimizer.")), name
         assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path], name
 
 
 def test_a_header_that_names_more_than_there_is(tmp_path):
     """Offsets, shapes and lengths that lie: refused before any memory is taken."""
     path = tmp_path / "a.safetensors"
-    for shape, offsets in (([1 << 40], [0, 4]), ([1], [0, 1 << 50]), ([-1], [0, 4]), ([1 << 62, 1 << 62], [0, 4]), ([1], [4, 0]),
-                           ([1], [2, 6])):
-        header = json.dumps({"__metadata__": {"checkpoint": "{}", "sha256": ""},
-                             "x": {"dtype": "F32", "shape": shape, "data_offsets": offsets}})
+    for shape, offsets in (
+        ([1 << 40], [0, 4]),
+        ([1], [0, 1 << 50]),
+        ([-1], [0, 4]),
+        ([1 << 62, 1 << 62], [0, 4]),
+        ([1], [4, 0]),
+        ([1], [2, 6]),
+    ):
+        header = json.dumps(
+            {
+                "__metadata__": {"checkpoint": "{}", "sha256": ""},
+                "x": {"dtype": "F32", "shape": shape, "data_offsets": offsets},
+            }
+        )
         path.write_bytes(struct.pack("<Q", len(header)) + header.encode() + bytes(4))
         assert refused_or(lambda: checkpoint.load(path), lambda _: False) == "refused"
-        assert refused_or(lambda: checkpoint.load_weights(path, build()), lambda _: False) == "refused"
+        assert (
+            refused_or(lambda: checkpoint.load_weights(path, build()), lambda _: False) == "refused"
+        )
 
 
 FOREIGN = {
     "parallel": lambda s: {f"module.{k}": v for k, v in s.items()},
     "state_dict": lambda s: {"state_dict": s, "optimizer": {"lr": 0.1}, "epoch": 3},
     "model": lambda s: {"model": {f"module.{k}": v for k, v in s.items()}, "args": {"a": 1}},
-    "torch.nn.utils.prune": lambda s: {(f"{k}_orig" if k == "fc1.weight" else k): v for k, v in s.items()} | {
-        "fc1.weight_mask": torch.ones_like(s["fc1.weight"])},
-    "all of it": lambda s: {"state_dict": {f"module.{k}_orig" if k == "fc1.weight" else f"module.{k}": v for k, v in s.items()} | {
-        "module.fc1.weight_mask": torch.ones_like(s["fc1.weight"])}},
+    "torch.nn.utils.prune": lambda s: (
+        {(f"{k}_orig" if k == "fc1.weight" else k): v for k, v in s.items()}
+        | {"fc1.weight_mask": torch.ones_like(s["fc1.weight"])}
+    ),
+    "all of it": lambda s: {
+        "state_dict": {
+            f"module.{k}_orig" if k == "fc1.weight" else f"module.{k}": v for k, v in s.items()
+        }
+        | {"module.fc1.weight_mask": torch.ones_like(s["fc1.weight"])}
+    },
 }
 
 
@@ -163,11 +220,14 @@ def test_zeros_and_masks_of_a_pruned_checkpoint_arrive_as_zeros(tmp_path):
     state["fc1.weight_mask"] = torch.ones(3)
     torch.save(state, tmp_path / "a.pth")
     before = checkpoint.state_hash(other)
-    assert refused_or(lambda: checkpoint.load_weights(tmp_path / "a.pth", other), lambda _: False) == "refused"
+    assert (
+        refused_or(lambda: checkpoint.load_weights(tmp_path / "a.pth", other), lambda _: False)
+        == "refused"
+    )
     assert checkpoint.state_hash(other) == before
 
 
-# -- images -----------------------------------------------------------------------------------------------------------------------
+# -- images ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "PPM", "WEBP", "TIFF"])
@@ -184,7 +244,10 @@ def test_forty_damaged_images_of_every_kind(kind, tmp_path):
     path, whole = tmp_path / "train" / "a" / f"bad.{kind.lower()}", buffer.getvalue()
     for _ in range(40):
         path.write_bytes(damaged(whole, rng))
-        outcome = refused_or(lambda: data.load("imagefolder:size=8", str(tmp_path)), lambda found: found.input_shape == (3, 8, 8))
+        outcome = refused_or(
+            lambda: data.load("imagefolder:size=8", str(tmp_path)),
+            lambda found: found.input_shape == (3, 8, 8),
+        )
         if outcome == "refused":
             with pytest.raises(UserError, match="data_dir=.*bad"):
                 data.load("imagefolder:size=8", str(tmp_path))
@@ -200,15 +263,24 @@ def test_images_that_unpack_to_more_than_memory(tmp_path):
     whole = bytearray(path.read_bytes())
     whole[16:24] = struct.pack(">II", 60_000, 60_000)
     import zlib
+
     whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
     path.write_bytes(whole)
-    assert refused_or(lambda: data.load("imagefolder:size=8", str(tmp_path)), lambda _: False) == "refused"
+    assert (
+        refused_or(lambda: data.load("imagefolder:size=8", str(tmp_path)), lambda _: False)
+        == "refused"
+    )
 
 
-# -- records ----------------------------------------------------------------------------------------------------------------------
+# -- records ---------------------------------------------------------------------------------------
 
-TINY = {"model": DIGITS["model"], "dataset": "synthetic:classes=3,samples=48", "num_samples": 16, "train": Recipe(epochs=1, batch_size=16),
-        "finetune": Recipe(epochs=0.5, batch_size=16)}
+TINY = {
+    "model": DIGITS["model"],
+    "dataset": "synthetic:classes=3,samples=48",
+    "num_samples": 16,
+    "train": Recipe(epochs=1, batch_size=16),
+    "finetune": Recipe(epochs=0.5, batch_size=16),
+}
 VALUES = (None, "", "x", -1, 1e308, True, [], [[]], {}, {"a": None}, "\ud800", 10**30)
 
 
@@ -229,11 +301,17 @@ def altered(record: dict, rng: random.Random) -> dict:
 
 
 def test_two_hundred_malformed_records(tmp_path):
-    """Of each stage, through the next verb and the reader of all: refused in one line, or as good as the true one."""
+    """Of each stage, through the next verb and the reader of all: refused in one line, or as good
+    as the true one.
+    """
     spec, rng = Spec(output_dir=str(tmp_path), sparsity=0.5, **TINY), random.Random(3)
     pipeline.finetune(spec)
     folder, dense = pipeline.cell_folder(spec), pipeline.dense_folder(spec)
-    again = {"train": dense / "train.json", "prune": folder / "prune.json", "finetune": folder / "finetune.json"}
+    again = {
+        "train": dense / "train.json",
+        "prune": folder / "prune.json",
+        "finetune": folder / "finetune.json",
+    }
     verbs = {"train": pipeline.prune, "prune": pipeline.finetune, "finetune": pipeline.finetune}
     after = {"train": ("prune", "finetune"), "prune": ("finetune",), "finetune": ()}
     seen = []
@@ -245,7 +323,11 @@ def test_two_hundred_malformed_records(tmp_path):
         again[stage].write_bytes(text)
         for later in after[stage]:
             again[later].unlink()
-        seen.append(refused_or(functools.partial(verbs[stage], spec), lambda found: isinstance(found, Record)))
+        seen.append(
+            refused_or(
+                functools.partial(verbs[stage], spec), lambda found: isinstance(found, Record)
+            )
+        )
         list(read_all(tmp_path))
         for name, path in again.items():
             path.write_bytes(texts[name])
@@ -253,8 +335,17 @@ def test_two_hundred_malformed_records(tmp_path):
 
 
 def test_a_malformed_record_is_one_line_and_status_two(tmp_path, capsys):
-    argv = ["--model", DIGITS["model"], "--dataset", TINY["dataset"], "--sparsity", "0.5", "--allow-untrained",
-            "--output-dir", str(tmp_path)]
+    argv = [
+        "--model",
+        DIGITS["model"],
+        "--dataset",
+        TINY["dataset"],
+        "--sparsity",
+        "0.5",
+        "--allow-untrained",
+        "--output-dir",
+        str(tmp_path),
+    ]
     assert run("common", "prune", argv=argv) == 0
     record = next(tmp_path.rglob("prune.json"))
     for text in (b"{", b"\xff\xfe", b"[1]", record.read_bytes().replace(b'"pruned"', b'"prnued"')):
@@ -262,17 +353,27 @@ def test_a_malformed_record_is_one_line_and_status_two(tmp_path, capsys):
         capsys.readouterr()
         assert run("common", "finetune", argv=argv) == 2
         told = capsys.readouterr()
-        assert told.err.strip().splitlines()[-1].startswith("error: record=") and "Traceback" not in told.err
+        assert (
+            told.err.strip().splitlines()[-1].startswith("error: record=")
+            and "Traceback" not in told.err
+        )
 
 
 def test_what_lies_where_a_snapshot_should_is_named(tmp_path):
-    """A network of another kind, weights without a run, a damaged file: one line, and the file stays for its owner."""
+    """A network of another kind, weights without a run, a damaged file: one line, and the file
+    stays for its owner.
+    """
     spec = Spec(output_dir=str(tmp_path), sparsity=0.5, steps=2, **TINY)
     pipeline.train(spec)
     folder, dense = pipeline.cell_folder(spec), pipeline.dense_folder(spec)
     folder.mkdir(parents=True)
-    wanted = pipeline._identity(spec, "prune") | {"dense_hash": Record.read(dense / "train.json").dense_hash}
-    for name, content in (("prune", (dense / "model.safetensors").read_bytes()), ("prune", b"x" * 100)):
+    wanted = pipeline._identity(spec, "prune") | {
+        "dense_hash": Record.read(dense / "train.json").dense_hash
+    }
+    for name, content in (
+        ("prune", (dense / "model.safetensors").read_bytes()),
+        ("prune", b"x" * 100),
+    ):
         path = snapshot(folder, name, mark=reuse.mark(wanted))
         path.write_bytes(content)
         with pytest.raises(UserError, match="checkpoint=.*snapshot"):

@@ -19,7 +19,11 @@ def test_same_padding_of_even_kernels_falls_where_torch_puts_it(kernel):
 
 
 def test_weights_and_bias_are_written_back_where_they_were():
-    for module in (nn.Linear(3, 4), nn.Conv2d(4, 6, 3, groups=2), nn.Conv2d(4, 6, 3, groups=2, bias=False)):
+    for module in (
+        nn.Linear(3, 4),
+        nn.Conv2d(4, 6, 3, groups=2),
+        nn.Conv2d(4, 6, 3, groups=2, bias=False),
+    ):
         module = module.double()
         before = {n: p.detach().clone() for n, p in module.named_parameters()}
         joined = L.joined(module, module.bias is not None)

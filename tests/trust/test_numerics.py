@@ -1,4 +1,6 @@
-"""Bad numbers: 500 problems through every solver, each finite or a typed error that names the layer; divergence stops in time."""
+"""Bad numbers: 500 problems through every solver, each finite or a typed error that names the
+layer; divergence stops in time.
+"""
 
 import math
 
@@ -33,7 +35,18 @@ def rows(seed):
     X = torch.randn(m, d, generator=g, dtype=torch.float64)
     done = []
     for _ in range(1 + pick(2)):
-        kind = ("rank", "columns", "rows", "tiny", "huge", "mixed", "infinite", "nan", "zero", "copies")[pick(10)]
+        kind = (
+            "rank",
+            "columns",
+            "rows",
+            "tiny",
+            "huge",
+            "mixed",
+            "infinite",
+            "nan",
+            "zero",
+            "copies",
+        )[pick(10)]
         done.append(kind)
         if kind == "rank":
             X = X[:, :1] @ torch.randn(1, d, generator=g, dtype=torch.float64)
@@ -62,13 +75,16 @@ def curvature(kind, X, damping, chunk):
     if kind == "low rank":
         return SharedRows(LowRankMatrix(X, damping, NAME), 2)
     A = (X.double().T @ X.double() / len(X))[None]
-    return KronInverse.of(Kron(A, A[:, :2, :2], 1), damping, pi=kind == "kron, pi", relative=chunk == 3, name=NAME)
+    return KronInverse.of(
+        Kron(A, A[:, :2, :2], 1), damping, pi=kind == "kron, pi", relative=chunk == 3, name=NAME
+    )
 
 
 @pytest.mark.parametrize("kind", ["block", "dense", "low rank", "kron", "kron, pi"])
 def test_solvers_end_finite_or_name_the_layer(kind):
-    """125 problems each, three updates. A score is never NaN nor negative, and no more than removing the weight without moving
-    the others costs, ½ w² F_qq; what goes ends at exactly zero."""
+    """125 problems each, three updates. A score is never NaN nor negative, and no more than
+    removing the weight without moving the others costs, ½ w² F_qq; what goes ends at exactly
+    zero."""
     finite = 0
     for seed in range(125):
         X, damping, done = rows(seed)
@@ -78,12 +94,20 @@ def test_solvers_end_finite_or_name_the_layer(kind):
             w = torch.randn(len(diagonal), generator=toy.generator(seed), dtype=torch.float64)
             scores = obs.score(w, diagonal)
             assert not scores.isnan().any() and (scores >= 0).all(), (kind, seed, done)
-            own = torch.stack([c.times(e)[q] for q, e in enumerate(torch.eye(len(w), dtype=torch.float64))])  # F_qq ≥ 1/[F⁻¹]_qq
+            # F_qq ≥ 1/[F⁻¹]_qq
+            own = torch.stack(
+                [c.times(e)[q] for q, e in enumerate(torch.eye(len(w), dtype=torch.float64))]
+            )
             assert (scores <= 0.5 * w.square() * own * (1 + 1e-6)).all(), (kind, seed, done)
             pruned = torch.rand(len(w), generator=toy.generator(seed + 1)) < 0.5
             for update in obs.UPDATES:
                 delta, predicted = obs.update(w, c, pruned, update, name=NAME)
-                assert torch.isfinite(delta).all() and not (w + delta)[pruned].any(), (kind, seed, update, done)
+                assert torch.isfinite(delta).all() and not (w + delta)[pruned].any(), (
+                    kind,
+                    seed,
+                    update,
+                    done,
+                )
                 assert math.isfinite(predicted) and predicted >= 0, (kind, seed, update, done)
             finite += 1
         except NumericalError as error:
@@ -93,7 +117,9 @@ def test_solvers_end_finite_or_name_the_layer(kind):
 
 @pytest.mark.parametrize("kind", ["block", "low rank"])
 def test_rounding_makes_no_score_negative(kind):
-    """Rows that outweigh the damping 10³⁴ times: the difference that is the inverse's diagonal has no digit left."""
+    """Rows that outweigh the damping 10³⁴ times: the difference that is the inverse's diagonal has
+    no digit left.
+    """
     found = 0
     for seed in (7, 14, 29, *range(2950, 2970)):
         X = torch.randn(5, 7, generator=toy.generator(seed), dtype=torch.float64) * 1e12
@@ -103,7 +129,9 @@ def test_rounding_makes_no_score_negative(kind):
         except NumericalError:
             continue
         own = X.square().mean(0) + 1e-10
-        assert (diagonal >= 1 / own * (1 - 1e-9)).all() and (obs.score(torch.ones(7), diagonal) >= 0).all()
+        assert (diagonal >= 1 / own * (1 - 1e-9)).all() and (
+            obs.score(torch.ones(7), diagonal) >= 0
+        ).all()
         found += 1
     assert found >= 3
 
@@ -111,8 +139,15 @@ def test_rounding_makes_no_score_negative(kind):
 def network(kind, seed):
     """A float32 network and its data, with something wrong in one of them."""
     g = toy.generator(seed)
-    model = nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 6), nn.ReLU(),
-                          nn.Linear(6, 3))
+    model = nn.Sequential(
+        nn.Conv2d(1, 3, 3, padding=1),
+        nn.BatchNorm2d(3),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(48, 6),
+        nn.ReLU(),
+        nn.Linear(6, 3),
+    )
     for p in model.parameters():
         p.data.copy_(torch.randn(p.shape, generator=g) / max(1, p[0].numel()) ** 0.5)
     x, y = torch.randn(12, 1, 4, 4, generator=g), torch.randint(3, (12,), generator=g)
@@ -138,13 +173,30 @@ def network(kind, seed):
     return model.eval(), [(x[:5], y[:5]), (x[5:], y[5:])] if len(x) > 5 else [(x, y)]
 
 
-KINDS = ("nan weight", "infinite input", "huge weights", "tiny weights", "zero layer", "zero inputs", "one example", "copies",
-         "huge inputs", "certain")
+KINDS = (
+    "nan weight",
+    "infinite input",
+    "huge weights",
+    "tiny weights",
+    "zero layer",
+    "zero inputs",
+    "one example",
+    "copies",
+    "huge inputs",
+    "certain",
+)
 METHODS = {
-    "l-obs": (lobs.prune, lobs.Options()), "l-obs-joint": (lobs.prune, lobs.Options(update="joint")),
-    "l-obs-ours": (lobs.prune, lobs.Options(update="joint", rescore=3, inputs="pruned", damping=1e-3, relative=True)),
-    "woodfisher": (wood.prune, wood.Options()), "woodfisher-joint": (wood.prune, wood.Options(update="joint", chunk=7)),
-    "kron-obs": (kron_obs.prune, kron_obs.Options()), "eigendamage": (eigen.prune, eigen.Options())}
+    "l-obs": (lobs.prune, lobs.Options()),
+    "l-obs-joint": (lobs.prune, lobs.Options(update="joint")),
+    "l-obs-ours": (
+        lobs.prune,
+        lobs.Options(update="joint", rescore=3, inputs="pruned", damping=1e-3, relative=True),
+    ),
+    "woodfisher": (wood.prune, wood.Options()),
+    "woodfisher-joint": (wood.prune, wood.Options(update="joint", chunk=7)),
+    "kron-obs": (kron_obs.prune, kron_obs.Options()),
+    "eigendamage": (eigen.prune, eigen.Options()),
+}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -157,11 +209,19 @@ def test_methods_end_finite_or_in_a_typed_error_and_leave_the_model_alone(method
             before = {k: v.clone() for k, v in model.state_dict().items()}
             try:
                 result = prune(model, loader, 0.4, options, toy.generator(seed))
-                ended += all(torch.isfinite(p).all() for p in result.model.parameters()) or pytest.fail(f"{method}, {kind}: not finite")
-                assert result.predicted_increase is None or math.isfinite(result.predicted_increase), (method, kind)
+                ended += all(
+                    torch.isfinite(p).all() for p in result.model.parameters()
+                ) or pytest.fail(f"{method}, {kind}: not finite")
+                assert result.predicted_increase is None or math.isfinite(
+                    result.predicted_increase
+                ), (method, kind)
             except TYPED as error:
-                assert "\n" not in str(error) and (getattr(error, "layer", None) or getattr(error, "field", None)), (method, kind)
-            assert all(torch.equal(v, before[k]) or v.isnan().any() for k, v in model.state_dict().items()), (method, kind)
+                assert "\n" not in str(error) and (
+                    getattr(error, "layer", None) or getattr(error, "field", None)
+                ), (method, kind)
+            assert all(
+                torch.equal(v, before[k]) or v.isnan().any() for k, v in model.state_dict().items()
+            ), (method, kind)
     assert ended >= 9
 
 
@@ -173,14 +233,18 @@ def test_overflow_of_a_factor_names_the_layer():
     assert caught.value.layer in ("0", "4", "6", "output")
 
 
-# -- divergence -------------------------------------------------------------------------------------------------------------------
+# -- divergence ------------------------------------------------------------------------------------
 
 DATA = D.load("synthetic:classes=3,samples=96")
 
 
 @pytest.mark.parametrize(("batch", "at"), [(16, 7), (96, 2), (48, 4), (48, 3)])
-def test_a_run_that_diverges_stops_within_a_step_with_the_last_good_epoch(batch, at, tmp_path, monkeypatch):
-    """Weights become infinite in step `at`: inside an epoch, or in its last step, which only the evaluation sees."""
+def test_a_run_that_diverges_stops_within_a_step_with_the_last_good_epoch(
+    batch, at, tmp_path, monkeypatch
+):
+    """Weights become infinite in step `at`: inside an epoch, or in its last step, which only the
+    evaluation sees.
+    """
     monkeypatch.setattr(T, "SNAPSHOT_SECONDS", -1.0)
     model, good = models.build("lenet300", DATA.classes, DATA.input_shape, 0), {}
 
@@ -191,16 +255,27 @@ def test_a_run_that_diverges_stops_within_a_step_with_the_last_good_epoch(batch,
             next(state.model.parameters()).data.fill_(float("inf"))
         assert state.event != "step" or state.step <= at, "it went on after the weights were gone"
 
-    fit = T.fit(model, DATA, Recipe(epochs=4, lr=0.01, batch_size=batch), callbacks=[poison], snapshot=tmp_path / "s.safetensors")
+    fit = T.fit(
+        model,
+        DATA,
+        Recipe(epochs=4, lr=0.01, batch_size=batch),
+        callbacks=[poison],
+        snapshot=tmp_path / "s.safetensors",
+    )
     assert fit.diverged == at and all(math.isfinite(entry["loss"]) for entry in fit.history)
     assert good and all(torch.equal(v, good[k]) for k, v in model.state_dict().items())
     assert T.evaluate(model, DATA.test_loader())[1] == fit.last
 
 
 def test_divergence_after_a_resume_is_the_uninterrupted_runs(tmp_path, monkeypatch):
-    """The last good epoch outlives the process: what is kept does not depend on where the run was stopped."""
+    """The last good epoch outlives the process: what is kept does not depend on where the run was
+    stopped.
+    """
     monkeypatch.setattr(T, "SNAPSHOT_SECONDS", 0.0)
-    recipe, build = Recipe(epochs=4, lr=0.05, batch_size=16), lambda: models.build("lenet300", DATA.classes, DATA.input_shape, 0)
+    recipe, build = (
+        Recipe(epochs=4, lr=0.05, batch_size=16),
+        lambda: models.build("lenet300", DATA.classes, DATA.input_shape, 0),
+    )
 
     def poison(state):
         if state.event == "step" and state.step == 10:

@@ -26,8 +26,18 @@ def test_the_table_allows_no_more_than_it_promises():
 def test_every_kind_is_among_the_cases():
     """A new Fisher, loss, update or convolution must not slip past the table."""
     parts = [one for one in every() if one.cases.__module__.endswith(("curvature", "updates"))]
-    names = " ".join(f"{one.name} {case}" for one in parts for case, _, _ in one.cases(torch.float64))
-    for word in (*FISHERS, *LOSSES, *obs.UPDATES, *toy.CONVOLUTIONS, "depthwise", "low rank", "chunk 4"):
+    names = " ".join(
+        f"{one.name} {case}" for one in parts for case, _, _ in one.cases(torch.float64)
+    )
+    for word in (
+        *FISHERS,
+        *LOSSES,
+        *obs.UPDATES,
+        *toy.CONVOLUTIONS,
+        "depthwise",
+        "low rank",
+        "chunk 4",
+    ):
         assert word in names, word
 
 
@@ -39,7 +49,16 @@ def test_a_wrong_formula_is_seen():
         yield "a", floats(1.0), floats(1.0, 1.0)
 
     assert Oracle("off", "", off, 1e-8, 1e-4).measure(torch.float64)[0] == pytest.approx(0.1 / 3)
-    for bad in (shape, lambda dtype: iter(()), lambda dtype: iter([("zero", floats(0.0), floats(0.0))])):
+    for bad in (
+        shape,
+        lambda dtype: iter(()),
+        lambda dtype: iter([("zero", floats(0.0), floats(0.0))]),
+    ):
         with pytest.raises(AssertionError):
             Oracle("bad", "", bad, 1e-8, 1e-4).measure(torch.float64)
-    assert Oracle("nan", "", lambda dtype: iter([("a", floats(float("nan")), floats(1.0))]), 1e-8, 1e-4).measure(torch.float64)[0] > 1
+    assert (
+        Oracle(
+            "nan", "", lambda dtype: iter([("a", floats(float("nan")), floats(1.0))]), 1e-8, 1e-4
+        ).measure(torch.float64)[0]
+        > 1
+    )

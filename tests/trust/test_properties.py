@@ -23,7 +23,9 @@ from woodfisher import kfac
 from woodfisher import method as wood
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-many = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+many = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 seeds, amounts = st.integers(0, 2**31), st.floats(0.05, 0.9)
 
 
@@ -40,14 +42,30 @@ def batch(seed, examples=12):
 
 
 METHODS = {
-    "magnitude-global": lambda m, d, a, masks=None: baselines.magnitude(m, d, a, baselines.ScopeOptions("global"), toy.generator(), masks),
-    "magnitude-layer": lambda m, d, a, masks=None: baselines.magnitude(m, d, a, baselines.ScopeOptions("layer"), toy.generator(), masks),
-    "obd": lambda m, d, a, masks=None: baselines.obd(m, d, a, baselines.OBDOptions(), toy.generator(), masks),
-    "woodfisher": lambda m, d, a, masks=None: wood.prune(m, d, a, wood.Options(damping=1e-2), toy.generator(), masks),
-    "woodfisher-joint": lambda m, d, a, masks=None: wood.prune(m, d, a, wood.Options(damping=1e-2, update="joint"), toy.generator(), masks),
-    "kfac": lambda m, d, a, masks=None: kfac.prune(m, d, a, kfac.Options(damping=1e-2, fisher="exact"), toy.generator(), masks),
-    "l-obs": lambda m, d, a, masks=None: lobs.prune(m, d, a, lobs.Options(damping=1e-2), toy.generator(), masks),
-    "l-obs-joint": lambda m, d, a, masks=None: lobs.prune(m, d, a, lobs.Options(damping=1e-2, update="joint"), toy.generator(), masks),
+    "magnitude-global": lambda m, d, a, masks=None: baselines.magnitude(
+        m, d, a, baselines.ScopeOptions("global"), toy.generator(), masks
+    ),
+    "magnitude-layer": lambda m, d, a, masks=None: baselines.magnitude(
+        m, d, a, baselines.ScopeOptions("layer"), toy.generator(), masks
+    ),
+    "obd": lambda m, d, a, masks=None: baselines.obd(
+        m, d, a, baselines.OBDOptions(), toy.generator(), masks
+    ),
+    "woodfisher": lambda m, d, a, masks=None: wood.prune(
+        m, d, a, wood.Options(damping=1e-2), toy.generator(), masks
+    ),
+    "woodfisher-joint": lambda m, d, a, masks=None: wood.prune(
+        m, d, a, wood.Options(damping=1e-2, update="joint"), toy.generator(), masks
+    ),
+    "kfac": lambda m, d, a, masks=None: kfac.prune(
+        m, d, a, kfac.Options(damping=1e-2, fisher="exact"), toy.generator(), masks
+    ),
+    "l-obs": lambda m, d, a, masks=None: lobs.prune(
+        m, d, a, lobs.Options(damping=1e-2), toy.generator(), masks
+    ),
+    "l-obs-joint": lambda m, d, a, masks=None: lobs.prune(
+        m, d, a, lobs.Options(damping=1e-2, update="joint"), toy.generator(), masks
+    ),
 }
 LAYERWISE = ("magnitude-layer", "l-obs", "l-obs-joint")
 methods = st.sampled_from(sorted(METHODS))
@@ -59,7 +77,9 @@ def gone(masks):
 
 @many
 @given(methods, amounts, amounts, seeds)
-def test_counts_are_exact_masks_nest_no_layer_is_empty_and_what_went_is_zero(method, first, second, seed):
+def test_counts_are_exact_masks_nest_no_layer_is_empty_and_what_went_is_zero(
+    method, first, second, seed
+):
     first, second = sorted((first, second))
     model, data = mlp(seed), batch(seed)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
@@ -72,16 +92,27 @@ def test_counts_are_exact_masks_nest_no_layer_is_empty_and_what_went_is_zero(met
         else:
             assert sum(gone(result.masks).values()) == round(amount * sum(totals.values()))
         assert all(mask.any() for mask in result.masks.values())
-        assert all(not result.model.get_parameter(n)[~mask].any() for n, mask in result.masks.items())
+        assert all(
+            not result.model.get_parameter(n)[~mask].any() for n, mask in result.masks.items()
+        )
     assert M.nested(two.masks, one.masks)
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
 
 
 @many
-@given(st.lists(st.lists(st.sampled_from([0.0, 1.0, math.inf, -math.inf]), min_size=1, max_size=9), min_size=1, max_size=4),
-       st.floats(0, 0.99), st.floats(0.05, 1))
+@given(
+    st.lists(
+        st.lists(st.sampled_from([0.0, 1.0, math.inf, -math.inf]), min_size=1, max_size=9),
+        min_size=1,
+        max_size=4,
+    ),
+    st.floats(0, 0.99),
+    st.floats(0.05, 1),
+)
 def test_units_are_counted_exactly_under_ties_and_the_cap_holds(lists, amount, cap):
-    scores = {f"layer{i}": torch.tensor(values, dtype=torch.float64) for i, values in enumerate(lists)}
+    scores = {
+        f"layer{i}": torch.tensor(values, dtype=torch.float64) for i, values in enumerate(lists)
+    }
     total = sum(map(len, lists))
     try:
         kept, notes = percentile(scores, amount, cap)
@@ -90,7 +121,9 @@ def test_units_are_counted_exactly_under_ties_and_the_cap_holds(lists, amount, c
         return
     removed = {name: int((~k).sum()) for name, k in kept.items()}
     assert all(k.any() for k in kept.values())
-    assert all(r <= max(math.floor(cap * len(scores[name]) + 1e-9), 0) for name, r in removed.items())
+    assert all(
+        r <= max(math.floor(cap * len(scores[name]) + 1e-9), 0) for name, r in removed.items()
+    )
     assert (sum(removed.values()) == round(amount * total)) == (not notes)
     for name, k in kept.items():
         if removed[name] > 0 and k.any():
@@ -98,15 +131,25 @@ def test_units_are_counted_exactly_under_ties_and_the_cap_holds(lists, amount, c
 
 
 OPTIMIZERS = {
-    "sgd": lambda p, decay: torch.optim.SGD(p, lr=0.1, momentum=0.9, weight_decay=decay, nesterov=True),
+    "sgd": lambda p, decay: torch.optim.SGD(
+        p, lr=0.1, momentum=0.9, weight_decay=decay, nesterov=True
+    ),
     "adam": lambda p, decay: torch.optim.Adam(p, lr=0.05, weight_decay=decay),
     "adamw": lambda p, decay: torch.optim.AdamW(p, lr=0.05, weight_decay=decay),
 }
 
 
 @many
-@given(st.sampled_from(sorted(OPTIMIZERS)), st.sampled_from([0.0, 0.01, 1.0]), amounts, st.integers(1, 99), seeds)
-def test_nothing_revives_in_a_hundred_steps_before_and_after_a_resume(kind, decay, amount, resume, seed):
+@given(
+    st.sampled_from(sorted(OPTIMIZERS)),
+    st.sampled_from([0.0, 0.01, 1.0]),
+    amounts,
+    st.integers(1, 99),
+    seeds,
+)
+def test_nothing_revives_in_a_hundred_steps_before_and_after_a_resume(
+    kind, decay, amount, resume, seed
+):
     g = toy.generator(seed)
     layer = nn.Linear(4, 3, bias=False)
     layer.weight.data.copy_(torch.randn(3, 4, generator=g))
@@ -141,7 +184,11 @@ class Tied(nn.Module):
 
     def __init__(self, seed):
         super().__init__()
-        self.first, self.second, self.last = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False), nn.Linear(4, 3)
+        self.first, self.second, self.last = (
+            nn.Linear(4, 4, bias=False),
+            nn.Linear(4, 4, bias=False),
+            nn.Linear(4, 3),
+        )
         toy.seeded(self, seed)
         self.second.weight = self.first.weight
 
@@ -156,7 +203,8 @@ def test_tied_weights_share_a_mask_or_are_refused(method, amount, seed):
     prune = {"random": baselines.random, "magnitude": baselines.magnitude}[method]
     with pytest.raises(LayerError, match="'second'.*'first'"):
         prune(model, [], amount, baselines.ScopeOptions(), toy.generator(seed))
-    with pytest.raises(LayerError, match="'second'.*'first'"):  # skipping a name does not hide that it is one weight
+    # skipping a name does not hide that it is one weight
+    with pytest.raises(LayerError, match="'second'.*'first'"):
         L.prunable(model, ["last"])
     mask = torch.rand(4, 4, generator=toy.generator(seed)) > amount
     hold = M.Hold(model, {"second.weight": mask})
@@ -167,7 +215,11 @@ def test_tied_weights_share_a_mask_or_are_refused(method, amount, seed):
         nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()
         hold(optimizer)
-    assert model.first.weight is model.second.weight and not model.first.weight[~mask].any() and model.first.weight[mask].all()
+    assert (
+        model.first.weight is model.second.weight
+        and not model.first.weight[~mask].any()
+        and model.first.weight[mask].all()
+    )
 
 
 @many
@@ -189,13 +241,17 @@ def test_large_damping_ranks_by_magnitude_and_moves_nothing(kind, m, d, seed):
     pruned = magnitudes <= magnitudes.median()
     for update in obs.UPDATES:
         delta, _ = obs.update(w, curvature, pruned, update)
-        assert (w + delta)[pruned].abs().max() == 0 and (pruned.all() or delta[~pruned].abs().max() < 1e-4 * magnitudes.max())
+        assert (w + delta)[pruned].abs().max() == 0 and (
+            pruned.all() or delta[~pruned].abs().max() < 1e-4 * magnitudes.max()
+        )
 
 
 @many
 @given(methods, st.floats(0.1, 0.8), seeds)
 def test_permuting_the_hidden_units_permutes_the_result(method, amount, seed):
-    """Scores may differ by rounding, so masks are held to each other where no score is near the cut: the outputs."""
+    """Scores may differ by rounding, so masks are held to each other where no score is near the
+    cut: the outputs.
+    """
     model, data = mlp(seed), batch(seed)
     order = torch.randperm(6, generator=toy.generator(seed + 1))
     other = mlp(seed)
@@ -214,12 +270,19 @@ def test_permuting_the_hidden_units_permutes_the_result(method, amount, seed):
 @many
 @given(st.integers(1, 7), st.integers(2, 8), seeds, st.sampled_from([1e-6, 1e-3, 1.0]))
 def test_a_score_lies_between_its_two_bounds(m, d, seed, damping):
-    """½ w² λ ≤ ρ ≤ ½ w² F_qq: moving the others helps, and not below what the damping alone costs."""
+    """½ w² λ ≤ ρ ≤ ½ w² F_qq: moving the others helps, and not below what the damping alone
+    costs.
+    """
     g = toy.generator(seed)
-    rows, w = torch.randn(m, d, generator=g, dtype=torch.float64), torch.randn(d, generator=g, dtype=torch.float64)
+    rows, w = (
+        torch.randn(m, d, generator=g, dtype=torch.float64),
+        torch.randn(d, generator=g, dtype=torch.float64),
+    )
     scores = obs.score(w, BlockFisher(rows, damping).diagonal())
     own = reference.damped_fisher(rows, damping).diagonal()
-    assert (scores <= 0.5 * w.square() * own * (1 + 1e-9)).all() and (scores >= 0.5 * w.square() * damping * (1 - 1e-9)).all()
+    assert (scores <= 0.5 * w.square() * own * (1 + 1e-9)).all() and (
+        scores >= 0.5 * w.square() * damping * (1 - 1e-9)
+    ).all()
 
 
 def test_the_predicted_increase_of_obd_is_half_the_squared_weights_times_the_fisher():
@@ -229,7 +292,9 @@ def test_the_predicted_increase_of_obd_is_half_the_squared_weights_times_the_fis
     truth = 0.0
     for name, module in L.prunable(model).items():
         fisher = reference.exact_fisher(model, module, x).diagonal().reshape(module.weight.shape)
-        truth += float((0.5 * module.weight.detach().square() * fisher)[~result.masks[f"{name}.weight"]].sum())
+        truth += float(
+            (0.5 * module.weight.detach().square() * fisher)[~result.masks[f"{name}.weight"]].sum()
+        )
     assert result.predicted_increase == pytest.approx(truth, rel=1e-10)
 
 
@@ -238,4 +303,10 @@ def test_nothing_to_go_on_is_told():
         model = mlp(0)
         model[4].weight.data.zero_()
         model[4].bias.data.copy_(torch.tensor([800.0, 0, 0]))
-        wood.prune(model, [(x, torch.zeros(len(x), dtype=torch.long)) for x, _ in batch(0)], 0.5, wood.Options(), toy.generator())
+        wood.prune(
+            model,
+            [(x, torch.zeros(len(x), dtype=torch.long)) for x, _ in batch(0)],
+            0.5,
+            wood.Options(),
+            toy.generator(),
+        )

@@ -1,4 +1,6 @@
-"""The cells as data: each is one the pipeline takes, committed records are of them, and figures show what the records say."""
+"""The cells as data: each is one the pipeline takes, committed records are of them, and figures
+show what the records say.
+"""
 
 import importlib
 import json
@@ -25,8 +27,14 @@ from woodfisher.experiments import FIGURES, QUICK, R20, TABLES
 from woodfisher.method import Options
 
 RESULTS = Path(__file__).resolve().parents[2] / "woodfisher" / "results"
-CELLS = {(spec.table, name): spec for group in (*TABLES.values(), *FIGURES.values()) for name, spec in group.items()}
-RECORDS = [record for record in read_all(RESULTS) if record.stage == "prune"] if RESULTS.is_dir() else []
+CELLS = {
+    (spec.table, name): spec
+    for group in (*TABLES.values(), *FIGURES.values())
+    for name, spec in group.items()
+}
+RECORDS = (
+    [record for record in read_all(RESULTS) if record.stage == "prune"] if RESULTS.is_dir() else []
+)
 
 
 def test_every_cell_has_a_method_with_these_options():
@@ -45,12 +53,23 @@ def test_committed_records_are_of_cells_and_kept_what_they_say():
         prunable = sum(layer["total"] for layer in record.layers if layer["name"] not in skipped)
         gone = sum(layer["total"] - layer["kept"] for layer in record.layers)
         last = [event for event in course(cell) if isinstance(event, Prune)][-1]
-        wanted = sum(last.layers.get(layer["name"], last.layers.get("*", last.amount)) * layer["total"] for layer in record.layers
-                     if layer["name"] not in skipped) / prunable
-        if dict(cell.options).get("target") == "macs":  # of the layers that were candidates; the others have one in a hundred
-            assert 1 - record.achieved["kept_macs"] / record.achieved["dense_macs"] == pytest.approx(cell.sparsity, abs=0.01)
+        wanted = (
+            sum(
+                last.layers.get(layer["name"], last.layers.get("*", last.amount)) * layer["total"]
+                for layer in record.layers
+                if layer["name"] not in skipped
+            )
+            / prunable
+        )
+        # of the layers that were candidates; the others have one in a hundred
+        if dict(cell.options).get("target") == "macs":
+            assert 1 - record.achieved["kept_macs"] / record.achieved[
+                "dense_macs"
+            ] == pytest.approx(cell.sparsity, abs=0.01)
             continue
-        assert gone / prunable == pytest.approx(wanted, abs=0.01 if "layer" in cell.method else 1e-4)
+        assert gone / prunable == pytest.approx(
+            wanted, abs=0.01 if "layer" in cell.method else 1e-4
+        )
 
 
 def test_one_dense_network_for_all_of_resnet20():
@@ -76,8 +95,19 @@ def test_lines_are_the_means_of_the_records(name):
 
 def test_records_of_two_dense_networks_are_refused(tmp_path):
     for seed, dense in enumerate("ab"):
-        record = Record("x", "woodfisher", "figure-1", f"line-0.5-seed{seed}", "woodfisher", "prune", "cpu", {}, dense_hash=dense,
-                        requested={"sparsity": 0.5}, accuracy={"dense": 0.9, "pruned": 0.8})
+        record = Record(
+            "x",
+            "woodfisher",
+            "figure-1",
+            f"line-0.5-seed{seed}",
+            "woodfisher",
+            "prune",
+            "cpu",
+            {},
+            dense_hash=dense,
+            requested={"sparsity": 0.5},
+            accuracy={"dense": 0.9, "pruned": 0.8},
+        )
         record.write(tmp_path / "figure-1" / f"{seed}.json")
     with pytest.raises(UserError, match="different dense networks"):
         drawing.series("figure-1", tmp_path)
@@ -89,49 +119,89 @@ def test_records_of_two_dense_networks_are_refused(tmp_path):
 def test_the_verbs_on_digits(tmp_path):
     """A quick cell of each method through the pipeline, offline; the second run does nothing."""
     for method in ("woodfisher", "woodtaylor", "kfac-prune", "woodfisher-flops"):
-        spec = QUICK.but(method=method, sparsity=0.6, output_dir=str(tmp_path), num_samples=100, model="digits_cnn:width=0.25")
+        spec = QUICK.but(
+            method=method,
+            sparsity=0.6,
+            output_dir=str(tmp_path),
+            num_samples=100,
+            model="digits_cnn:width=0.25",
+        )
         first = pipeline.prune(spec)
-        assert first.loss["predicted_increase"] is not None and first.achieved["sparsity"] == pytest.approx(0.6, abs=1e-3)
+        assert first.loss["predicted_increase"] is not None and first.achieved[
+            "sparsity"
+        ] == pytest.approx(0.6, abs=1e-3)
         assert pipeline.prune(spec) == first
 
 
 def test_the_papers_p_values_follow_from_its_means_and_deviations():
-    """Table 5 prints 0.02979 and 0.00003 from unrounded runs; two decimals of mean and deviation leave this much room."""
+    """Table 5 prints 0.02979 and 0.00003 from unrounded runs; two decimals of mean and deviation
+    leave this much room.
+    """
     first, second = (table5.p_value(one, two) for _, one, two, _ in table5.published())
-    assert first == pytest.approx(0.02979, abs=0.003) and second == pytest.approx(0.00003, abs=0.00001)
+    assert first == pytest.approx(0.02979, abs=0.003) and second == pytest.approx(
+        0.00003, abs=0.00001
+    )
     assert table5.p_value((1.0, 1.0, 2), (1.0, 1.0, 2)) == pytest.approx(1.0)
 
 
 def test_the_size_of_a_step_is_measured(monkeypatch):
-    """The study's command on a small case: rows in memory, then on disk, with the same result. The budget is the whole process's."""
+    """The study's command on a small case: rows in memory, then on disk, with the same result. The
+    budget is the whole process's.
+    """
     data = D.load("digits")
     case = size.Case("digits", 40, Options(fisher_batch_size=1, chunk=100), 0.7)
     monkeypatch.setattr(machine, "resident_gb", lambda: 0.5)
 
     def run(budget=0.0):
-        return size.measure(models.build("digits_cnn:width=0.25", 10, data.input_shape, 0), data.calibration(40), case, budget)
+        return size.measure(
+            models.build("digits_cnn:width=0.25", 10, data.input_shape, 0),
+            data.calibration(40),
+            case,
+            budget,
+        )
 
     whole = run()
-    layers = [module.weight.numel() for module in L.prunable(models.build("digits_cnn:width=0.25", 10, data.input_shape, 0)).values()]
+    layers = [
+        module.weight.numel()
+        for module in L.prunable(
+            models.build("digits_cnn:width=0.25", 10, data.input_shape, 0)
+        ).values()
+    ]
     rows, work = 4 * 40 * sum(layers) / 2**30, work_bytes(layers, 40, 100) / 2**30
     tight, enough = run(0.5 + 1.01 * work), run(0.5 + 1.01 * (work + rows))
     assert [one["rows_on_disk"] for one in (whole, tight, enough)] == [False, True, False]
     assert whole["sparsity"] == pytest.approx(0.7, abs=1e-3) and whole["weights"] == sum(layers)
     assert tight["predicted_increase"] == pytest.approx(whole["predicted_increase"], rel=1e-9)
-    assert whole["peak_to_forecast"] == pytest.approx(whole["peak_rss_mb"] / 1024 / (0.5 + rows + work), rel=0.01)
-    assert {"gradients_s", "scores_s", "selection_and_update_s", "scores_cpu_s", "forecast_gb", "peak_gb"} <= set(whole)
+    assert whole["peak_to_forecast"] == pytest.approx(
+        whole["peak_rss_mb"] / 1024 / (0.5 + rows + work), rel=0.01
+    )
+    assert {
+        "gradients_s",
+        "scores_s",
+        "selection_and_update_s",
+        "scores_cpu_s",
+        "forecast_gb",
+        "peak_gb",
+    } <= set(whole)
     with pytest.raises(UserError, match="memory_budget"):
         run(0.4)
 
 
 def test_the_course_of_a_gradual_run_is_drawn_from_its_records():
-    """Two points a step, the end where the fine-tuned record says, and the mean of all seeds in the legend."""
+    """Two points a step, the end where the fine-tuned record says, and the mean of all seeds in the
+    legend.
+    """
     found = fig6.runs()
-    key = next(key for key in found if key[0] == "figure-6" and key[1] == "lenet5" and key[3] == 0.98)
+    key = next(
+        key for key in found if key[0] == "figure-6" and key[1] == "lenet5" and key[3] == 0.98
+    )
     pairs = found[key]["woodfisher"]
     prune, tuned = pairs[0]
     epochs, accuracy = fig6.walk(prune, tuned)
-    assert accuracy[-1] == 100 * tuned.accuracy["last"] and accuracy[0] == 100 * prune.trajectory[0]["pruned"]
+    assert (
+        accuracy[-1] == 100 * tuned.accuracy["last"]
+        and accuracy[0] == 100 * prune.trajectory[0]["pruned"]
+    )
     assert epochs == sorted(epochs) and len(epochs) == 2 * prune.spec["steps"]
     assert epochs[-1] == key[2] == pytest.approx(4 * 0.3 + 1, abs=4 * 0.5 / 469)  # whole iterations
     axes = fig6.figure().axes[list(found).index(key)]
@@ -144,22 +214,36 @@ def test_an_ablations_bars_are_its_records():
     names, lines = drawing.by_setting("figure-3b", RESULTS)
     assert {"chunk-20", "chunk-layer", "chunk-network"} <= set(names)
     for amount, values in lines.items():
-        record = json.loads((RESULTS / "figure-3b" / f"chunk-20-{amount:g}-seed0-prune.json").read_text())
+        record = json.loads(
+            (RESULTS / "figure-3b" / f"chunk-20-{amount:g}-seed0-prune.json").read_text()
+        )
         assert values["chunk-20"] == 100 * record["accuracy"]["pruned"]
 
 
 def test_layers_of_table_s6_add_up_to_what_was_asked_for():
     """Printed sparsities weighed by the printed sizes, ours by the records'."""
-    sizes = {dict(v.setting)["layer"]: v.number for v in read("woodfisher") if v.table == "Table S6" and v.quantity == "dense_params"}
+    sizes = {
+        dict(v.setting)["layer"]: v.number
+        for v in read("woodfisher")
+        if v.table == "Table S6" and v.quantity == "dense_params"
+    }
     shown = table_s6.printed()
-    assert set(shown) == {80, 90, 95, 98} and all(len(profile) == 54 for methods in shown.values() for profile in methods.values())
+    assert set(shown) == {80, 90, 95, 98} and all(
+        len(profile) == 54 for methods in shown.values() for profile in methods.values()
+    )
     for amount, methods in shown.items():
         for profile in methods.values():
-            gone = sum(profile[name] * sizes[name] for name in profile) / sum(sizes[name] for name in profile)
-            assert gone == pytest.approx(amount, abs=0.11)  # the paper's columns fall a tenth of a point short of its headings
+            gone = sum(profile[name] * sizes[name] for name in profile) / sum(
+                sizes[name] for name in profile
+            )
+            # the paper's columns fall a tenth of a point short of its headings
+            assert gone == pytest.approx(amount, abs=0.11)
     record = next(r for r in RECORDS if r.spec["model"] == "resnet20")
     sizes = {layer["name"]: layer["total"] for layer in record.layers}
     for profiles in table_s6.ours().values():
-        for amount, methods in profiles.items():  # the course's last pruning stays a tenth of a point below its target
+        # the course's last pruning stays a tenth of a point below its target
+        for amount, methods in profiles.items():
             for profile in methods.values():
-                assert sum(profile[name] * sizes[name] for name in sizes) / sum(sizes.values()) == pytest.approx(amount, abs=0.11)
+                assert sum(profile[name] * sizes[name] for name in sizes) / sum(
+                    sizes.values()
+                ) == pytest.approx(amount, abs=0.11)

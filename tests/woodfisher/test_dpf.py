@@ -1,4 +1,6 @@
-"""DPF: steps on the dense weights with gradients of the masked ones, by hand; masks and what comes back."""
+"""DPF: steps on the dense weights with gradients of the masked ones, by hand; masks and what comes
+back.
+"""
 
 import copy
 
@@ -52,30 +54,50 @@ def test_weights_come_back_and_the_end_is_exact():
     model = models.build("digits_cnn:width=0.25", 10, data.input_shape, 0)
     seen = []
     feedback = dpf.Feedback(lambda progress: 0.8, dpf.Options(every=1))
-    watch = lambda state: seen.append(copy.deepcopy(feedback.masks)) if state.event == "step" else None
+    watch = lambda state: (
+        seen.append(copy.deepcopy(feedback.masks)) if state.event == "step" else None
+    )
     fit(model, data, Recipe(epochs=1, lr=0.2, max_steps=6), callbacks=[feedback, watch])
     assert any(not M.nested(later, earlier) for earlier, later in zip(seen, seen[1:]))
     result, masks = dpf.train(model, data, Recipe(epochs=1, lr=0.05, max_steps=6), 0.9)
     total = sum(mask.numel() for mask in masks.values())
     assert sum(int((~mask).sum()) for mask in masks.values()) == round(0.9 * total)
-    assert all(not model.get_parameter(name)[~mask].any() for name, mask in masks.items()) and len(result.history) == 2
+    assert (
+        all(not model.get_parameter(name)[~mask].any() for name, mask in masks.items())
+        and len(result.history) == 2
+    )
 
 
-@pytest.mark.parametrize(("make", "field"), [(lambda: dpf.Options(every=0), "every"),
-                                             (lambda: dpf.train(None, None, Recipe(), 0.5, ramp=0), "ramp")])
+@pytest.mark.parametrize(
+    ("make", "field"),
+    [
+        (lambda: dpf.Options(every=0), "every"),
+        (lambda: dpf.train(None, None, Recipe(), 0.5, ramp=0), "ramp"),
+    ],
+)
 def test_bad_input(make, field):
     with pytest.raises(UserError, match=field):
         make()
 
 
 def gradual(folder, **changes):
-    settings = {"method": "dpf", "sparsity": 0.8, "steps": 3, "step_schedule": "linear", "step_epochs": 0.5, "options": {"every": 4},
-                "model": "digits_cnn:width=0.25", "train": Recipe(epochs=1, lr=0.05),
-                "finetune": Recipe(epochs=0.5, lr=0.2, batch_size=32)}
+    settings = {
+        "method": "dpf",
+        "sparsity": 0.8,
+        "steps": 3,
+        "step_schedule": "linear",
+        "step_epochs": 0.5,
+        "options": {"every": 4},
+        "model": "digits_cnn:width=0.25",
+        "train": Recipe(epochs=1, lr=0.05),
+        "finetune": Recipe(epochs=0.5, lr=0.2, batch_size=32),
+    }
     return Spec(output_dir=str(folder), **settings | changes)
 
 
-def test_a_gradual_run_goes_on_from_the_dense_weights_wherever_it_was_stopped(tmp_path, monkeypatch):
+def test_a_gradual_run_goes_on_from_the_dense_weights_wherever_it_was_stopped(
+    tmp_path, monkeypatch
+):
     straight, stopped = gradual(tmp_path / "a"), gradual(tmp_path / "b")
     record, original, seen = pipeline.finetune(straight), loop.tune, []
 
@@ -91,12 +113,18 @@ def test_a_gradual_run_goes_on_from_the_dense_weights_wherever_it_was_stopped(tm
     masks, latent = seen[0]
     assert any(weight[~masks[name]].any() for name, weight in latent.items())  # masked, and alive
     pipeline.finetune(stopped)
-    a, b = (checkpoint.load(pipeline.cell_folder(spec) / "finetuned.safetensors") for spec in (straight, stopped))
-    assert checkpoint.state_hash(a.model) == checkpoint.state_hash(b.model) and M.digest(a.masks) == M.digest(b.masks)
+    a, b = (
+        checkpoint.load(pipeline.cell_folder(spec) / "finetuned.safetensors")
+        for spec in (straight, stopped)
+    )
+    assert checkpoint.state_hash(a.model) == checkpoint.state_hash(b.model) and M.digest(
+        a.masks
+    ) == M.digest(b.masks)
     before = checkpoint.load(pipeline.cell_folder(straight) / "pruned.safetensors").masks
     assert not M.nested(a.masks, before)  # some came back in the final training too
-    assert {layer["name"]: layer["kept"] for layer in record.layers} == {name.removesuffix(".weight"): int(mask.sum())
-                                                                         for name, mask in a.masks.items()}
+    assert {layer["name"]: layer["kept"] for layer in record.layers} == {
+        name.removesuffix(".weight"): int(mask.sum()) for name, mask in a.masks.items()
+    }
     assert record.achieved["kept_params"] == sum(int(mask.sum()) for mask in a.masks.values())
 
 
@@ -116,10 +144,16 @@ def test_masks_and_latent_weights_stay_together_when_training_diverges():
 
 
 def test_equal_norms_takes_the_gradient_at_the_masked_weights_grown_to_the_dense_norm():
-    """With batch normalization behind a convolution its masked weights may be scaled freely: the loss is the same, and the gradient
-    that `equal_norms` steps with is the one at the grown weights."""
+    """With batch normalization behind a convolution its masked weights may be scaled freely: the
+    loss is the same, and the gradient that `equal_norms` steps with is the one at the grown
+    weights."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(1, 6, 3, bias=False), nn.BatchNorm2d(6, eps=1e-12), nn.Flatten(), nn.Linear(6 * 36, 10)).double()
+    model = nn.Sequential(
+        nn.Conv2d(1, 6, 3, bias=False),
+        nn.BatchNorm2d(6, eps=1e-12),
+        nn.Flatten(),
+        nn.Linear(6 * 36, 10),
+    ).double()
     x, y = torch.randn(32, 1, 8, 8, dtype=torch.float64), torch.arange(32) % 10
     dense = dpf.weights(model)
     keep = dpf.largest(dense, {"0": 0.7, "3": 0.5}, dpf.Options())
@@ -148,16 +182,29 @@ def test_a_record_tells_the_norms_of_the_dense_weights_at_each_pruning(tmp_path)
     record = pipeline.prune(spec)
     start = dpf.weights(checkpoint.load(pipeline.dense_folder(spec) / "model.safetensors").model)
     norms = [entry["latent_norms"] for entry in record.trajectory]
-    assert norms[0] == pytest.approx({name: float(weight.norm()) for name, weight in start.items()}, abs=1e-4)
+    assert norms[0] == pytest.approx(
+        {name: float(weight.norm()) for name, weight in start.items()}, abs=1e-4
+    )
     end = checkpoint.load(pipeline.cell_folder(spec) / "pruned.safetensors").extra_tensors
-    assert norms[-1] == pytest.approx({name: float(weight.norm()) for name, weight in end.items()}, abs=1e-4)
+    assert norms[-1] == pytest.approx(
+        {name: float(weight.norm()) for name, weight in end.items()}, abs=1e-4
+    )
     assert norms[0] != norms[1]
 
 
 def test_on_the_course_training_is_plain_until_the_first_pruning(tmp_path):
-    """No weight is masked before it, and the end has as many as were asked for, wherever the masks went meanwhile."""
-    spec = gradual(tmp_path, steps=1, step_schedule="cubic", levels=(0.3, 0.8), clock="course", first_epoch=0.5,
-                   finetune=Recipe(epochs=2, lr=0.1, batch_size=32))
+    """No weight is masked before it, and the end has as many as were asked for, wherever the masks
+    went meanwhile.
+    """
+    spec = gradual(
+        tmp_path,
+        steps=1,
+        step_schedule="cubic",
+        levels=(0.3, 0.8),
+        clock="course",
+        first_epoch=0.5,
+        finetune=Recipe(epochs=2, lr=0.1, batch_size=32),
+    )
     record = pipeline.finetune(spec)
     assert record.achieved["sparsity"] == pytest.approx(0.8, abs=1e-3)
     plain = pipeline.prune(spec.but(method="magnitude-global", options={}))

@@ -1,4 +1,6 @@
-"""WoodFisher against Eqs. 1-2, 10 and 11 written out: blocks, scopes, updates, masks, recomputation, limits, and bad input."""
+"""WoodFisher against Eqs. 1-2, 10 and 11 written out: blocks, scopes, updates, masks,
+recomputation, limits, and bad input.
+"""
 
 import copy
 
@@ -30,12 +32,21 @@ def by_hand(model, amount, b, damping, chunk, scope, update, masks=None):
     inverses = {group: torch.linalg.inv(f) for group, f in fishers.items()}
     diagonal = torch.cat([inverse.diagonal() for inverse in inverses.values()])
     scores = w**2 / (2 * diagonal)
-    gone = torch.cat([~masks[f"{n}.weight"].flatten() for n in names]) if masks else torch.zeros_like(w, dtype=torch.bool)
+    gone = (
+        torch.cat([~masks[f"{n}.weight"].flatten() for n in names])
+        if masks
+        else torch.zeros_like(w, dtype=torch.bool)
+    )
     sizes = [model.get_parameter(f"{n}.weight").numel() for n in names]
     if scope == "global":
         pruned = twin.lowest(scores, round(amount * len(w)), gone)
     else:
-        pruned = torch.cat([twin.lowest(s, round(amount * len(s)), g) for s, g in zip(scores.split(sizes), gone.split(sizes))])
+        pruned = torch.cat(
+            [
+                twin.lowest(s, round(amount * len(s)), g)
+                for s, g in zip(scores.split(sizes), gone.split(sizes))
+            ]
+        )
     new, predicted, start = w.clone(), 0.0, 0
     for group, fisher in fishers.items():
         part = slice(start, start + len(fisher))
@@ -52,9 +63,16 @@ def by_hand(model, amount, b, damping, chunk, scope, update, masks=None):
     return new, pruned, predicted
 
 
-CASES = [(1, None, "global", "diagonal"), (3, None, "layer", "diagonal"), (2, 7, "global", "diagonal"),
-         (1, "network", "global", "diagonal"), (1, None, "global", "joint"), (2, "network", "layer", "joint"),
-         (4, 5, "global", "triangular"), (1, 1, "global", "diagonal")]
+CASES = [
+    (1, None, "global", "diagonal"),
+    (3, None, "layer", "diagonal"),
+    (2, 7, "global", "diagonal"),
+    (1, "network", "global", "diagonal"),
+    (1, None, "global", "joint"),
+    (2, "network", "layer", "joint"),
+    (4, 5, "global", "triangular"),
+    (1, 1, "global", "diagonal"),
+]
 
 
 @pytest.mark.parametrize(("b", "chunk", "scope", "update"), CASES)
@@ -62,7 +80,9 @@ CASES = [(1, None, "global", "diagonal"), (3, None, "layer", "diagonal"), (2, 7,
 def test_the_whole_method(b, chunk, scope, update, amount):
     model, damping = twin.net(), 1e-3
     before = copy.deepcopy(model.state_dict())
-    options = Options(fisher_batch_size=b, chunk=chunk, scope=scope, update=update, damping=damping, min_keep=0)
+    options = Options(
+        fisher_batch_size=b, chunk=chunk, scope=scope, update=update, damping=damping, min_keep=0
+    )
     result = prune(model, twin.data(), amount, options, toy.generator())
     names = list(L.prunable(model))
     weights, pruned, predicted = by_hand(model, amount, b, damping, chunk, scope, update)
@@ -75,10 +95,14 @@ def test_the_whole_method(b, chunk, scope, update, amount):
 @pytest.mark.parametrize("update", ["diagonal", "joint"])
 def test_a_second_pruning_masks_gradients_and_revives_nothing(update):
     model = twin.net()
-    first = prune(model, twin.data(), 0.4, Options(fisher_batch_size=1, damping=1e-3), toy.generator())
+    first = prune(
+        model, twin.data(), 0.4, Options(fisher_batch_size=1, damping=1e-3), toy.generator()
+    )
     options = Options(fisher_batch_size=1, damping=1e-3, update=update)
     second = prune(first.model, twin.data(), 0.7, options, toy.generator(), masks=first.masks)
-    weights, pruned, predicted = by_hand(first.model, 0.7, 1, 1e-3, None, "global", update, first.masks)
+    weights, pruned, predicted = by_hand(
+        first.model, 0.7, 1, 1e-3, None, "global", update, first.masks
+    )
     names = list(L.prunable(model))
     assert M.nested(second.masks, first.masks)
     assert torch.equal(torch.cat([~second.masks[f"{n}.weight"].flatten() for n in names]), pruned)
@@ -97,14 +121,20 @@ def test_recomputing_is_pruning_again_on_the_way(schedule, middle):
     assert M.digest(result.masks) == M.digest(second.masks)
     names = list(L.prunable(model))
     assert torch.equal(twin.weights(result.model, names), twin.weights(second.model, names))
-    assert result.predicted_increase == pytest.approx(first.predicted_increase + second.predicted_increase)
+    assert result.predicted_increase == pytest.approx(
+        first.predicted_increase + second.predicted_increase
+    )
 
 
 def test_a_fraction_a_layer():
     model = twin.net()
     amounts = dict(zip(L.prunable(model), (0.25, 0.5, 0.9, 0.0)))
-    result = prune(model, twin.data(), amounts, Options(scope="layer", recompute=2), toy.generator())
-    assert {n: 1 - float(result.masks[f"{n}.weight"].double().mean()) for n in amounts} == pytest.approx(amounts)
+    result = prune(
+        model, twin.data(), amounts, Options(scope="layer", recompute=2), toy.generator()
+    )
+    assert {
+        n: 1 - float(result.masks[f"{n}.weight"].double().mean()) for n in amounts
+    } == pytest.approx(amounts)
 
 
 def test_skipped_layers_stay_as_they_are_and_out_of_the_count():
@@ -120,20 +150,35 @@ def test_large_damping_is_global_magnitude_without_update():
     ours = prune(model, twin.data(), 0.6, Options(damping=1e9), toy.generator())
     theirs = magnitude(model, [], 0.6, ScopeOptions(), toy.generator())
     assert M.digest(ours.masks) == M.digest(theirs.masks)
-    equal(twin.weights(ours.model, list(L.prunable(model))), twin.weights(theirs.model, list(L.prunable(model))), 1e-8)
+    equal(
+        twin.weights(ours.model, list(L.prunable(model))),
+        twin.weights(theirs.model, list(L.prunable(model))),
+        1e-8,
+    )
 
 
 def test_one_weight_blocks_are_the_diagonal_fisher():
     """c = 1: [F̂⁻¹]_qq = 1 / (λ + mean g²), so 2ρ = w² (λ + F_qq) (OBD, Sec. 4.3)."""
     model = twin.net()
-    scores = statistic(fisher_parts(model, twin.data(), Options(fisher_batch_size=1, chunk=1, damping=1e-4), toy.generator()))
+    scores = statistic(
+        fisher_parts(
+            model, twin.data(), Options(fisher_batch_size=1, chunk=1, damping=1e-4), toy.generator()
+        )
+    )
     for name, gradients in twin.rows(model, 1, list(scores)).items():
         w = model.get_parameter(f"{name}.weight").detach()
-        equal(scores[name].flatten(), 0.5 * w.flatten()**2 * (1e-4 + gradients.square().mean(0)))
+        equal(scores[name].flatten(), 0.5 * w.flatten() ** 2 * (1e-4 + gradients.square().mean(0)))
 
 
-@pytest.mark.parametrize(("options", "m", "b"), [({}, 12, 1), ({"num_rows": 3}, 3, 4), ({"fisher_batch_size": 5}, 2, 5),
-                                                 ({"num_rows": 2, "fisher_batch_size": 2}, 2, 2)])
+@pytest.mark.parametrize(
+    ("options", "m", "b"),
+    [
+        ({}, 12, 1),
+        ({"num_rows": 3}, 3, 4),
+        ({"fisher_batch_size": 5}, 2, 5),
+        ({"num_rows": 2, "fisher_batch_size": 2}, 2, 2),
+    ],
+)
 def test_what_is_left_open_follows_from_the_data(options, m, b):
     model = twin.net()
     parts = fisher_parts(model, twin.data(), Options(**options), toy.generator())
@@ -143,28 +188,50 @@ def test_what_is_left_open_follows_from_the_data(options, m, b):
 
 def test_sampled_labels_come_from_the_generator():
     model = twin.net()
-    draw = lambda seed, fisher: fisher_parts(model, twin.data(), Options(fisher=fisher), toy.generator(seed))[0].curvature.rows
-    assert torch.equal(draw(1, "sampled"), draw(1, "sampled")) and not torch.equal(draw(1, "sampled"), draw(2, "sampled"))
+    draw = lambda seed, fisher: (
+        fisher_parts(model, twin.data(), Options(fisher=fisher), toy.generator(seed))[
+            0
+        ].curvature.rows
+    )
+    assert torch.equal(draw(1, "sampled"), draw(1, "sampled")) and not torch.equal(
+        draw(1, "sampled"), draw(2, "sampled")
+    )
     assert torch.equal(draw(1, "empirical"), draw(2, "empirical"))
 
 
-# -- bad input ----------------------------------------------------------------------------------------------------------------
+# -- bad input -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"damping": 0.0}, "damping=0.0"), ({"damping": -1e-5}, "damping"), ({"damping": float("nan")}, "damping=nan"),
-    ({"chunk": 0}, "chunk=0"), ({"chunk": "layer"}, "chunk='layer'"), ({"num_rows": 0}, "num_rows=0"),
-    ({"fisher_batch_size": 0}, "fisher_batch_size=0"), ({"fisher": "exact"}, "fisher='exact'"), ({"scope": "all"}, "scope='all'"),
-    ({"update": "full"}, "update='full'"), ({"recompute": -1}, "recompute=-1")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"damping": 0.0}, "damping=0.0"),
+        ({"damping": -1e-5}, "damping"),
+        ({"damping": float("nan")}, "damping=nan"),
+        ({"chunk": 0}, "chunk=0"),
+        ({"chunk": "layer"}, "chunk='layer'"),
+        ({"num_rows": 0}, "num_rows=0"),
+        ({"fisher_batch_size": 0}, "fisher_batch_size=0"),
+        ({"fisher": "exact"}, "fisher='exact'"),
+        ({"scope": "all"}, "scope='all'"),
+        ({"update": "full"}, "update='full'"),
+        ({"recompute": -1}, "recompute=-1"),
+    ],
+)
 def test_settings_that_make_no_sense_are_named(options, message):
     with pytest.raises(UserError, match=message):
         Options(**options)
 
 
-@pytest.mark.parametrize(("options", "message"), [
-    ({"num_rows": 13}, "num_rows=13.*the calibration data has 12"),
-    ({"num_rows": 10**15, "fisher_batch_size": 10**15}, "the calibration data has 12"),
-    ({"fisher_batch_size": 13}, "fisher_batch_size=13.*has 12"), ({"num_rows": 4, "fisher_batch_size": 4}, "take 16")])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_rows": 13}, "num_rows=13.*the calibration data has 12"),
+        ({"num_rows": 10**15, "fisher_batch_size": 10**15}, "the calibration data has 12"),
+        ({"fisher_batch_size": 13}, "fisher_batch_size=13.*has 12"),
+        ({"num_rows": 4, "fisher_batch_size": 4}, "take 16"),
+    ],
+)
 def test_more_rows_than_data(options, message):
     with pytest.raises(UserError, match=message):
         prune(twin.net(), twin.data(), 0.5, Options(**options), toy.generator())
@@ -191,14 +258,18 @@ def test_gradients_without_use_are_reported_and_the_model_is_untouched(make):
     before = copy.deepcopy(model.state_dict())
     with pytest.raises(NumericalError, match=message):
         prune(model, twin.data(), 0.5, Options(), toy.generator())
-    assert all(torch.equal(v.nan_to_num(7), before[k].nan_to_num(7)) for k, v in model.state_dict().items())
+    assert all(
+        torch.equal(v.nan_to_num(7), before[k].nan_to_num(7)) for k, v in model.state_dict().items()
+    )
 
 
 def test_a_mask_that_already_exceeds_the_target():
     model = twin.net()
     first = prune(model, twin.data(), 0.8, Options(), toy.generator())
     with pytest.raises(UserError, match="already removed"):
-        prune(first.model, twin.data(), 0.5, Options(recompute=2), toy.generator(), masks=first.masks)
+        prune(
+            first.model, twin.data(), 0.5, Options(recompute=2), toy.generator(), masks=first.masks
+        )
 
 
 def test_a_layer_without_gradients_is_noted():
@@ -210,11 +281,20 @@ def test_a_layer_without_gradients_is_noted():
 
 
 def test_a_result_says_its_rows_once():
-    """m and b as they came out, where the options left one open, and however often the Fisher was recomputed."""
-    for changes, said in (({}, "m = 12 rows, each the mean gradient of b = 1 example"),
-                          ({"fisher_batch_size": 4, "recompute": 2}, "m = 3 rows, each the mean gradient of b = 4 examples"),
-                          ({"num_rows": 2}, "m = 2 rows, each the mean gradient of b = 6 examples")):
-        result = prune(twin.net(), [toy.batch(12, (2, 4, 4))], 0.5, Options(**changes), toy.generator())
+    """m and b as they came out, where the options left one open, and however often the Fisher was
+    recomputed.
+    """
+    for changes, said in (
+        ({}, "m = 12 rows, each the mean gradient of b = 1 example"),
+        (
+            {"fisher_batch_size": 4, "recompute": 2},
+            "m = 3 rows, each the mean gradient of b = 4 examples",
+        ),
+        ({"num_rows": 2}, "m = 2 rows, each the mean gradient of b = 6 examples"),
+    ):
+        result = prune(
+            twin.net(), [toy.batch(12, (2, 4, 4))], 0.5, Options(**changes), toy.generator()
+        )
         assert result.notes == [f"the Fisher has {said}"]
 
 
@@ -225,7 +305,10 @@ def test_rows_that_would_not_fit_are_refused_before_they_are_made(chunk, monkeyp
         prune(twin.net(), twin.data(), 0.5, Options(chunk=chunk), toy.generator())
 
 
-@pytest.mark.parametrize(("chunk", "update"), [(None, "diagonal"), (5, "joint"), ("network", "diagonal"), ("network", "triangular")])
+@pytest.mark.parametrize(
+    ("chunk", "update"),
+    [(None, "diagonal"), (5, "joint"), ("network", "diagonal"), ("network", "triangular")],
+)
 def test_rows_on_disk_prune_as_rows_in_memory(chunk, update, monkeypatch, caplog):
     """A second pruning, so that rows of weights that are gone are zero in the file too."""
     model, options = twin.net(), Options(chunk=chunk, update=update, damping=1e-3)

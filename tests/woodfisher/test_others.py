@@ -22,7 +22,7 @@ def removed(result, names):
     return torch.cat([~result.masks[f"{n}.weight"].flatten() for n in names])
 
 
-# -- WoodTaylor ---------------------------------------------------------------------------------------------------------------
+# -- WoodTaylor ------------------------------------------------------------------------------------
 
 
 def quadratic(model, b, damping, chunk):
@@ -40,17 +40,25 @@ def test_woodtaylor_is_equations_21_to_23(chunk, amount):
     model, damping = twin.net(), 0.1
     w, inverse, F, g = quadratic(model, 2, damping, chunk)
     u, h = inverse @ g, inverse.diagonal()
-    statistic = w**2 / (2 * h) + 0.5 * u**2 / h - w * u / h                   # Eq. 23, term by term
+    statistic = w**2 / (2 * h) + 0.5 * u**2 / h - w * u / h  # Eq. 23, term by term
     pruned = twin.lowest(statistic, round(amount * len(w)))
     delta = -inverse @ g
     for q in pruned.nonzero().flatten().tolist():
-        delta -= (w[q] - u[q]) * inverse[:, q] / h[q]                         # Eq. 21, added up
-    delta = torch.where(pruned, -w, delta)                                    # and masked
-    result = woodtaylor.prune(model, twin.data(), amount, woodtaylor.Options(fisher_batch_size=2, chunk=chunk, min_keep=0), toy.generator())
+        delta -= (w[q] - u[q]) * inverse[:, q] / h[q]  # Eq. 21, added up
+    delta = torch.where(pruned, -w, delta)  # and masked
+    result = woodtaylor.prune(
+        model,
+        twin.data(),
+        amount,
+        woodtaylor.Options(fisher_batch_size=2, chunk=chunk, min_keep=0),
+        toy.generator(),
+    )
     names = list(L.prunable(model))
     assert torch.equal(removed(result, names), pruned)
     equal(twin.weights(result.model, names), w + delta)
-    assert result.predicted_increase == pytest.approx(float(g @ delta + 0.5 * delta @ F @ delta), rel=1e-8)
+    assert result.predicted_increase == pytest.approx(
+        float(g @ delta + 0.5 * delta @ F @ delta), rel=1e-8
+    )
 
 
 def test_woodtaylor_of_one_weight_is_the_constrained_minimum_and_equation_22():
@@ -65,7 +73,7 @@ def test_woodtaylor_of_one_weight_is_the_constrained_minimum_and_equation_22():
     for q in range(12):
         kkt = torch.zeros(13, 13, dtype=torch.float64)
         kkt[:12, :12], kkt[q, 12], kkt[12, q] = F, 1, 1
-        delta = torch.linalg.solve(kkt, torch.cat([-g, -w[q:q + 1]]))[:12]
+        delta = torch.linalg.solve(kkt, torch.cat([-g, -w[q : q + 1]]))[:12]
         change = float(g @ delta + 0.5 * delta @ F @ delta)
         best = min(best or (change, delta), (change, delta), key=lambda pair: pair[0])
     assert result.predicted_increase == pytest.approx(best[0], rel=1e-9)
@@ -79,8 +87,10 @@ def test_woodtaylor_without_gradient_is_woodfisher():
         model[1].weight.copy_(model[1].weight[:1].expand(2, 4))  # both classes equal, so p = ½
     x, _ = toy.batch(6, (4,))
     loader = [(torch.cat([x, x]), torch.arange(2).repeat_interleave(6))]
-    ours, theirs = (m.prune(model, loader, 0.5, m.Options(fisher_batch_size=1, damping=1e-2), toy.generator())
-                    for m in (woodtaylor, method))
+    ours, theirs = (
+        m.prune(model, loader, 0.5, m.Options(fisher_batch_size=1, damping=1e-2), toy.generator())
+        for m in (woodtaylor, method)
+    )
     assert M.digest(ours.masks) == M.digest(theirs.masks)
     equal(ours.model[1].weight.detach(), theirs.model[1].weight.detach())
 
@@ -90,22 +100,32 @@ def test_woodtaylor_needs_true_labels():
         woodtaylor.Options(fisher="sampled")
 
 
-# -- K-FAC ----------------------------------------------------------------------------------------------------------------------
+# -- K-FAC -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("pi", [True, False])
 def test_kfac_on_a_linear_net_by_loops(pi):
-    model = toy.seeded(nn.Sequential(nn.Flatten(), nn.Linear(6, 4, bias=False), nn.Tanh(), nn.Linear(4, 3, bias=False)))
+    model = toy.seeded(
+        nn.Sequential(
+            nn.Flatten(), nn.Linear(6, 4, bias=False), nn.Tanh(), nn.Linear(4, 3, bias=False)
+        )
+    )
     x, y = toy.batch(7, (6,))
     damping, names = 1e-3, ["1", "3"]
-    result = kfac.prune(model, [(x[:3], y[:3]), (x[3:], y[3:])], 0.5, kfac.Options(pi=pi, damping=damping, min_keep=0), toy.generator())
+    result = kfac.prune(
+        model,
+        [(x[:3], y[:3]), (x[3:], y[3:])],
+        0.5,
+        kfac.Options(pi=pi, damping=damping, min_keep=0),
+        toy.generator(),
+    )
     blocks = []
     for index in (1, 3):
         seen = model[:index](x).detach()
         A = sum(torch.outer(a, a) for a in seen) / 7
         middle = seen.detach().requires_grad_()
         output = model[index](middle)
-        rest = model[index + 1:](output)
+        rest = model[index + 1 :](output)
         g = torch.autograd.grad(nn.functional.cross_entropy(rest, y, reduction="sum"), output)[0]
         G = sum(torch.outer(v, v) for v in g) / 7
         ratio = ((A.trace() / len(A)) / (G.trace() / len(G))).sqrt() if pi else 1.0
@@ -125,36 +145,52 @@ def test_kfac_keeps_what_is_pruned():
     model = twin.net()
     first = kfac.prune(model, twin.data(), 0.4, kfac.Options(), toy.generator())
     second = kfac.prune(first.model, twin.data(), 0.6, kfac.Options(), toy.generator(), first.masks)
-    assert M.nested(second.masks, first.masks) and M.sparsity(second.masks) == pytest.approx(0.6, abs=0.01)
+    assert M.nested(second.masks, first.masks) and M.sparsity(second.masks) == pytest.approx(
+        0.6, abs=0.01
+    )
 
 
-# -- FLOPs-aware ----------------------------------------------------------------------------------------------------------------
+# -- FLOPs-aware -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3, 2.0])
 def test_flops_aware_divides_by_positions(beta):
-    """Output positions by hand: 3×3 of the 2×2 convolution, 3×2 of the 1×2 one, 1 of each linear layer."""
+    """Output positions by hand: 3×3 of the 2×2 convolution, 3×2 of the 1×2 one, 1 of each linear
+    layer.
+    """
     model = twin.net()
     options = {"fisher_batch_size": 1, "damping": 1e-3, "min_keep": 0}
-    result = flops_aware.prune(model, twin.data(), 0.5, flops_aware.Options(beta=beta, **options), toy.generator())
+    result = flops_aware.prune(
+        model, twin.data(), 0.5, flops_aware.Options(beta=beta, **options), toy.generator()
+    )
     names, positions = list(L.prunable(model)), (9, 6, 1, 1)
     w, inverse, _, _ = quadratic(model, 1, 1e-3, None)
-    price = torch.cat([torch.full((model.get_parameter(f"{n}.weight").numel(),), p) for n, p in zip(names, positions)])
+    price = torch.cat(
+        [
+            torch.full((model.get_parameter(f"{n}.weight").numel(),), p)
+            for n, p in zip(names, positions)
+        ]
+    )
     pruned = twin.lowest(w**2 / (2 * inverse.diagonal()) / price**beta, round(0.5 * len(w)))
     assert torch.equal(removed(result, names), pruned)
     equal(twin.weights(result.model, names), w + reference.summed_single(inverse, w, pruned))
     if beta == 0:
         plain = method.prune(model, twin.data(), 0.5, method.Options(**options), toy.generator())
-        assert M.digest(plain.masks) == M.digest(result.masks) and plain.predicted_increase == result.predicted_increase
+        assert (
+            M.digest(plain.masks) == M.digest(result.masks)
+            and plain.predicted_increase == result.predicted_increase
+        )
 
 
-@pytest.mark.parametrize(("options", "message"), [({"beta": -0.1}, "beta=-0.1"), ({"scope": "layer"}, "scope='layer'")])
+@pytest.mark.parametrize(
+    ("options", "message"), [({"beta": -0.1}, "beta=-0.1"), ({"scope": "layer"}, "scope='layer'")]
+)
 def test_flops_aware_refuses(options, message):
     with pytest.raises(UserError, match=message):
         flops_aware.Options(**options)
 
 
-# -- structured -----------------------------------------------------------------------------------------------------------------
+# -- structured ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("statistic", structured.STATISTICS)
@@ -173,12 +209,23 @@ def test_structured_statistic_and_direction(statistic, chunk):
         for q in group:
             e = torch.zeros_like(w)
             e[q] = 1
-            scores.append({"correlated": (w @ e)**2 / (2 * e @ inverse @ e), "sum": sum(w[i]**2 / (2 * inverse[i, i]) for i in q),
-                           "exact": torch.tensor(reference.constrained_minimum(F, w, e.bool())[1])}[statistic])
+            scores.append(
+                {
+                    "correlated": (w @ e) ** 2 / (2 * e @ inverse @ e),
+                    "sum": sum(w[i] ** 2 / (2 * inverse[i, i]) for i in q),
+                    "exact": torch.tensor(reference.constrained_minimum(F, w, e.bool())[1]),
+                }[statistic]
+            )
     scores = torch.stack(scores)
-    options = structured.Options(statistic=statistic, chunk=chunk, damping=damping, fisher_batch_size=1, scope="layer")
-    result = structured.prune(model, twin.data(), {"0": 0.5, "3": 0.4, "6": 0.0, "9": 1 / 3}, options, toy.generator())
-    gone = [twin.lowest(s, c) for s, c in zip(scores.split([len(g) for g in filters]), (2, 2, 0, 1))]
+    options = structured.Options(
+        statistic=statistic, chunk=chunk, damping=damping, fisher_batch_size=1, scope="layer"
+    )
+    result = structured.prune(
+        model, twin.data(), {"0": 0.5, "3": 0.4, "6": 0.0, "9": 1 / 3}, options, toy.generator()
+    )
+    gone = [
+        twin.lowest(s, c) for s, c in zip(scores.split([len(g) for g in filters]), (2, 2, 0, 1))
+    ]
     pruned = torch.zeros(len(w), dtype=torch.bool)
     for group, lost in zip(filters, gone):
         pruned[group[lost].flatten()] = True
@@ -203,11 +250,15 @@ def test_structured_again_keeps_filters_gone_and_the_model_untouched():
     options = structured.Options(scope="global")
     first = structured.prune(model, twin.data(), 0.3, options, toy.generator())
     second = structured.prune(first.model, twin.data(), 0.5, options, toy.generator(), first.masks)
-    assert M.nested(second.masks, first.masks) and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    assert all(mask.flatten(1).any(1).eq(mask.flatten(1).all(1)).all() for mask in second.masks.values())
+    assert M.nested(second.masks, first.masks) and all(
+        torch.equal(v, before[k]) for k, v in model.state_dict().items()
+    )
+    assert all(
+        mask.flatten(1).any(1).eq(mask.flatten(1).all(1)).all() for mask in second.masks.values()
+    )
 
 
-# -- FLOPs as the target --------------------------------------------------------------------------------------------------------
+# -- FLOPs as the target ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.3])
@@ -216,16 +267,25 @@ def test_a_target_of_macs_stops_at_the_first_weight_that_reaches_it(beta, amount
     """Weights one by one, by hand; the second pruning counts what the first removed."""
     model = twin.net()
     names, positions = list(L.prunable(model)), (9, 6, 1, 1)
-    price = torch.cat([torch.full((model.get_parameter(f"{n}.weight").numel(),), float(p)) for n, p in zip(names, positions)])
+    price = torch.cat(
+        [
+            torch.full((model.get_parameter(f"{n}.weight").numel(),), float(p))
+            for n, p in zip(names, positions)
+        ]
+    )
     result, masks = model, None
     for amount in amounts:
         options = {"fisher_batch_size": 1, "damping": 1e-3, "min_keep": 0}
         settings = flops_aware.Options(beta=beta, target="macs", **options)
         again = flops_aware.prune(result, twin.data(), amount, settings, toy.generator(), masks)
-        gone = torch.zeros(len(price), dtype=torch.bool) if masks is None else ~torch.cat([masks[f"{n}.weight"].flatten() for n in names])
+        gone = (
+            torch.zeros(len(price), dtype=torch.bool)
+            if masks is None
+            else ~torch.cat([masks[f"{n}.weight"].flatten() for n in names])
+        )
         fisher = twin.fishers(result, 1, 1e-3, None, masks)
         diagonal = torch.cat([torch.linalg.inv(F).diagonal() for F in fisher.values()])
-        scores = twin.weights(result, names)**2 / (2 * diagonal) / price**beta
+        scores = twin.weights(result, names) ** 2 / (2 * diagonal) / price**beta
         for q in torch.argsort(scores.masked_fill(gone, torch.inf), stable=True).tolist():
             if price[gone].sum() >= amount * price.sum():
                 break
@@ -235,10 +295,14 @@ def test_a_target_of_macs_stops_at_the_first_weight_that_reaches_it(beta, amount
 
 
 def test_a_target_of_macs_at_the_ends():
-    scores, price = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])}, {"a": 3.0, "b": 1.0}
+    scores, price = (
+        {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0, 4.0])},
+        {"a": 3.0, "b": 1.0},
+    )
     assert flops_aware.weights_for(scores, price, 0.0, {}) == 0.0
     assert flops_aware.weights_for(scores, price, 3 / 8, {}) == 1 / 4
-    assert flops_aware.weights_for(scores, price, 4 / 8, {}) == 2 / 4  # the best of a layer goes last: 3 + 1, not 3 + 3
+    # the best of a layer goes last: 3 + 1, not 3 + 3
+    assert flops_aware.weights_for(scores, price, 4 / 8, {}) == 2 / 4
     with pytest.raises(UserError, match="fraction of MACs"):
         flops_aware.weights_for(scores, price, 1.0, {})
     with pytest.raises(UserError, match="recompute=1"):

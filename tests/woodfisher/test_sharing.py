@@ -22,8 +22,12 @@ def loaders():
 
         def __len__(self):
             return 12
+
     data = Set()
-    return [Loader(data, order, 5) for order in (torch.arange(12), torch.arange(12), torch.arange(12).flip(0))]
+    return [
+        Loader(data, order, 5)
+        for order in (torch.arange(12), torch.arange(12), torch.arange(12).flip(0))
+    ]
 
 
 @pytest.fixture
@@ -36,14 +40,22 @@ def estimates(monkeypatch):
 def test_another_amount_or_update_finds_the_fisher_ready(loaders, estimates):
     model = twin.net()
     cases = [(0.3, {}), (0.6, {}), (0.6, {"update": "joint"}), (0.6, {"scope": "layer"})]
-    alone = [prune(model, loaders[0], amount, Options(**changes), toy.generator()) for amount, changes in cases]
+    alone = [
+        prune(model, loaders[0], amount, Options(**changes), toy.generator())
+        for amount, changes in cases
+    ]
     assert len(estimates) == 4 and not any(NOTE in result.notes for result in alone)
     with sharing():
-        shared = [prune(model, loaders[i % 2], amount, Options(**changes), toy.generator()) for i, (amount, changes) in enumerate(cases)]
+        shared = [
+            prune(model, loaders[i % 2], amount, Options(**changes), toy.generator())
+            for i, (amount, changes) in enumerate(cases)
+        ]
     assert len(estimates) == 5
     assert [NOTE in result.notes for result in shared] == [False, True, True, True]
     for a, b in zip(alone, shared):
-        assert M.digest(a.masks) == M.digest(b.masks) and a.predicted_increase == b.predicted_increase
+        assert (
+            M.digest(a.masks) == M.digest(b.masks) and a.predicted_increase == b.predicted_increase
+        )
         assert all(torch.equal(p, q) for p, q in zip(a.model.parameters(), b.model.parameters()))
 
 
@@ -57,6 +69,12 @@ def test_whatever_decides_a_fisher_makes_another(change, loaders, estimates):
                 model[0].weight[0] += 1
         if change == "damping":
             options = Options(fisher="sampled", damping=1e-4)
-        prune(model, loaders[2 if change == "data" else 0], 0.3, options, toy.generator(1 if change == "seed" else 0),
-              first.masks if change == "masks" else None)
+        prune(
+            model,
+            loaders[2 if change == "data" else 0],
+            0.3,
+            options,
+            toy.generator(1 if change == "seed" else 0),
+            first.masks if change == "masks" else None,
+        )
     assert len(estimates) == 2

@@ -32,16 +32,27 @@ def test_ready_curvatures_prune_as_the_method_does():
         ready = {name: BlockFisher(part, 1e-3, chunk, name) for name, part in rows.items()}
         for update in ("diagonal", "none"):
             network, masks = studies.pruned(model, ready, 0.6, update)
-            whole = prune(model, [batch], 0.6, Options(damping=1e-3, chunk=chunk, fisher_batch_size=1, update=update), toy.generator())
+            whole = prune(
+                model,
+                [batch],
+                0.6,
+                Options(damping=1e-3, chunk=chunk, fisher_batch_size=1, update=update),
+                toy.generator(),
+            )
             assert M.digest(masks) == M.digest(whole.masks)
-            assert all(torch.allclose(a, b) for a, b in zip(network.parameters(), whole.model.parameters()))
+            assert all(
+                torch.allclose(a, b) for a, b in zip(network.parameters(), whole.model.parameters())
+            )
 
 
 def test_shared_weights_and_effective_rows_by_hand():
     one = {"a": torch.tensor([True, True, False]), "b": torch.tensor([True])}
     other = {"b": torch.tensor([False]), "a": torch.tensor([True, False, True])}
     assert studies.shared(one, one) == 1 and studies.shared(one, other) == pytest.approx(1 / 4)
-    rows = {"a": torch.tensor([[3.0, 0.0], [0.0, 0.0], [0.0, 1.0]]), "b": torch.tensor([[4.0], [5.0], [0.0]])}
+    rows = {
+        "a": torch.tensor([[3.0, 0.0], [0.0, 0.0], [0.0, 1.0]]),
+        "b": torch.tensor([[4.0], [5.0], [0.0]]),
+    }
     assert studies.lengths(rows).tolist() == [25, 25, 1]
     assert studies.effective(torch.tensor([25.0, 25, 25, 25])) == 4
     assert studies.effective(torch.tensor([1.0, 0, 0, 0])) == 1
@@ -49,9 +60,12 @@ def test_shared_weights_and_effective_rows_by_hand():
 
 def test_choices_have_every_setting_and_magnitude_beside_them(digits):
     model, data = digits
-    entries = list(studies.choices(model, data, (0.5, 0.9), (0.9,), rows=((5, 4), (20, 1)), chunks=(None, 50)))
+    entries = list(
+        studies.choices(model, data, (0.5, 0.9), (0.9,), rows=((5, 4), (20, 1)), chunks=(None, 50))
+    )
     assert [(e["m"], e["b"], e["chunk"], e["amount"]) for e in entries] == [
-        (m, b, c, a) for m, b in ((5, 4), (20, 1)) for c in ("layer", 50) for a in (0.5, 0.9)]
+        (m, b, c, a) for m, b in ((5, 4), (20, 1)) for c in ("layer", 50) for a in (0.5, 0.9)
+    ]
     assert all(("accuracy" in e) == (e["amount"] == 0.9) and 0 < e["overlap"] < 1 for e in entries)
     (few,) = studies.choices(model, data, (0.5,), (), rows=((1000, 10),), chunks=(50,))
     assert (few["m"], few["b"]) == (1000, 1)  # digits has 1,438 training images
@@ -65,26 +79,53 @@ def test_sources_differ_in_what_they_name(digits):
     held = [(x[:6], y[:6]) for x, y in data.test_loader(6)][:1]
     found = dict(studies.sources(model, data, held, 0, 6))
     lengths = {what: studies.lengths(rows) for what, rows in found.items()}
-    assert list(found) == ["training images", "rows made equally long", "labels from the model", "labels at random", "shifted images",
-                           "held-out images", "images of highest loss"]
+    assert list(found) == [
+        "training images",
+        "rows made equally long",
+        "labels from the model",
+        "labels at random",
+        "shifted images",
+        "held-out images",
+        "images of highest loss",
+    ]
     equal, plain = lengths["rows made equally long"], lengths["training images"]
-    assert torch.allclose(equal, equal.mean().expand(6), rtol=1e-5) and float(equal.mean()) == pytest.approx(float(plain.mean()), rel=1e-5)
+    assert torch.allclose(equal, equal.mean().expand(6), rtol=1e-5) and float(
+        equal.mean()
+    ) == pytest.approx(float(plain.mean()), rel=1e-5)
     name = next(iter(found["training images"]))
-    assert torch.nn.functional.cosine_similarity(found["training images"][name], found["rows made equally long"][name]).min() > 0.9999
+    assert (
+        torch.nn.functional.cosine_similarity(
+            found["training images"][name], found["rows made equally long"][name]
+        ).min()
+        > 0.9999
+    )
     assert len({tuple(rows[name].flatten().tolist()) for rows in found.values()}) == 7
-    losses = torch.nn.functional.cross_entropy(model(data.train.__getitems__(range(len(data.train)))[0]),
-                                               data.train.__getitems__(range(len(data.train)))[1], reduction="none")
+    losses = torch.nn.functional.cross_entropy(
+        model(data.train.__getitems__(range(len(data.train)))[0]),
+        data.train.__getitems__(range(len(data.train)))[1],
+        reduction="none",
+    )
     assert set(studies.hardest(model, data, 6).tolist()) == set(losses.topk(6).indices.tolist())
 
 
 def test_a_study_is_a_record_of_its_own_stage(tmp_path, monkeypatch):
     monkeypatch.setattr(studies, "ROWS", ((5, 2),))
     spec = studies.spec_of("choice", "digits_cnn", 1)
-    spec = spec.but(model="digits_cnn:width=0.25", output_dir=str(tmp_path), train=dataclasses.replace(spec.train, epochs=0.1))
-    monkeypatch.setitem(studies.STUDIES, "choice", (lambda spec, timer: iter([{"m": 5, "overlap": 1.0}]), "resnet20"))
+    spec = spec.but(
+        model="digits_cnn:width=0.25",
+        output_dir=str(tmp_path),
+        train=dataclasses.replace(spec.train, epochs=0.1),
+    )
+    monkeypatch.setitem(
+        studies.STUDIES,
+        "choice",
+        (lambda spec, timer: iter([{"m": 5, "overlap": 1.0}]), "resnet20"),
+    )
     record = studies.study("choice", spec, tmp_path)
     told = json.loads((tmp_path / "choice-digits_cnn-seed1.json").read_text())
-    assert told["stage"] == record.stage == "study" and told["trajectory"] == [{"m": 5, "overlap": 1.0}]
+    assert told["stage"] == record.stage == "study" and told["trajectory"] == [
+        {"m": 5, "overlap": 1.0}
+    ]
     assert told["dense_hash"] and told["spec"]["seed"] == 1 and told["spec"]["damping"] == 1e-5
     with pytest.raises(UserError, match="no such network|model='vgg'"):
         studies.spec_of("choice", "vgg", 0)
@@ -93,13 +134,18 @@ def test_a_study_is_a_record_of_its_own_stage(tmp_path, monkeypatch):
 def test_the_studies_dense_networks_are_the_comparisons():
     from common import pipeline
     from woodfisher.experiments import R20
-    assert pipeline.dense_folder(studies.spec_of("choice", "resnet20", 0)).name == pipeline.dense_folder(R20).name
+
+    assert (
+        pipeline.dense_folder(studies.spec_of("choice", "resnet20", 0)).name
+        == pipeline.dense_folder(R20).name
+    )
 
 
 def test_the_studies_tables_are_their_records():
     """Every kind of rows and every setting has a line, with the numbers of its entries."""
     from figures import woodfisher_choice, woodfisher_gradients
     from figures.woodfisher_cells import study
+
     lines = woodfisher_gradients.table().splitlines()[2:]
     entries = woodfisher_gradients.rows(study("gradients"))
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == list(entries)
@@ -112,4 +158,6 @@ def test_the_studies_tables_are_their_records():
         assert record.stage == "study" and not record.provenance["dirty"]
         settings = {(e["m"], e["b"], e["chunk"]) for e in record.trajectory}
         name = woodfisher_choice.NAMES[record.spec["model"]]
-        assert record.spec["seed"] or sum(line.startswith(f"| {name} |") for line in told.splitlines()) == len(settings)
+        assert record.spec["seed"] or sum(
+            line.startswith(f"| {name} |") for line in told.splitlines()
+        ) == len(settings)
