@@ -7,8 +7,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from common.edits import FACTORS
-from common.surgery import apply_edits, factorize
+from common.nets.edits import FACTORS
+from common.nets.surgery import apply_edits, factorize
 
 
 def is_bottleneck(module: nn.Module) -> bool:

@@ -1,7 +1,7 @@
 """C-OBD (Wang et al. 2019, Sec. 4.2): Optimal Brain Damage's importance of each weight, summed over
 a filter. No weight update.
 
-Uses common.fisher.diag (exact per-example gradients, positions summed before squaring) and
+Uses common.curvature.diag (exact per-example gradients, positions summed before squaring) and
 eigendamage.filters. The filter's bias goes with it and is not scored.
 """
 
@@ -12,9 +12,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from common import masks as M
-from common.fisher.diag import diagonal_fisher
-from common.pruned import Pruned
+from common.curvature.diag import diagonal_fisher
+from common.nets import masks as M
+from common.pruning.pruned import Pruned
 from eigendamage.filters import FilterOptions, Filters
 
 

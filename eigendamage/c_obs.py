@@ -1,8 +1,8 @@
 """C-OBS (Wang et al. 2019, Sec. 4.2): Optimal Brain Surgeon's importance of each weight under
 K-FAC, summed over a filter.
 
-Uses common.fisher.kron (S ⊗ A and its damped inverse), common.obs (score and update, each weight as
-if alone) and eigendamage.filters.
+Uses common.curvature.kron (S ⊗ A and its damped inverse), common.pruning.obs (score and update,
+each weight as if alone) and eigendamage.filters.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common import masks as M
-from common import obs
-from common.fisher.kron import KronInverse
-from common.pruned import Pruned
+from common.curvature.kron import KronInverse
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning import obs
+from common.pruning.pruned import Pruned
 from eigendamage.filters import Filters, KronOptions, damping_of
 
 

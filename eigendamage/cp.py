@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from common import masks as M
-from common.errors import UserError
-from common.pruned import Pruned
+from common.cells.errors import UserError
+from common.nets import masks as M
+from common.pruning.pruned import Pruned
 from eigendamage.bottleneck import factors_of, place
 from eigendamage.depthwise import joined, separate
 from eigendamage.method import rotatable

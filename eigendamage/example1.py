@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common import obs
-from common.errors import Parser
+from common.cells.errors import Parser
+from common.pruning import obs
 
 WEIGHTS = torch.tensor([1.0, 1.0, 1.0], dtype=torch.float64)
 HESSIAN = torch.tensor([[1.0, 0.99, 0.0], [0.99, 1.0, 0.01], [0.0, 0.01, 0.5]], dtype=torch.float64)
@@ -24,7 +24,7 @@ CASES = ((2,), (0,), (1, 2), (0, 1))
 
 @dataclass(frozen=True)
 class Explicit:
-    """A curvature for common.obs from a matrix that is simply there."""
+    """A curvature for common.pruning.obs from a matrix that is simply there."""
 
     matrix: Tensor
 
@@ -57,7 +57,7 @@ def obs_scores() -> Tensor:
 
 def removal(which: tuple[int, ...], kind: str) -> tuple[Tensor, float]:
     """(δθ, the true increase ½ δᵀHδ) of removing `which`. kind: "zero" for plain zeroing, else an
-    update of common.obs.
+    update of common.pruning.obs.
     """
     gone = torch.zeros(3, dtype=torch.bool).index_fill(0, torch.tensor(which), True)
     if kind == "zero":

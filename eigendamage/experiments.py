@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from common.compare import job_of
-from common.spec import Recipe, Spec
+from common.cells.jobs import job_of
+from common.cells.spec import Recipe, Spec
 
 CRITERIA = ("eigendamage", "kron-obs", "kron-obd", "c-obs", "c-obd")
 BASES = CRITERIA[1:]  # that prune in the parameters' own basis

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common.errors import NumericalError, UserError, choose
-from common.fisher import FISHERS
-from common.fisher.kron import KronInverse, kron_factors
-from common.pruned import Pruned
-from common.surgery import channel_groups, narrow
+from common.cells.errors import NumericalError, UserError, choose
+from common.curvature.kron import KronInverse, kron_factors
+from common.curvature.labels import FISHERS
+from common.nets import layers as L
+from common.nets.surgery import channel_groups, narrow
+from common.pruning.pruned import Pruned
 from eigendamage import union
 from eigendamage.threshold import CAP, percentile, require_cap
 

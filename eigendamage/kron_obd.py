@@ -1,8 +1,8 @@
 """Kron-OBD (Wang et al. 2019, Sec. 4.2, Eq. 13, Algorithm 2): a filter's importance with the
 weights inside it correlated.
 
-Uses common.fisher.kron (S and A) and eigendamage.filters. No inverse, so no damping, and no weight
-update.
+Uses common.curvature.kron (S and A) and eigendamage.filters. No inverse, so no damping, and no
+weight update.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common import masks as M
-from common.errors import choose
-from common.fisher.kron import Kron, kron_factors
-from common.pruned import Pruned
+from common.cells.errors import choose
+from common.curvature.kron import Kron, kron_factors
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning.pruned import Pruned
 from eigendamage.filters import FORMS, FilterOptions, Filters, input_form
 
 

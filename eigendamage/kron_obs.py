@@ -2,7 +2,7 @@
 ⊗ A.
 
 Removing filter i alone moves all filters by δ = −S⁻¹e_i/[S⁻¹]_ii ⊗ θ_i: A drops out of the update,
-since it is shared. Uses common.fisher.kron and eigendamage.filters. Beyond the paper, and ours:
+since it is shared. Uses common.curvature.kron and eigendamage.filters. Beyond the paper, and ours:
 update="joint".
 """
 
@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common import masks as M
-from common import obs
-from common.errors import NumericalError, choose
-from common.fisher.kron import KronInverse
-from common.pruned import Pruned
+from common.cells.errors import NumericalError, choose
+from common.curvature.kron import KronInverse
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning import obs
+from common.pruning.pruned import Pruned
 from eigendamage.filters import FORMS, Filters, KronOptions, damping_of, input_form
 
 

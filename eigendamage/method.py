@@ -2,10 +2,10 @@
 eigenbasis of its Kronecker Fisher.
 
 Letters as in the paper: S ⊗ A the Fisher, Q Λ Qᵀ eigendecompositions, W' the rotated weight, Θ its
-importances. Uses common.fisher.kron, eigendamage.bottleneck, eigendamage.threshold. A layer becomes
-Q_Aᵀ -> W' -> Q_S, three plain layers; its bias stays on the last and is not scored. Pruned again, a
-bottleneck's own core is rotated (Eq. 16), while the two layers that `fold` leaves count as plain
-ones. Deviations: README.
+importances. Uses common.curvature.kron, eigendamage.bottleneck, eigendamage.threshold. A layer
+becomes Q_Aᵀ -> W' -> Q_S, three plain layers; its bias stays on the last and is not scored. Pruned
+again, a bottleneck's own core is rotated (Eq. 16), while the two layers that `fold` leaves count as
+plain ones. Deviations: README.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common import masks as M
-from common.errors import LayerError, NumericalError, UserError, choose
-from common.fisher import FISHERS
-from common.fisher.kron import Kron, kron_factors
-from common.pruned import Pruned
+from common.cells.errors import LayerError, NumericalError, UserError, choose
+from common.curvature.kron import Kron, kron_factors
+from common.curvature.labels import FISHERS
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning.pruned import Pruned
 from eigendamage.bottleneck import factors_of, folded, is_bottleneck, place
 from eigendamage.depthwise import joined, separate
 from eigendamage.threshold import CAP, percentile, require_cap

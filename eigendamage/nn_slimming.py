@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import masks as M
-from common.edits import BATCHNORM
-from common.errors import NumericalError, UserError
-from common.pruned import Pruned
-from common.surgery import ChannelGroup
+from common.cells.errors import NumericalError, UserError
+from common.nets import masks as M
+from common.nets.edits import BATCHNORM
+from common.nets.surgery import ChannelGroup
+from common.pruning.pruned import Pruned
 from eigendamage.filters import Filters
 from eigendamage.threshold import CAP, percentile, require_cap
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from common.fisher.kron import kron_factors
-from common.progress import progress
+from common.curvature.kron import kron_factors
+from common.system.progress import progress
 from eigendamage.method import Rotated, rotatable, rotate
 from eigendamage.threshold import percentile
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from common.cli import run
+from common.running.cli import run
 from eigendamage.experiments import FIGURES, TABLES
 
 if __name__ == "__main__":

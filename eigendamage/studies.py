@@ -20,17 +20,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common import checkpoint, latency, machine, pipeline
-from common import data as D
-from common import layers as L
-from common.capture import capture
-from common.cli import guarded
-from common.errors import Parser, UserError, choose
-from common.fisher import losses
-from common.fisher.kron import kron_factors
-from common.record import Record, read_all
-from common.running import Timer
-from common.spec import Recipe, Spec
+from common.cells.errors import Parser, UserError, choose
+from common.cells.record import Record, read_all
+from common.cells.spec import Recipe, Spec
+from common.curvature.kron import kron_factors
+from common.curvature.labels import losses
+from common.data import sources as D
+from common.nets import checkpoint, latency
+from common.nets import layers as L
+from common.nets.capture import capture
+from common.running import pipeline
+from common.running.cli import guarded
+from common.running.timing import Timer
+from common.system import machine
 from eigendamage import example1, prediction
 from eigendamage.experiments import MNIST, TABLES, VGG
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from common.errors import UserError
-from common.select import select
+from common.cells.errors import UserError
+from common.pruning.select import select
 
 # one-pass: at most this share of a layer's units goes (Sec. 5.2); 0.5 an iteration in iterative
 # pruning (Sec. 5.3)

@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common.edits import BATCHNORM, apply_edits, channel_count, map_side
-from common.errors import LayerError
-from common.surgery import ChannelGroup, narrow
+from common.cells.errors import LayerError
+from common.nets import layers as L
+from common.nets.edits import BATCHNORM, apply_edits, channel_count, map_side
+from common.nets.surgery import ChannelGroup, narrow
 
 
 def cut(
@@ -30,9 +30,9 @@ def cut(
     """Remove, in place, the filters that are True in `gone` [filters that are left] by layer;
     returns the edits.
 
-    groups: of `common.surgery.channel_groups`, of the widened network where filters went before.
-    example: [batch, ...], only its shape matters. Raises LayerError for a grouped convolution among
-    the layers.
+    groups: of `common.nets.surgery.channel_groups`, of the widened network where filters went
+    before. example: [batch, ...], only its shape matters. Raises LayerError for a grouped
+    convolution among the layers.
     """
     for name in gone:
         if L.groups(model.get_submodule(inner(model, name))) > 1:

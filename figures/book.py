@@ -17,7 +17,7 @@ from html import escape
 from pathlib import Path
 from string import Template
 
-from common.errors import Parser, UserError
+from common.cells.errors import Parser, UserError
 from figures import (
     claims,  # noqa: F401  the rules register themselves
     redraw,

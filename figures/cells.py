@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from common.committed import Stages, by_cell
-from common.errors import UserError
-from common.record import Record
-from common.spec import Spec
-from common.trace import steps_between
+from common.cells.committed import Stages, by_cell
+from common.cells.errors import UserError
+from common.cells.record import Record
+from common.cells.spec import Spec
+from common.cells.trace import steps_between
 from figures.records import number
 from figures.values import ROOT, Value, select
 

@@ -13,7 +13,7 @@ import re
 import sys
 from pathlib import Path
 
-from common.errors import Parser, UserError
+from common.cells.errors import Parser, UserError
 from figures import paired, side_panels
 from figures.compare import write_file
 from figures.evidence import (

@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import Parser, UserError
-from common.record import read_all
+from common.cells.errors import Parser, UserError
+from common.cells.record import read_all
 from figures import paired, report, side_panels
 from figures.records import QUANTITIES, UNITS, Comparison, Row, Stat, gather
 

@@ -7,7 +7,7 @@ import sys
 import matplotlib
 from matplotlib.figure import Figure
 
-from common.record import Record
+from common.cells.record import Record
 from figures import style
 from figures.eigendamage_records import NETWORKS, Series, lines, records, save
 from figures.style import Look

@@ -4,7 +4,7 @@ docs/claims.md.
 
 from __future__ import annotations
 
-from common.record import Record
+from common.cells.record import Record
 from figures import cells
 from figures.eigendamage_records import kept
 from figures.evidence import Evidence, Missing, cell, field, named, printed, shows, verdict

@@ -7,8 +7,8 @@ import sys
 import matplotlib
 from matplotlib.figure import Figure
 
-from common.errors import UserError
-from common.record import read_all
+from common.cells.errors import UserError
+from common.cells.record import read_all
 from figures import style
 from figures.eigendamage_records import NETWORKS, RESULTS, save
 

@@ -7,8 +7,8 @@ import sys
 import matplotlib
 from matplotlib.figure import Figure
 
-from common.errors import UserError
-from common.record import Record
+from common.cells.errors import UserError
+from common.cells.record import Record
 from figures import style
 from figures.eigendamage_records import NETWORKS, Series, kept, lines, mean, records, save, series
 from figures.panels import accuracy_axis

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 
-from common.errors import UserError
-from common.record import Record, read_all
+from common.cells.errors import UserError
+from common.cells.record import Record, read_all
 from figures import script, style
 
 PAPER = Path(__file__).resolve().parents[1] / "eigendamage"

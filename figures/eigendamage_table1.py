@@ -10,8 +10,8 @@ import sys
 import matplotlib
 from matplotlib.figure import Figure
 
-from common.errors import UserError
-from common.record import Record, read_all
+from common.cells.errors import UserError
+from common.cells.record import Record, read_all
 from figures import style
 from figures.eigendamage_records import (
     NETWORKS,

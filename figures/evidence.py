@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from common.record import read_all
+from common.cells.record import read_all
 from figures import cells
 from figures.records import Comparison, Stat, gather
 from figures.style import base

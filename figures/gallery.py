@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import UserError, choose
-from common.record import Record, wall_seconds
-from common.spec import Spec
+from common.cells.errors import UserError, choose
+from common.cells.record import Record, wall_seconds
+from common.cells.spec import Spec
 from figures.cells import groups, runs, verb
 from figures.records import number
 from figures.values import PAPERS, ROOT

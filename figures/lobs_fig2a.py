@@ -7,7 +7,7 @@ import sys
 import matplotlib
 from matplotlib.figure import Figure
 
-from common.errors import UserError
+from common.cells.errors import UserError
 from figures import style
 from figures.lobs_records import paper_values, records, save
 

@@ -10,7 +10,7 @@ import matplotlib
 import matplotlib.ticker
 from matplotlib.figure import Figure
 
-from common.record import Record
+from common.cells.record import Record
 from figures import style
 from figures.cells import iterations
 from figures.lobs_records import paper_values, records, save, study

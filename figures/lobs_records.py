@@ -8,8 +8,8 @@ import csv
 import functools
 from pathlib import Path
 
-from common.errors import UserError
-from common.record import Record, read_all
+from common.cells.errors import UserError
+from common.cells.record import Record, read_all
 from figures import script
 
 PAPER = Path(__file__).resolve().parents[1] / "lobs"

@@ -12,8 +12,8 @@ import matplotlib
 import matplotlib.ticker
 from matplotlib.figure import Figure
 
-from common.errors import UserError
-from common.record import Record
+from common.cells.errors import UserError
+from common.cells.record import Record
 from figures import style
 from figures.cells import iterations
 from figures.lobs_records import paper_values, records, save

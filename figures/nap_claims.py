@@ -10,7 +10,7 @@ from statistics import fmean, median
 
 from scipy import stats
 
-from common.record import Record, read_all
+from common.cells.record import Record, read_all
 from figures.evidence import Evidence, Missing, Number, cell, claim, printed, shows, verdict
 from figures.values import ROOT, Value, read
 

@@ -9,7 +9,7 @@ import sys
 import matplotlib
 from matplotlib.figure import Figure
 
-from common.record import Record
+from common.cells.record import Record
 from figures import style
 from figures.nap_records import EVERY_STEP, records, save
 

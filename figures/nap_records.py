@@ -7,8 +7,8 @@ import re
 import statistics
 from pathlib import Path
 
-from common.errors import UserError
-from common.record import Record, read_all
+from common.cells.errors import UserError
+from common.cells.record import Record, read_all
 from figures import script, values
 
 PAPER = Path(__file__).resolve().parents[1] / "nap"

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from common.errors import UserError
+from common.cells.errors import UserError
 from figures.records import GROUPS, QUANTITIES, UNITS, Comparison, Row, Stat
 from figures.style import look, rank
 

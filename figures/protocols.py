@@ -4,7 +4,7 @@ which rate, by epoch.
     python -m figures.protocols [--output FOLDER]      <paper>/results/protocols.png for every paper
 
 Each panel is one cell of <paper>/experiments.py, resolved as `--dry-run` resolves it
-(common/trace.py); nothing is measured.
+(common/cells/trace.py); nothing is measured.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.errors import Parser, UserError
-from common.spec import Spec
-from common.trace import points, stops
+from common.cells.errors import Parser, UserError
+from common.cells.spec import Spec
+from common.cells.trace import points, stops
 from figures import style
 from figures.cells import groups
 from figures.script import METADATA

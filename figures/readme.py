@@ -18,8 +18,8 @@ from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
-from common.errors import Parser, UserError, choose
-from common.record import read_all
+from common.cells.errors import Parser, UserError, choose
+from common.cells.record import read_all
 from figures import cells, claims, gallery, tables  # noqa: F401  the rules of the claims register themselves
 from figures.compare import write_file
 from figures.evidence import SEEN, seen

@@ -13,10 +13,10 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from common.errors import UserError
-from common.record import Record, log
-from common.registry import METHODS, OPEN_ROWS
-from common.spec import NOT_IDENTITY, Spec
+from common.cells.errors import UserError
+from common.cells.record import Record, log
+from common.cells.registry import METHODS, OPEN_ROWS
+from common.cells.spec import NOT_IDENTITY, Spec
 from figures.style import base, look, rank
 
 # key of Record.requested -> how it is written

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from common.errors import Parser, UserError
-from common.record import read_all
+from common.cells.errors import Parser, UserError
+from common.cells.record import read_all
 from figures import side_panels
 from figures.compare import FORMATS, write_file
 from figures.records import gather

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import Parser, UserError
+from common.cells.errors import Parser, UserError
 from figures.script import stored
 
 ROOT = Path(__file__).resolve().parent.parent

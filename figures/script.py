@@ -8,7 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from common.errors import Parser, UserError
+from common.cells.errors import Parser, UserError
 
 # the same bytes every time
 METADATA = {"png": {"Software": None}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 
-from common.registry import METHODS
+from common.cells.registry import METHODS
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILION, PINK, GREY = "#0072B2", "#D55E00", "#CC79A7", "#8A8A8A"

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import Parser, UserError
+from common.cells.errors import Parser, UserError
 from figures.cells import DEVIATIONS, Ours, beside
 from figures.compare import write_file
 from figures.gallery import Item, items

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from common.errors import UserError
+from common.cells.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = {"eigendamage": "EigenDamage", "lobs": "L-OBS", "nap": "NAP", "woodfisher": "WoodFisher"}

@@ -18,8 +18,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.errors import UserError
-from common.record import Record, read_all
+from common.cells.errors import UserError
+from common.cells.record import Record, read_all
 from figures import script
 from figures.panels import accuracy_axis
 from figures.style import RC

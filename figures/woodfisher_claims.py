@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from common.errors import UserError
-from common.record import Record
+from common.cells.errors import UserError
+from common.cells.record import Record
 from figures.evidence import (
     JOBS,
     Evidence,

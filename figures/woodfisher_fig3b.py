@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.errors import UserError
+from common.cells.errors import UserError
 from figures import style
 from figures.woodfisher_cells import RESULTS, by_setting, save
 

@@ -12,10 +12,10 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from common.errors import UserError
-from common.record import Record, read_all
-from common.spec import Spec
-from common.trace import Prune, Train, course
+from common.cells.errors import UserError
+from common.cells.record import Record, read_all
+from common.cells.spec import Spec
+from common.cells.trace import Prune, Train, course
 from figures.panels import accuracy_axis
 from figures.style import RC, look, rank
 from figures.values import spread

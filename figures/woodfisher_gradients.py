@@ -9,7 +9,7 @@ from collections import defaultdict
 import matplotlib
 from matplotlib.figure import Figure
 
-from common.record import Record
+from common.cells.record import Record
 from figures import style
 from figures.values import spread
 from figures.woodfisher_cells import save, study

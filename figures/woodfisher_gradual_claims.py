@@ -8,7 +8,7 @@ from statistics import fmean
 
 from scipy import stats
 
-from common.record import Record
+from common.cells.record import Record
 from figures.cells import groups, runs
 from figures.evidence import HOLDS, Evidence, Missing, Number, claim, named, shows, verdict
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 from statistics import fmean
 
-from common.record import Record
+from common.cells.record import Record
 from figures.cells import groups
 from figures.evidence import Evidence, Missing, cell, field, named, shows, verdict
 from figures.paired import spearman

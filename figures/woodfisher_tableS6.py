@@ -9,7 +9,7 @@ from collections import defaultdict
 import matplotlib
 from matplotlib.figure import Figure
 
-from common.errors import UserError
+from common.cells.errors import UserError
 from figures import style
 from figures.paired import spearman
 from figures.style import look

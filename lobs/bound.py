@@ -16,9 +16,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common.capture import capture
-from common.errors import LayerError, UserError
+from common.cells.errors import LayerError, UserError
+from common.nets import layers as L
+from common.nets.capture import capture
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from common.errors import UserError
+from common.cells.errors import UserError
 
 GRID_LEAST, GRID_POINTS = 1e-3, 400  # kept fractions among which a budget is divided
 HALF = 0.5

@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common import masks as M
-from common import train as T
-from common.data import Data
-from common.errors import UserError
-from common.images import Images
-from common.pruned import Pruned
-from common.select import select
-from common.spec import Recipe
+from common.cells.errors import UserError
+from common.cells.spec import Recipe
+from common.data.images import Images
+from common.data.sources import Data
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning.pruned import Pruned
+from common.pruning.select import select
+from common.running import train as T
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Options:
 
 
 class Surgery:
-    """A callback of common.train.fit: parameters hold W ∘ T in the forward pass and the whole W
-    while the optimiser steps.
+    """A callback of common.running.train.fit: parameters hold W ∘ T in the forward pass and the
+    whole W while the optimiser steps.
     """
 
     def __init__(self, model: nn.Module, amounts: Mapping[str, float], options: Options):

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from common.compare import job_of
-from common.spec import Recipe, Spec
+from common.cells.jobs import job_of
+from common.cells.spec import Recipe, Spec
 
 # LeNet-300-100: 784·300 + 300·100 + 100·10 = 235,200 + 30,000 + 1,000 = 266,200 weights. Dense
 # error 1.61% (authors' network)

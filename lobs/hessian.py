@@ -19,12 +19,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common.capture import capture
-from common.data import rebatch
-from common.errors import NumericalError, UserError
-from common.fisher.kron import input_moment, second_moment
-from common.fisher.shared import DenseMatrix, LowRankMatrix, Matrix
+from common.cells.errors import NumericalError, UserError
+from common.curvature.kron import input_moment, second_moment
+from common.curvature.shared import DenseMatrix, LowRankMatrix, Matrix
+from common.data.sources import rebatch
+from common.nets import layers as L
+from common.nets.capture import capture
 
 # a layer keeps its inputs themselves while FEW times their number is below its width: products with
 # them are cheaper

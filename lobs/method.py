@@ -2,9 +2,9 @@
 its own output error.
 
 Letters as in the paper: Ψ the Hessian that every output unit shares, L_q the sensitivity. Uses
-lobs.hessian (Ψ and the layer's error), common.fisher.shared (Ψ's inverse), common.obs (Eq. 6 and
-the updates), lobs.choose (how much of each layer). Beyond the paper, and ours: update="joint",
-rescore, inputs="pruned", scope="global", relative damping. Deviations: README.
+lobs.hessian (Ψ and the layer's error), common.curvature.shared (Ψ's inverse), common.pruning.obs
+(Eq. 6 and the updates), lobs.choose (how much of each layer). Beyond the paper, and ours:
+update="joint", rescore, inputs="pruned", scope="global", relative damping. Deviations: README.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import distributed, obs
-from common import layers as L
-from common import masks as M
-from common.data import rebatch
-from common.errors import UserError, choose
-from common.fisher.shared import SharedRows
-from common.pruned import Pruned
-from common.select import select
-from common.train import evaluate
+from common.cells.errors import UserError, choose
+from common.curvature.shared import SharedRows
+from common.data.sources import rebatch
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning import obs
+from common.pruning.pruned import Pruned
+from common.pruning.select import select
+from common.running.train import evaluate
+from common.system import distributed
 from lobs.choose import divide, inflection, shares, tolerated, watched
 from lobs.hessian import BLOCK_ENTRIES, Layer, LayerProblem, layer_statistics, stacked
 from lobs.weigh import output_weights

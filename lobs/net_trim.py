@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common.errors import NumericalError, UserError
+from common.cells.errors import NumericalError, UserError
 
 
 @dataclass(frozen=True)

@@ -21,15 +21,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from common import checkpoint, machine, models, pipeline
-from common import layers as L
-from common import train as T
-from common.capture import capture
-from common.cli import guarded
-from common.errors import Parser, choose, whole
-from common.record import Record
-from common.running import Timer
-from common.spec import Spec
+from common.cells.errors import Parser, choose, whole
+from common.cells.record import Record
+from common.cells.spec import Spec
+from common.nets import checkpoint, models
+from common.nets import layers as L
+from common.nets.capture import capture
+from common.running import pipeline
+from common.running import train as T
+from common.running.cli import guarded
+from common.running.timing import Timer
+from common.system import machine
 from lobs import dns
 from lobs.bound import propagation
 from lobs.experiments import IMAGENET, LENET300, OURS, STATED

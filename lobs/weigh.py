@@ -17,11 +17,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common.capture import capture
-from common.data import rebatch
-from common.errors import NumericalError
-from common.fisher import losses
+from common.cells.errors import NumericalError
+from common.curvature.labels import losses
+from common.data.sources import rebatch
+from common.nets import layers as L
+from common.nets.capture import capture
 
 
 def output_weights(

@@ -6,8 +6,8 @@ A unit is a channel with all that must go with it: the filters of every layer th
 entries, and its columns in every reader. It scores Σ ΔL / Σ ΔFLOPs at the network's present widths,
 so the widths are counted again at every pruning. What is left is a smaller network.
 
-Uses nap.method (Eq. 6 and the normalisation), common.surgery (coupled channels), common.flops.
-Deviations: README.
+Uses nap.method (Eq. 6 and the normalisation), common.nets.surgery (coupled channels),
+common.nets.flops. Deviations: README.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common import masks as M
-from common import obs
-from common.edits import depthwise
-from common.errors import LayerError, UserError, choose
-from common.fisher.kron import Kron
-from common.flops import costs
-from common.pruned import Pruned
-from common.select import select
-from common.surgery import ChannelGroup, channel_groups, narrow
+from common.cells.errors import LayerError, UserError, choose
+from common.curvature.kron import Kron
+from common.nets import layers as L
+from common.nets import masks as M
+from common.nets.edits import depthwise
+from common.nets.flops import costs
+from common.nets.surgery import ChannelGroup, channel_groups, narrow
+from common.pruning import obs
+from common.pruning.pruned import Pruned
+from common.pruning.select import select
 from nap.method import damping_of, factors_of, importance, inverses, normalised, weights_of
 from nap.statistics import CurvatureOptions, pack
 

@@ -7,8 +7,8 @@ trains on trainval, writes one record with the mean average precision on test. W
 the backbone is the unpruned VGG-16 with random weights: a path, not a baseline. The network is
 torchvision's Faster R-CNN on one feature map, conv5_3's at stride 16, with fc6 and fc7 as its box
 head, as in Ren et al. (2015). Detection has boxes for labels, so it does not pass through
-common.train.fit. mAP is torchmetrics' area under the 101-point curve at IoU 0.5, difficult objects
-ignored; VOC 2007's own has 11.
+common.running.train.fit. mAP is torchmetrics' area under the 101-point curve at IoU 0.5, difficult
+objects ignored; VOC 2007's own has 11.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.transforms.functional import hflip, pil_to_tensor
 
-from common import checkpoint, machine, models
-from common import data as D
-from common.cli import guarded
-from common.errors import NumericalError, Parser, UserError
-from common.layers import prunable
-from common.record import Record
-from common.running import Timer
-from common.spec import Recipe, Spec
+from common.cells.errors import NumericalError, Parser, UserError
+from common.cells.record import Record
+from common.cells.spec import Recipe, Spec
+from common.data import sources as D
+from common.nets import checkpoint, models
+from common.nets.layers import prunable
+from common.running.cli import guarded
+from common.running.timing import Timer
+from common.system import machine
 
 CLASSES = (
     "aeroplane",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from common.spec import Recipe, Spec
+from common.cells.spec import Recipe, Spec
 
 # LeNet-300-100: 266,200 weights, 77x keeps 3,457. The dense network is the L-OBS authors' (error
 # 1.61%)

@@ -3,9 +3,9 @@ loss least, whatever their layer.
 
 Letters as in the paper: A and DS the Kronecker factors of a layer's Fisher block, ΔL the
 importance. `prune` is lines 6 to 10 of Algorithm 1; lines 2 to 5 are nap.statistics, and
-common.gradual repeats both until a size or an added error is reached. Uses common.fisher.kron
-(damped inverse), common.obs (Eq. 6) and common.select (exact counts). Choices and deviations:
-README.
+common.running.gradual repeats both until a size or an added error is reached. Uses
+common.curvature.kron (damped inverse), common.pruning.obs (Eq. 6) and common.pruning.select (exact
+counts). Choices and deviations: README.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common import masks as M
-from common import obs
-from common.data import rebatch
-from common.errors import NumericalError, UserError
-from common.fisher.kron import Kron, KronInverse, kron_factors
-from common.pruned import Pruned
-from common.select import select
+from common.cells.errors import NumericalError, UserError
+from common.curvature.kron import Kron, KronInverse, kron_factors
+from common.data.sources import rebatch
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning import obs
+from common.pruning.pruned import Pruned
+from common.pruning.select import select
 from nap.statistics import CurvatureOptions, pack, unpack
 
 

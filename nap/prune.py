@@ -4,7 +4,7 @@ cells, `--help` the flags.
 
 import sys
 
-from common.cli import run
+from common.running.cli import run
 from nap.experiments import BARE, FIGURES, TABLES
 
 if __name__ == "__main__":

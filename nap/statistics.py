@@ -4,11 +4,11 @@ prunings.
     A_l  ← 0.95 A_l  + 0.05 a aᵀ        DS_l ← 0.95 DS_l + 0.05 (∇_s L)(∇_s L)ᵀ        (the mean
          over a minibatch)
 
-`Statistics` is a callback of common.train.fit. The gradients follow labels drawn from the model's
-own distribution (footnote 5), so each update is a forward and a backward pass of its own on the
-step's minibatch. What a step adds weighs 0.95ⁿ when n updates have followed it; steps that nothing
-is left of at the next pruning are passed over, so that a long stretch costs no more than a short
-one.
+`Statistics` is a callback of common.running.train.fit. The gradients follow labels drawn from the
+model's own distribution (footnote 5), so each update is a forward and a backward pass of its own on
+the step's minibatch. What a step adds weighs 0.95ⁿ when n updates have followed it; steps that
+nothing is left of at the next pruning are passed over, so that a long stretch costs no more than a
+short one.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from common import layers as L
-from common.errors import UserError, choose
-from common.fisher import FISHERS
-from common.fisher.kron import Kron
-from common.fisher.moving import MovingKron
-from common.pruned import Pruned
-from common.train import State
+from common.cells.errors import UserError, choose
+from common.curvature.kron import Kron
+from common.curvature.labels import FISHERS
+from common.curvature.moving import MovingKron
+from common.nets import layers as L
+from common.pruning.pruned import Pruned
+from common.running.train import State
 
 
 @dataclass(frozen=True)

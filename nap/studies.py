@@ -21,15 +21,17 @@ from pathlib import Path
 
 import torch
 
-from common import checkpoint, latency, machine, models, pipeline
-from common import layers as L
-from common.cli import guarded
-from common.errors import Parser, UserError, choose
-from common.fisher.kron import kron_factors
-from common.flops import costs
-from common.record import Record
-from common.running import Timer
-from common.spec import Spec
+from common.cells.errors import Parser, UserError, choose
+from common.cells.record import Record
+from common.cells.spec import Spec
+from common.curvature.kron import kron_factors
+from common.nets import checkpoint, latency, models
+from common.nets import layers as L
+from common.nets.flops import costs
+from common.running import pipeline
+from common.running.cli import guarded
+from common.running.timing import Timer
+from common.system import machine
 from nap import channels
 from nap.experiments import TABLES
 from nap.method import Options, importance, inverses, normalised, weights_of

@@ -14,6 +14,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = ("eigendamage", "lobs", "nap", "woodfisher")
 OURS = ("common", *PAPERS, "figures", "tests")
+# a room of common imports those on lower floors alone
+FLOORS = {
+    "cells": 0,
+    "system": 1,
+    "nets": 2,
+    "data": 2,
+    "curvature": 3,
+    "pruning": 4,
+    "running": 5,
+    "commands": 6,
+}
 SOURCES = sorted(path for room in OURS for path in (ROOT / room).rglob("*.py"))
 
 
@@ -43,18 +54,46 @@ def test_imports_point_one_way(path):
     elif mine in PAPERS:
         assert rooms <= {"common"}
     elif mine == "figures":
-        allowed = (
-            "common.record",
-            "common.registry",
-            "common.errors",
-            "common.spec",
-            "common.schedule",
-            "common.trace",
-            "common.committed",
-            "figures",
+        assert all(
+            name == "common" or name.startswith(("common.cells", "figures")) for name in ours
         )
-        assert all(name == "common" or name.startswith(allowed) for name in ours)
         assert not any(name.split(".")[0] in ("torch", "torchvision") for name in imports(path))
+
+
+def module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in SOURCES if room(p) == "common"], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_the_rooms_of_common_stand_on_floors(path):
+    parts = path.relative_to(ROOT / "common").parts
+    if len(parts) == 1:  # the short names of the commands
+        rooms = {name.split(".")[1] for name in imports(path) if name.startswith("common.")}
+        assert rooms <= {"commands"}
+        return
+    mine = FLOORS[parts[0]]
+    for name in (name for name in imports(path) if name.startswith("common.")):
+        other = name.split(".")[1]
+        assert other == parts[0] or FLOORS[other] < mine, f"{path} imports {name}"
+
+
+def test_the_room_of_cells_needs_the_standard_library_alone():
+    for path in (ROOT / "common/cells").glob("*.py"):
+        outside = {name.split(".")[0] for name in imports(path)} - {"common"}
+        assert outside <= sys.stdlib_module_names, path
+
+
+def test_no_module_imports_itself_through_others():
+    """No circle of imports, those inside functions included."""
+    sources = [path for path in SOURCES if room(path) in ("common", *PAPERS)]
+    names = {module(path).removesuffix(".__init__"): path for path in sources}
+    graph = {name: imports(path) & names.keys() - {name} for name, path in names.items()}
+    settled: set[str] = set()
+    while ready := {n for n, needs in graph.items() if n not in settled and needs <= settled}:
+        settled |= ready
+    assert settled == names.keys(), sorted(names.keys() - settled)
 
 
 def test_the_top_level_is_the_papers():
@@ -78,14 +117,8 @@ def test_no_unsafe_or_unfinished_code(path):
         r"NotImplementedError",
     ):
         assert not re.search(pattern, text, re.M), pattern
-    if room(path) == "common" and path.name not in (
-        "cli.py",
-        "compare.py",
-        "publish.py",
-        "export.py",
-        "queue.py",
-        "verify.py",
-    ):
+    printing = path.parent.name == "commands" or path.name == "cli.py"
+    if room(path) == "common" and not printing:
         assert not any(
             isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"
             for n in ast.walk(ast.parse(text))
@@ -94,7 +127,8 @@ def test_no_unsafe_or_unfinished_code(path):
 
 def test_records_and_registry_need_no_torch():
     code = (
-        "import sys; import common.committed, common.registry, common.trace; sys.exit('torch' "
+        "import sys; import common.cells.committed, common.cells.registry, common.cells.trace; "
+        "sys.exit('torch' "
         "in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

@@ -4,7 +4,7 @@ folder.
 
 from __future__ import annotations
 
-from common.spec import Spec
+from common.cells.spec import Spec
 
 Group = dict[str, Spec]
 

@@ -2,8 +2,8 @@
 run): filters go, and with each its BatchNorm entries, its readers' inputs, and the filters that
 residual branches add to it.
 
-Eq. 18 scores a filter; a unit of coupled filters scores their sum. Uses common.surgery (what is
-coupled, and the cut) and structured.py (statistic and direction).
+Eq. 18 scores a filter; a unit of coupled filters scores their sum. Uses common.nets.surgery (what
+is coupled, and the cut) and structured.py (statistic and direction).
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from common import layers as L
-from common import masks as M
-from common import obs
-from common.errors import UserError
-from common.pruned import Pruned
-from common.select import select
-from common.surgery import channel_groups, narrow
+from common.cells.errors import UserError
+from common.nets import layers as L
+from common.nets import masks as M
+from common.nets.surgery import channel_groups, narrow
+from common.pruning import obs
+from common.pruning.pruned import Pruned
+from common.pruning.select import select
 from woodfisher import structured
 from woodfisher.fisher import fisher_parts
 

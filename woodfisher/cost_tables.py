@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common import models
-from common.cli import guarded
-from common.errors import Parser
-from common.flops import Costs, costs
-from common.layers import prunable
-from common.record import write_json
+from common.cells.errors import Parser
+from common.cells.record import write_json
+from common.nets import models
+from common.nets.flops import Costs, costs
+from common.nets.layers import prunable
+from common.running.cli import guarded
 
 FOLDER = Path(__file__).resolve().parent
 NETWORKS = {"ResNet-50": "resnet50", "MobileNetV1": "mobilenet_v1"}

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from common.schedule import zhu_gupta
-from common.spec import Recipe, Spec
+from common.cells.schedule import zhu_gupta
+from common.cells.spec import Recipe, Spec
 
 EPOCHS = 100  # "we run the overall procedure for 100 epochs"
 INITIAL = 0.05  # "the initial sparsity percentage set to 0.05"

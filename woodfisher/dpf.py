@@ -16,16 +16,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common import masks as M
-from common import schedule
-from common.baselines import ScopeOptions
-from common.data import Data
-from common.errors import UserError
-from common.pruned import Pruned
-from common.select import select
-from common.spec import Recipe
-from common.train import Fit, State, fit
+from common.cells import schedule
+from common.cells.errors import UserError
+from common.cells.spec import Recipe
+from common.data.sources import Data
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning.baselines import ScopeOptions
+from common.pruning.pruned import Pruned
+from common.pruning.select import select
+from common.running.train import Fit, State, fit
 
 EVERY = 16  # optimiser steps between two choices of the masks (Lin et al., Sec. 5)
 

@@ -8,8 +8,8 @@ setting; quick is seconds, offline.
 
 from __future__ import annotations
 
-from common.compare import job_of
-from common.spec import Recipe, Spec
+from common.cells.jobs import job_of
+from common.cells.spec import Recipe, Spec
 from woodfisher import gradual, imagenet
 from woodfisher.cells import Group, labelled, sweep
 from woodfisher.imagenet import ONE_SHOT

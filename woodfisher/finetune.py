@@ -4,7 +4,7 @@
 
 import sys
 
-from common.cli import run
+from common.running.cli import run
 from woodfisher.experiments import FIGURES, TABLES
 
 if __name__ == "__main__":

@@ -10,14 +10,14 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from common import distributed, machine
-from common import layers as L
-from common.errors import NumericalError, UserError, choose
-from common.fisher.inverse import BlockFisher, Rows
-from common.fisher.rows import gradient_rows
-from common.fisher.spool import spooled, work_bytes
-from common.obs import Curvature
-from common.registry import OPEN_ROWS
+from common.cells.errors import NumericalError, UserError, choose
+from common.cells.registry import OPEN_ROWS
+from common.curvature.blocks import BlockFisher, Rows
+from common.curvature.rows import gradient_rows
+from common.curvature.spool import spooled, work_bytes
+from common.nets import layers as L
+from common.pruning.obs import Curvature
+from common.system import distributed, machine
 from woodfisher import sharing
 
 NETWORK = "network"

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import masks as M
-from common.errors import UserError, choose
-from common.flops import costs
-from common.pruned import Pruned
+from common.cells.errors import UserError, choose
+from common.nets import masks as M
+from common.nets.flops import costs
+from common.pruning.pruned import Pruned
 from woodfisher import method
 
 

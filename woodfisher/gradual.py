@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from common.compare import job_of
-from common.spec import Recipe, Spec
+from common.cells.jobs import job_of
+from common.cells.spec import Recipe, Spec
 from woodfisher import course, imagenet
 from woodfisher.cells import Group, labelled, sweep
 

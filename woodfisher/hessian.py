@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jacfwd, vmap
 
-from common import data as D
-from common import models
-from common import train as T
-from common.cli import guarded
-from common.errors import Parser, choose
-from common.fisher import mean_loss
-from common.fisher.rows import gradient_rows
-from common.layers import prunable
-from common.record import write_json
-from common.spec import Recipe
+from common.cells.errors import Parser, choose
+from common.cells.record import write_json
+from common.cells.spec import Recipe
+from common.curvature.labels import mean_loss
+from common.curvature.rows import gradient_rows
+from common.data import sources as D
+from common.nets import models
+from common.nets.layers import prunable
+from common.running import train as T
+from common.running.cli import guarded
 
 FOLDER = Path(__file__).resolve().parent
 # Sec. S3.2; its text says 16 examples, its caption 64

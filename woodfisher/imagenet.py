@@ -6,7 +6,7 @@ Distiller's MobileNetV1 (71.76%): put them into DATA_DIR/checkpoints under the n
 
 from __future__ import annotations
 
-from common.spec import Spec
+from common.cells.spec import Spec
 from woodfisher import course
 from woodfisher.cells import Group, labelled, sweep
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from common import layers as L
-from common import masks as M
-from common.data import rebatch
-from common.errors import UserError, choose
-from common.fisher import FISHERS
-from common.fisher.kron import KronInverse, kron_factors
-from common.pruned import Pruned
+from common.cells.errors import UserError, choose
+from common.curvature.kron import KronInverse, kron_factors
+from common.curvature.labels import FISHERS
+from common.data.sources import rebatch
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning.pruned import Pruned
 from woodfisher.fisher import Part
 from woodfisher.surgeon import SurgeonOptions, statistic, step
 

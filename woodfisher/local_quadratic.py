@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common import checkpoint, pipeline
-from common import data as D
-from common import layers as L
-from common import train as T
-from common.cli import guarded
-from common.errors import Parser
-from common.record import Record, write_json
+from common.cells.errors import Parser
+from common.cells.record import Record, write_json
+from common.data import sources as D
+from common.nets import checkpoint
+from common.nets import layers as L
+from common.running import pipeline
+from common.running import train as T
+from common.running.cli import guarded
 from woodfisher.experiments import R20
 from woodfisher.method import Options, prune
 

@@ -2,9 +2,9 @@
 Fisher, its inverse by Woodbury.
 
 Letters as in the paper: F̂ the empirical Fisher, ρ the pruning statistic, λ the dampening, m rows
-of b examples, blocks of c. Uses common.fisher.rows, common.fisher.inverse (Eq. 2 in low-rank form),
-common.obs (Eqs. 10, 11), common.select. Beyond the paper, and ours: update "joint" or "triangular",
-chunk="network". Deviations: README.
+of b examples, blocks of c. Uses common.curvature.rows, common.curvature.blocks (Eq. 2 in low-rank
+form), common.pruning.obs (Eqs. 10, 11), common.pruning.select. Beyond the paper, and ours: update
+"joint" or "triangular", chunk="network". Deviations: README.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common import masks as M
-from common.errors import UserError
-from common.pruned import Pruned
-from common.schedule import levels
+from common.cells.errors import UserError
+from common.cells.schedule import levels
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning.pruned import Pruned
 from woodfisher import sharing
 from woodfisher.fisher import FisherOptions, Part, fisher_parts
 from woodfisher.surgeon import SurgeonOptions, statistic, step

@@ -4,7 +4,7 @@ flags.
 
 import sys
 
-from common.cli import run
+from common.running.cli import run
 from woodfisher.experiments import FIGURES, TABLES
 from woodfisher.sharing import sharing
 

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor, nn
 
-from common.fisher.inverse import BlockFisher
+from common.curvature.blocks import BlockFisher
 
 _kept: ContextVar[dict | None] = ContextVar("shared Fisher", default=None)
 NOTE = "the Fisher was ready from another cell; prune_s leaves its time out"

@@ -24,15 +24,16 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import data as D
-from common import layers as L
-from common import machine, models
-from common import masks as M
-from common.cli import guarded
-from common.errors import Parser, choose, number
-from common.fisher.spool import SpooledRows, work_bytes
-from common.record import write_json
-from common.running import Timer
+from common.cells.errors import Parser, choose, number
+from common.cells.record import write_json
+from common.curvature.spool import SpooledRows, work_bytes
+from common.data import sources as D
+from common.nets import layers as L
+from common.nets import masks as M
+from common.nets import models
+from common.running.cli import guarded
+from common.running.timing import Timer
+from common.system import machine
 from woodfisher.experiments import DENSE_ENDS
 from woodfisher.fisher import NETWORK, fisher_parts, rows_of
 from woodfisher.method import Options

@@ -14,12 +14,12 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
-from common import masks as M
-from common import obs
-from common.errors import choose
-from common.pruned import Pruned
-from common.select import select
+from common.cells.errors import choose
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning import obs
+from common.pruning.pruned import Pruned
+from common.pruning.select import select
 from woodfisher.fisher import FisherOptions, Part, fisher_parts
 
 STATISTICS = ("correlated", "sum", "exact")

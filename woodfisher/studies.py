@@ -24,21 +24,24 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from common import baselines, checkpoint, machine, models, pipeline
-from common import data as D
-from common import layers as L
-from common import masks as M
-from common import train as T
-from common.agreement import overlap
-from common.cli import guarded
-from common.compare import JOBS, job_of
-from common.errors import Parser, choose, whole
-from common.fisher.inverse import BlockFisher
-from common.fisher.rows import gradient_rows
-from common.images import Loader
-from common.record import Record
-from common.running import Timer
-from common.spec import Recipe, Spec
+from common.cells.errors import Parser, choose, whole
+from common.cells.jobs import JOBS, job_of
+from common.cells.record import Record
+from common.cells.spec import Recipe, Spec
+from common.commands.agreement import overlap
+from common.curvature.blocks import BlockFisher
+from common.curvature.rows import gradient_rows
+from common.data import sources as D
+from common.data.images import Loader
+from common.nets import checkpoint, models
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning import baselines
+from common.running import pipeline
+from common.running import train as T
+from common.running.cli import guarded
+from common.running.timing import Timer
+from common.system import machine
 from woodfisher.fisher import Part
 from woodfisher.surgeon import SurgeonOptions, statistic, step
 

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import masks as M
-from common import obs
-from common.errors import choose
-from common.select import select
+from common.cells.errors import choose
+from common.nets import masks as M
+from common.pruning import obs
+from common.pruning.select import select
 from woodfisher.fisher import Part
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common import masks as M
-from common.errors import NumericalError, UserError
-from common.pruned import Pruned
+from common.cells.errors import NumericalError, UserError
+from common.nets import masks as M
+from common.pruning.pruned import Pruned
 from woodfisher.fisher import FisherOptions, Part, fisher_parts
 from woodfisher.method import notes
 from woodfisher.surgeon import SurgeonOptions, statistic, step

@@ -11,10 +11,10 @@ import sys
 
 import torch
 
-from common import machine
-from common.cli import guarded
-from common.errors import Parser, choose
-from common.record import write_json
+from common.cells.errors import Parser, choose
+from common.cells.record import write_json
+from common.running.cli import guarded
+from common.system import machine
 from tests.bench import kernel, networks, scaling, whole
 from tests.lobs import bench as lobs
 

@@ -12,12 +12,12 @@ from collections.abc import Callable
 import torch
 from torch.utils import benchmark
 
-from common import layers as L
-from common import models
-from common.capture import capture
-from common.fisher.inverse import BlockFisher
-from common.fisher.kron import kron_factors
-from common.fisher.rows import gradient_rows
+from common.curvature.blocks import BlockFisher
+from common.curvature.kron import kron_factors
+from common.curvature.rows import gradient_rows
+from common.nets import layers as L
+from common.nets import models
+from common.nets.capture import capture
 from tests import reference
 
 

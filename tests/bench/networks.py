@@ -2,9 +2,9 @@
 ones.
 
 Structured pruning leaves a smaller dense network, measured against its parent in turns
-(common/latency.py). Unstructured pruning leaves zeros: the sparsity at which a CSR product passes a
-dense one is measured, and a dense runtime is shown to gain nothing. Weights are random, since time
-does not depend on their values.
+(common/nets/latency.py). Unstructured pruning leaves zeros: the sparsity at which a CSR product
+passes a dense one is measured, and a dense runtime is shown to gain nothing. Weights are random,
+since time does not depend on their values.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common import export, latency, models
-from common.flops import costs
-from common.registry import load
+from common.cells.registry import load
+from common.commands import export
+from common.nets import latency, models
+from common.nets.flops import costs
 
 SHAPE = (3, 32, 32)
 NETWORKS = ("resnet20", "vgg16:width=0.5")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from common.fisher.inverse import BlockFisher
+from common.curvature.blocks import BlockFisher
 from tests.bench.kernel import seconds
 
 ROWS = (64, 128, 256, 512)

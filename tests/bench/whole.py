@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from common import data as D
-from common import models
-from common.errors import UserError
+from common.cells.errors import UserError
+from common.data import sources as D
+from common.nets import models
 from woodfisher import size
 
 BUDGET_GB = 8.0

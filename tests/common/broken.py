@@ -1,6 +1,6 @@
 """A method that spoils its input's copy and then fails."""
 
-from common.baselines import ScopeOptions
+from common.pruning.baselines import ScopeOptions
 
 
 def prune(model, calibration, amount, options: ScopeOptions, generator, masks=None):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy import stats
 
-from common import agreement, checkpoint, models
-from common.errors import UserError
+from common.cells.errors import UserError
+from common.commands import agreement
+from common.nets import checkpoint, models
 from tests.figures.fixtures import record
 
 ARCHITECTURE = {"model": "digits_cnn", "classes": 10, "input_shape": [1, 8, 8]}

@@ -18,9 +18,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from common import checkpoint, models, tensorfile
-from common.errors import UserError
-from common.surgery import channel_groups, factorize, narrow
+from common.cells.errors import UserError
+from common.nets import checkpoint, models, tensorfile
+from common.nets.surgery import channel_groups, factorize, narrow
 from tests import toy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -225,7 +225,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
         raise failure
 
     with monkeypatch.context() as patched:
-        patched.setattr(f"common.tensorfile.{step}", fail)
+        patched.setattr(f"common.nets.tensorfile.{step}", fail)
         with pytest.raises(KeyboardInterrupt if failure is KeyboardInterrupt else UserError):
             checkpoint.save(path, build(seed=1), DIGITS)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
@@ -235,7 +235,7 @@ def test_a_full_disk_is_one_line(tmp_path):
     code = """if True:
         import resource, signal, sys
         from common import checkpoint, models
-        from common.errors import UserError
+        from common.cells.errors import UserError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
         try:

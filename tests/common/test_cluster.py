@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common import shard
+from common.system import shard
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 SAY = '#!/bin/sh\nprintf \'%s\\n\' "$@" "threads=$OMP_NUM_THREADS"\n'

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from common import committed
-from common.cli import run
-from common.record import Record, record_id
-from common.spec import Recipe, Spec
+from common.cells import committed
+from common.cells.record import Record, record_id
+from common.cells.spec import Recipe, Spec
+from common.running.cli import run
 
 CELL = Spec(
     paper="demo",

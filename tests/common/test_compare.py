@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import compare, registry
-from common.compare import main
-from common.record import Record, read_all
+from common.cells import registry
+from common.cells.record import Record, read_all
+from common.commands import compare
+from common.commands.compare import main
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
@@ -98,7 +99,7 @@ def test_killed_at_any_moment_and_run_again_it_ends_the_same(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "common.compare",
+        "common.commands.compare",
         *SMALL,
         "--output-dir",
         str(tmp_path / "killed"),

@@ -8,13 +8,14 @@ are closer than that.
 import pytest
 import torch
 
-from common import data as D
-from common import models, registry
-from common.fisher.diag import diagonal_fisher
-from common.fisher.kron import kron_factors
-from common.fisher.rows import gradient_rows
-from common.gradual import method_of
-from common.spec import Spec
+from common.cells import registry
+from common.cells.spec import Spec
+from common.curvature.diag import diagonal_fisher
+from common.curvature.kron import kron_factors
+from common.curvature.rows import gradient_rows
+from common.data import sources as D
+from common.nets import models
+from common.running.gradual import method_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 TOLERANCE = 1e-4  # relative to the largest entry

@@ -14,11 +14,12 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from common import data, folders
-from common.data import load, rebatch
-from common.errors import UserError
-from common.images import Files, Images
-from common.models import build
+from common.cells.errors import UserError
+from common.data import folders
+from common.data import sources as data
+from common.data.images import Files, Images
+from common.data.sources import load, rebatch
+from common.nets.models import build
 
 
 def ramp(count=20, side=4, classes=5, **options) -> Images:

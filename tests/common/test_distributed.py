@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import checkpoint, data, distributed, models, pipeline
-from common.cli import run
-from common.masks import digest
-from common.spec import Recipe
-from common.train import fit
+from common.cells.spec import Recipe
+from common.data import sources as data
+from common.nets import checkpoint, models
+from common.nets.masks import digest
+from common.running import pipeline
+from common.running.cli import run
+from common.running.train import fit
+from common.system import distributed
 from tests.common.verb_job import CELLS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -216,6 +219,6 @@ def test_a_process_that_is_left_alone_says_what_to_do(monkeypatch, capsys, tmp_p
 
 
 def test_a_batch_that_does_not_divide_is_refused(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("common.distributed.world", lambda: 3)
+    monkeypatch.setattr("common.system.distributed.world", lambda: 3)
     assert run("common", "train", argv=[*FLAGS, "--output-dir", str(tmp_path)]) == 2
     assert "batch_size=16: does not divide among 3 processes" in capsys.readouterr().err

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from common import checkpoint, export, models
-from common.cli import run
-from common.edits import apply_edits
-from common.masks import apply as hold
+from common.commands import export
+from common.nets import checkpoint, models
+from common.nets.edits import apply_edits
+from common.nets.masks import apply as hold
+from common.running.cli import run
 
 METHODS = {
     "magnitude-global": ["--sparsity", "0.8"],

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import models
-from common.errors import LayerError, UserError
-from common.flops import costs
+from common.cells.errors import LayerError, UserError
+from common.nets import models
+from common.nets.flops import costs
 from tests import toy
 
 CIFAR, IMAGENET = (3, 32, 32), (3, 224, 224)

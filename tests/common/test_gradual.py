@@ -4,11 +4,13 @@ import json
 
 import pytest
 
-from common import checkpoint, gradual, pipeline, schedule
-from common import masks as M
-from common.cli import run
-from common.errors import UserError
-from common.spec import Recipe, Spec
+from common.cells import schedule
+from common.cells.errors import UserError
+from common.cells.spec import Recipe, Spec
+from common.nets import checkpoint
+from common.nets import masks as M
+from common.running import gradual, pipeline
+from common.running.cli import run
 
 TINY = {
     "model": "digits_cnn:width=0.25",

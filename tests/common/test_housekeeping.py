@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import machine, progress, publish
-from common.errors import UserError
-from common.record import Record
+from common.cells.errors import UserError
+from common.cells.record import Record
+from common.commands import publish
+from common.system import machine, progress
 from tests.figures.fixtures import record
 
 

@@ -12,14 +12,18 @@ import pytest
 import torch
 from PIL import Image
 
-from common import checkpoint, folders, gradual, machine, models, pipeline, registry, reuse
-from common import data as D
-from common import train as T
-from common.cli import run
-from common.errors import UserError
-from common.publish import publish
-from common.record import Record
-from common.spec import Recipe, Spec
+from common.cells import registry
+from common.cells.errors import UserError
+from common.cells.record import Record
+from common.cells.spec import Recipe, Spec
+from common.commands.publish import publish
+from common.data import folders
+from common.data import sources as D
+from common.nets import checkpoint, models
+from common.running import gradual, pipeline, reuse
+from common.running import train as T
+from common.running.cli import run
+from common.system import machine
 from figures.records import check_comparable
 
 DIGITS = {

@@ -7,11 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import obs
-from common.errors import NumericalError, UserError
-from common.fisher.inverse import BlockFisher
-from common.fisher.kron import Kron, KronInverse
-from common.spec import Spec
+from common.cells.errors import NumericalError, UserError
+from common.cells.spec import Spec
+from common.curvature.blocks import BlockFisher
+from common.curvature.kron import Kron, KronInverse
+from common.pruning import obs
 from tests import reference, toy
 
 # m, d, chunk
@@ -76,8 +76,8 @@ def test_groups_of_blocks_are_only_a_matter_of_memory(monkeypatch):
     rows, v = problem(5, 23)
     whole = BlockFisher(rows, 1e-3, 4)
     expected = whole.diagonal(), whole.solve(v), whole.joint(v, v > 0)
-    monkeypatch.setattr("common.fisher.inverse.WORK_ENTRIES", 1)
-    monkeypatch.setattr("common.fisher.inverse.STRIP", 2)
+    monkeypatch.setattr("common.curvature.blocks.WORK_ENTRIES", 1)
+    monkeypatch.setattr("common.curvature.blocks.STRIP", 2)
     for whole in (
         BlockFisher(rows, 1e-3, 4),
         BlockFisher(rows[:3], 1e-3, 4),

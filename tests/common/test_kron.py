@@ -8,11 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from common import layers as L
-from common.capture import capture
-from common.errors import LayerError, NumericalError, UserError
-from common.fisher import kron
-from common.fisher.kron import (
+from common.cells.errors import LayerError, NumericalError, UserError
+from common.curvature import kron
+from common.curvature.kron import (
     Kron,
     KronInverse,
     input_hessian,
@@ -21,7 +19,9 @@ from common.fisher.kron import (
     second_moment,
     split_bias,
 )
-from common.fisher.moving import MovingKron
+from common.curvature.moving import MovingKron
+from common.nets import layers as L
+from common.nets.capture import capture
 from tests import reference, toy
 
 

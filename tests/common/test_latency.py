@@ -5,8 +5,8 @@ import time
 import pytest
 import torch
 
-from common.errors import UserError
-from common.latency import medians
+from common.cells.errors import UserError
+from common.nets.latency import medians
 
 
 def test_medians_tell_a_slow_call_from_a_fast_one_and_take_turns():

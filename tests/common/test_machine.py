@@ -5,10 +5,11 @@ are played.
 import pytest
 import torch
 
-from common import gradual, machine, pipeline
-from common.cli import run
-from common.masks import digest
-from common.spec import Recipe, Spec
+from common.cells.spec import Recipe, Spec
+from common.nets.masks import digest
+from common.running import gradual, pipeline
+from common.running.cli import run
+from common.system import machine
 
 MISSING = (
     "The operator 'aten::linalg_eigh' is not currently implemented for the MPS device. If you "

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common import data
-from common.errors import UserError
-from common.layers import prunable
-from common.models import MODELS, build
-from common.models.resnet import PadShortcut
+from common.cells.errors import UserError
+from common.data import sources as data
+from common.nets.layers import prunable
+from common.nets.models import MODELS, build
+from common.nets.models.resnet import PadShortcut
 
 # name, classes, input shape, parameters, prunable weights, MACs
 COUNTS = [

@@ -7,11 +7,12 @@ import dataclasses
 import pytest
 import torch
 
-from common import checkpoint, gradual, models, pipeline
-from common import data as D
-from common import train as T
-from common.pruned import Pruned
-from common.spec import Recipe, Spec
+from common.cells.spec import Recipe, Spec
+from common.data import sources as D
+from common.nets import checkpoint, models
+from common.pruning.pruned import Pruned
+from common.running import gradual, pipeline
+from common.running import train as T
 
 # a step an epoch, over all images
 WHOLE = Recipe(epochs=6, lr=0.05, momentum=0.9, weight_decay=1e-3, batch_size=1_438)

@@ -8,15 +8,16 @@ import json
 import pytest
 import torch
 
-from common import checkpoint, pipeline
-from common import masks as M
-from common import train as T
-from common.cli import run
-from common.errors import UserError
-from common.record import Record
-from common.registry import METHODS, Method
-from common.running import claim
-from common.spec import Recipe, Spec
+from common.cells.errors import UserError
+from common.cells.record import Record
+from common.cells.registry import METHODS, Method
+from common.cells.spec import Recipe, Spec
+from common.nets import checkpoint
+from common.nets import masks as M
+from common.running import pipeline
+from common.running import train as T
+from common.running.cli import run
+from common.running.timing import claim
 
 TINY = {
     "model": "digits_cnn:width=0.25",
@@ -248,7 +249,7 @@ def test_bad_input_is_one_line_and_status_two_and_writes_nothing(
     """From the command line; a dense network that was there before is untouched."""
     corrupt, classes = tmp_path / "corrupt.safetensors", tmp_path / "classes.safetensors"
     corrupt.write_bytes(b"\x00" * 64)
-    from common import models
+    from common.nets import models
 
     checkpoint.save(
         classes,

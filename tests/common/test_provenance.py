@@ -10,10 +10,12 @@ import types
 
 import pytest
 
-from common import committed, machine, pipeline
-from common.record import Record, core_seconds, read_all, wall_seconds
-from common.running import Timer
-from common.spec import Recipe, Spec
+from common.cells import committed
+from common.cells.record import Record, core_seconds, read_all, wall_seconds
+from common.cells.spec import Recipe, Spec
+from common.running import pipeline
+from common.running.timing import Timer
+from common.system import machine
 from tests.trust import evidence
 
 

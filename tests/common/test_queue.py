@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from common import campaign, committed, machine, pipeline, queue
-from common.campaign import Entry, Job
-from common.errors import UserError
-from common.record import Record
-from common.spec import Recipe, Spec
+from common.cells import committed
+from common.cells.errors import UserError
+from common.cells.record import Record
+from common.cells.spec import Recipe, Spec
+from common.commands import campaign, queue
+from common.commands.campaign import Entry, Job
+from common.running import pipeline
+from common.system import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 ENTRY = Entry(
@@ -136,7 +139,7 @@ def test_a_comparison_is_a_job_for_each_method_and_amount_with_all_its_seeds(tmp
     first = jobs[0]
     assert first.command == (
         "-m",
-        "common.compare",
+        "common.commands.compare",
         "--dataset",
         "digits",
         "--methods",
@@ -411,7 +414,7 @@ def test_a_tree_that_differs_from_its_commit_is_refused(tmp_path, monkeypatch, c
 
 
 EXPERIMENTS = """
-from common.spec import Recipe, Spec
+from common.cells.spec import Recipe, Spec
 _BASE = Spec(paper="demo", table="1", model="digits_cnn:width=0.25",
              train=Recipe(epochs=6, lr=0.05), method="magnitude-global",
              finetune=Recipe(epochs=3, lr=0.02))
@@ -419,7 +422,7 @@ TABLES = {"1": {f"s{s}": _BASE.but(cell=f"s{s}", sparsity=s) for s in (0.3, 0.5,
 FIGURES = {}
 """
 VERB = (
-    "import sys\nfrom common.cli import run\nfrom demo.experiments import "
+    "import sys\nfrom common.running.cli import run\nfrom demo.experiments import "
     "TABLES\nsys.exit(run('demo', {verb!r}, TABLES))\n"
 )
 
@@ -438,7 +441,7 @@ def test_a_queue_that_is_killed_again_and_again_ends_with_every_cell_once(tmp_pa
     command = [
         sys.executable,
         "-m",
-        "common.queue",
+        "common.commands.queue",
         str(written(tmp_path, values)),
         "--dirty",
         "--output-dir",

@@ -5,9 +5,10 @@ them.
 import pytest
 import torch
 
-from common import baselines, checkpoint, models
-from common import data as D
-from common import train as T
+from common.data import sources as D
+from common.nets import checkpoint, models
+from common.pruning import baselines
+from common.running import train as T
 
 LENET = D.data_root() / "checkpoints" / "lenet300_mnist.safetensors"
 

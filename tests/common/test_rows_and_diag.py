@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from common import layers as L
-from common import machine
-from common.errors import NumericalError, UserError
-from common.fisher.diag import diagonal_fisher
-from common.fisher.rows import gradient_rows
+from common.cells.errors import NumericalError, UserError
+from common.curvature.diag import diagonal_fisher
+from common.curvature.rows import gradient_rows
+from common.nets import layers as L
+from common.system import machine
 from tests import reference, toy
 
 
@@ -54,7 +54,7 @@ def test_second_oracle_torch_func():
 def test_fewer_rows_than_examples_and_a_small_working_memory(monkeypatch):
     model, (x, y) = toy.small_net(), toy.batch(6)
     whole = gradient_rows(model, [(x, y)], 5)
-    monkeypatch.setattr("common.fisher.rows.PER_EXAMPLE_ENTRIES", 1)
+    monkeypatch.setattr("common.curvature.rows.PER_EXAMPLE_ENTRIES", 1)
     for name, rows in gradient_rows(model, [(x, y)], 5).items():
         equal(rows, whole[name])
 

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from common import machine
-from common import masks as M
-from common.errors import NumericalError, UserError
-from common.schedule import levels, sparsity_at
-from common.select import select
+from common.cells.errors import NumericalError, UserError
+from common.cells.schedule import levels, sparsity_at
+from common.nets import masks as M
+from common.pruning.select import select
+from common.system import machine
 from tests import toy
 
 # few values: many ties

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from common import shard
-from common.cli import run
-from common.errors import UserError
-from common.running import Busy, claim
+from common.cells.errors import UserError
+from common.running.cli import run
+from common.running.timing import Busy, claim
+from common.system import shard
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -74,7 +74,7 @@ def test_two_shards_of_the_comparison_share_one_dense_network(tmp_path):
     command = [
         sys.executable,
         "-m",
-        "common.compare",
+        "common.commands.compare",
         "--dataset",
         "synthetic",
         "--methods",

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from common.errors import UserError
-from common.record import Record, read_all, record_id
-from common.registry import METHODS, lookup
-from common.spec import Recipe, Spec, split_options
+from common.cells.errors import UserError
+from common.cells.record import Record, read_all, record_id
+from common.cells.registry import METHODS, lookup
+from common.cells.spec import Recipe, Spec, split_options
 
 GOLDEN = [
     (Spec(sparsity=0.9), "digits_cnn-digits-magnitude-global-s0.9-eae7c5ba1dab"),

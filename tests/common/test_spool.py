@@ -5,11 +5,12 @@ import math
 import pytest
 import torch
 
-from common import layers as L
-from common.errors import NumericalError, UserError
-from common.fisher import inverse, spool
-from common.fisher.inverse import BlockFisher
-from common.fisher.rows import gradient_rows
+from common.cells.errors import NumericalError, UserError
+from common.curvature import blocks as inverse
+from common.curvature import spool
+from common.curvature.blocks import BlockFisher
+from common.curvature.rows import gradient_rows
+from common.nets import layers as L
 from tests import toy
 
 

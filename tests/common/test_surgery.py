@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common import masks as M
-from common import models
-from common.edits import ChannelMap
-from common.errors import LayerError, UserError
-from common.flops import costs
-from common.models.resnet import PadShortcut
-from common.surgery import (
+from common.cells.errors import LayerError, UserError
+from common.nets import masks as M
+from common.nets import models
+from common.nets.edits import ChannelMap
+from common.nets.flops import costs
+from common.nets.models.resnet import PadShortcut
+from common.nets.surgery import (
     apply_edits,
     channel_groups,
     factorize,

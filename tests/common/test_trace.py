@@ -5,13 +5,14 @@ import math
 
 import pytest
 
-from common import data as D
-from common import gradual, pipeline, schedule, trace
-from common import train as T
-from common.cli import run
-from common.errors import UserError
-from common.spec import Recipe, Spec
-from common.trace import Prune, Train
+from common.cells import schedule, trace
+from common.cells.errors import UserError
+from common.cells.spec import Recipe, Spec
+from common.cells.trace import Prune, Train
+from common.data import sources as D
+from common.running import gradual, pipeline
+from common.running import train as T
+from common.running.cli import run
 
 DENSE = Recipe(epochs=1, lr=0.05, batch_size=64)
 COURSE = Spec(

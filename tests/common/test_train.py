@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import nn
 
-from common import data as D
-from common import models
-from common import train as T
-from common.checkpoint import state_hash
-from common.errors import UserError
-from common.spec import Recipe
+from common.cells.errors import UserError
+from common.cells.spec import Recipe
+from common.data import sources as D
+from common.nets import models
+from common.nets.checkpoint import state_hash
+from common.running import train as T
 from tests import toy
 
 DATA = D.load("synthetic:classes=3,samples=96")

@@ -8,9 +8,12 @@ import json
 import pytest
 import torch
 
-from common import committed, machine, pipeline, verify
-from common.record import Record
-from common.spec import Recipe, Spec
+from common.cells import committed
+from common.cells.record import Record
+from common.cells.spec import Recipe, Spec
+from common.commands import verify
+from common.running import pipeline
+from common.system import machine
 
 CELL = Spec(
     paper="lobs",

@@ -4,8 +4,8 @@ curvature.
 
 import sys
 
-from common.cli import run
-from common.spec import Recipe, Spec
+from common.cells.spec import Recipe, Spec
+from common.running.cli import run
 
 BASE = Spec(
     dataset="synthetic",

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from common import models
-from common.errors import LayerError, UserError
-from common.surgery import apply_edits
+from common.cells.errors import LayerError, UserError
+from common.nets import models
+from common.nets.surgery import apply_edits
 from eigendamage.bottleneck import is_bottleneck
 from eigendamage.cp import Options, prune
 from eigendamage.depthwise import joined, separate

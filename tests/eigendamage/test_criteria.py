@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from common import checkpoint, models
-from common import layers as L
-from common.errors import LayerError, NumericalError, UserError
-from common.fisher.kron import Kron, KronInverse
-from common.surgery import apply_edits, channel_groups, zero_units
+from common.cells.errors import LayerError, NumericalError, UserError
+from common.curvature.kron import Kron, KronInverse
+from common.nets import checkpoint, models
+from common.nets import layers as L
+from common.nets.surgery import apply_edits, channel_groups, zero_units
 from eigendamage import c_obd, c_obs, filters, kron_obd, kron_obs
 from eigendamage import method as eigen
 from eigendamage.threshold import percentile

@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from common import checkpoint, models, pipeline
-from common.errors import UserError
-from common.fisher.kron import kron_factors
-from common.spec import Recipe, Spec
-from common.surgery import apply_edits
+from common.cells.errors import UserError
+from common.cells.spec import Recipe, Spec
+from common.curvature.kron import kron_factors
+from common.nets import checkpoint, models
+from common.nets.surgery import apply_edits
+from common.running import pipeline
 from eigendamage import experiments, method
 from eigendamage.bottleneck import factors_of, folded, is_bottleneck, place, product
 from eigendamage.depthwise import joined, separate

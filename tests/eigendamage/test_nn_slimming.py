@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from common import models
-from common.errors import NumericalError, UserError
-from common.surgery import channel_groups
+from common.cells.errors import NumericalError, UserError
+from common.nets import models
+from common.nets.surgery import channel_groups
 from eigendamage import nn_slimming
 from eigendamage.nn_slimming import Options, prune
 from tests import toy

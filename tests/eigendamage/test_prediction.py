@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common.fisher.kron import kron_factors
+from common.curvature.kron import kron_factors
 from eigendamage import prediction
 from eigendamage.method import rotate
 from tests import reference, toy

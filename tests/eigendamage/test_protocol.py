@@ -15,8 +15,8 @@ are the released code's; the paper states none.
 
 import pytest
 
-from common import pipeline
-from common.trace import Prune, Train, course, trace
+from common.cells.trace import Prune, Train, course, trace
+from common.running import pipeline
 from eigendamage.experiments import FIGURES, METHODS, TABLES
 
 GROUPS = {f"Table {k}": cells for k, cells in TABLES.items()} | {

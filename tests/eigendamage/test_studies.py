@@ -5,9 +5,10 @@ numbers, latency's table.
 import pytest
 import torch
 
-from common import models, pipeline
-from common.record import Record
-from common.spec import Recipe, Spec
+from common.cells.record import Record
+from common.cells.spec import Recipe, Spec
+from common.nets import models
+from common.running import pipeline
 from eigendamage import studies
 from tests import reference, toy
 

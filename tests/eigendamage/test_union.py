@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from common import layers as L
-from common import models
-from common.edits import ChannelMap
-from common.errors import LayerError
-from common.surgery import apply_edits, channel_groups
+from common.cells.errors import LayerError
+from common.nets import layers as L
+from common.nets import models
+from common.nets.edits import ChannelMap
+from common.nets.surgery import apply_edits, channel_groups
 from eigendamage import c_obd, kron_obs, union
 from eigendamage.filters import FilterOptions
 from tests import toy

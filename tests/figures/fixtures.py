@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.record import Record, record_id
-from common.spec import Recipe, Spec
+from common.cells.record import Record, record_id
+from common.cells.spec import Recipe, Spec
 
 DENSE = 0.98
 LAYERS = (("conv1", 72), ("conv2", 1152), ("fc", 640))

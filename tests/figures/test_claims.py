@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from common.record import read_all
+from common.cells.errors import UserError
+from common.cells.record import read_all
 from figures import claims, evidence, lobs_claims
 from figures.evidence import (
     FAILS,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from common.record import Record
+from common.cells.errors import UserError
+from common.cells.record import Record
 from figures import compare, panels, side_panels, style
 from figures.records import Stat, gather
 from tests.figures.fixtures import pair, record, small, train_record, write

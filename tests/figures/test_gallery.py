@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from common import cli
-from common.errors import UserError
+from common.cells.errors import UserError
+from common.running import cli
 from figures import book, cells, evidence, gallery, redraw, tables
 from figures.evidence import FAILS, HOLDS, OPEN, PART, Missing
 from figures.gallery import DRAWING, UNBUILT, WAITING, Item, State, items, state

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from common.errors import UserError
+from common.cells.errors import UserError
 from figures import compare, paired, report, side_panels
 from figures.records import gather
 from tests.figures.fixtures import pair, record, small, write

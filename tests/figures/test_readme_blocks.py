@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from common.record import read_all
+from common.cells.errors import UserError
+from common.cells.record import read_all
 from figures import eigendamage_table1, gallery, readme
 from figures.records import gather
 from figures.values import PAPERS

@@ -3,9 +3,9 @@
 import pytest
 from torchvision.models import vit_l_16
 
-from common import models
-from common.errors import UserError
-from common.flops import costs
+from common.cells.errors import UserError
+from common.nets import models
+from common.nets.flops import costs
 from figures import scaling
 
 BENCH = {

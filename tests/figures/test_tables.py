@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import UserError
-from common.record import read_all
+from common.cells.errors import UserError
+from common.cells.record import read_all
 from figures import cells, tables, values
 from figures.cells import Ours
 from figures.values import PAPERS, Value

@@ -21,14 +21,15 @@ import time
 
 import torch
 
-from common import data as D
-from common import layers as L
-from common import machine, models
-from common.capture import capture
-from common.errors import Parser, whole
-from common.fisher.kron import input_moment
-from common.fisher.shared import DenseMatrix
-from common.record import write_json
+from common.cells.errors import Parser, whole
+from common.cells.record import write_json
+from common.curvature.kron import input_moment
+from common.curvature.shared import DenseMatrix
+from common.data import sources as D
+from common.nets import layers as L
+from common.nets import models
+from common.nets.capture import capture
+from common.system import machine
 from lobs.hessian import Layer, layer_statistics
 from lobs.method import Options
 from tests.lobs import reference

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from common.errors import LayerError, UserError
+from common.cells.errors import LayerError, UserError
 from lobs.bound import propagation
 from lobs.method import Options, prune
 from lobs.net_trim import Options as TrimOptions

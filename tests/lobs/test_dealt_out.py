@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 
-from common import distributed
+from common.system import distributed
 from lobs import method
 from lobs.method import Options, prune
 from tests import toy

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from common import masks as M
-from common import train as T
-from common.errors import UserError
+from common.cells.errors import UserError
+from common.nets import masks as M
+from common.running import train as T
 from lobs.dns import Options, Surgery, prune
 from tests import toy
 

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from common import masks as M
-from common.errors import LayerError, NumericalError, UserError
-from common.fisher.kron import input_hessian
+from common.cells.errors import LayerError, NumericalError, UserError
+from common.curvature.kron import input_hessian
+from common.nets import masks as M
 from lobs import hessian
 from lobs.choose import divide, inflection, shares, tolerated, watched
 from lobs.hessian import Layer, layer_statistics

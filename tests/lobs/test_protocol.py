@@ -6,8 +6,8 @@ of original parameters" (Sec. 4).
 
 import pytest
 
-from common import pipeline
-from common.trace import Prune, Train, course
+from common.cells.trace import Prune, Train, course
+from common.running import pipeline
 from lobs.experiments import FIGURES, TABLES
 
 CELLS = TABLES["1"] | FIGURES["2a"]

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common import obs
-from common.errors import NumericalError, UserError
-from common.fisher import shared
-from common.fisher.shared import DenseMatrix, LowRankMatrix, SharedRows
+from common.cells.errors import NumericalError, UserError
+from common.curvature import shared
+from common.curvature.shared import DenseMatrix, LowRankMatrix, SharedRows
+from common.pruning import obs
 from tests import reference, toy
 
 RIDGE = 1e-2

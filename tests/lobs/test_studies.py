@@ -5,10 +5,10 @@ they call give.
 import pytest
 import torch
 
-from common import data as D
-from common import pipeline
-from common.running import Timer
-from common.spec import Recipe, Spec
+from common.cells.spec import Recipe, Spec
+from common.data import sources as D
+from common.running import pipeline
+from common.running.timing import Timer
 from lobs import studies
 
 SPEC = Spec(

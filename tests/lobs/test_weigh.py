@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common import layers as L
-from common import masks as M
-from common.errors import NumericalError
+from common.cells.errors import NumericalError
+from common.nets import layers as L
+from common.nets import masks as M
 from lobs import hessian
 from lobs.hessian import layer_statistics
 from lobs.weigh import output_weights

@@ -18,14 +18,15 @@ from pathlib import Path
 
 import torch
 
-from common import layers as L
-from common import machine, models
-from common import train as T
-from common.data import Data
-from common.errors import Parser, whole
-from common.images import Images
-from common.pruned import Pruned
-from common.spec import Recipe
+from common.cells.errors import Parser, whole
+from common.cells.spec import Recipe
+from common.data.images import Images
+from common.data.sources import Data
+from common.nets import layers as L
+from common.nets import models
+from common.pruning.pruned import Pruned
+from common.running import train as T
+from common.system import machine
 from nap.method import Options, factors_of
 from nap.statistics import Statistics, pack
 

@@ -6,9 +6,11 @@ import math
 
 import pytest
 
-from common import models, pipeline, schedule
-from common.flops import costs
-from common.record import Record
+from common.cells import schedule
+from common.cells.record import Record
+from common.nets import models
+from common.nets.flops import costs
+from common.running import pipeline
 from nap.experiments import BARE, FIGURES, LENET5, LENET300, RESNET20, TABLES, VGG16
 
 CELLS = {
@@ -49,7 +51,7 @@ def test_the_channels_and_macs_of_the_comments():
 
 
 def test_a_bound_on_the_added_error_is_all_that_a_nap_needs(tmp_path):
-    from common.cli import run
+    from common.running.cli import run
 
     argv = [
         "--model",

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from common import checkpoint, models
-from common import layers as L
-from common.errors import LayerError, UserError
-from common.fisher.kron import kron_factors
-from common.flops import costs
-from common.surgery import ChannelGroup, Member, channel_groups, narrow
+from common.cells.errors import LayerError, UserError
+from common.curvature.kron import kron_factors
+from common.nets import checkpoint, models
+from common.nets import layers as L
+from common.nets.flops import costs
+from common.nets.surgery import ChannelGroup, Member, channel_groups, narrow
 from nap import channels
 from nap.channels import Options
 from tests import toy

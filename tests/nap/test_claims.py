@@ -4,7 +4,7 @@ off where they stand.
 
 import pytest
 
-from common.record import Record
+from common.cells.record import Record
 from figures import nap_claims
 from figures.evidence import HOLDS, PART, Missing, Number
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torchvision.models.vgg import VGG, make_layers
 
-from common.errors import UserError
+from common.cells.errors import UserError
 from nap import channels, detection
 from tests import toy
 

@@ -4,8 +4,8 @@ to make it.
 
 import pytest
 
-from common.errors import UserError
-from common.record import read_all
+from common.cells.errors import UserError
+from common.cells.record import read_all
 from figures import nap_channels, nap_fig4, nap_fig5, nap_fig7, nap_options, nap_records, nap_table3
 
 SCRIPTS = (nap_channels, nap_fig4, nap_fig5, nap_fig7, nap_options, nap_table3)

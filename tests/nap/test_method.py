@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from common import layers as L
-from common.errors import NumericalError, UserError
-from common.fisher.kron import Kron, kron_factors
+from common.cells.errors import NumericalError, UserError
+from common.curvature.kron import Kron, kron_factors
+from common.nets import layers as L
 from nap.method import Options, prune
 from nap.statistics import pack, unpack
 from tests import toy

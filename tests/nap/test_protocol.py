@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import pytest
 
-from common import trace
-from common.models import build
-from common.spec import Recipe
-from common.trace import Prune, Train
+from common.cells import trace
+from common.cells.spec import Recipe
+from common.cells.trace import Prune, Train
+from common.nets.models import build
 from nap.experiments import FIGURES, TABLES
 from nap.statistics import CurvatureOptions
 

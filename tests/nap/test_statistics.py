@@ -5,13 +5,14 @@ stopped goes on with the same.
 import pytest
 import torch
 
-from common import checkpoint, gradual, models, pipeline
-from common import data as D
-from common import masks as M
-from common import train as T
-from common.fisher.kron import KronEstimator
-from common.pruned import Pruned
-from common.spec import Recipe, Spec
+from common.cells.spec import Recipe, Spec
+from common.curvature.kron import KronEstimator
+from common.data import sources as D
+from common.nets import checkpoint, models
+from common.nets import masks as M
+from common.pruning.pruned import Pruned
+from common.running import gradual, pipeline
+from common.running import train as T
 from nap.method import Options
 from nap.statistics import Statistics, pack, unpack
 

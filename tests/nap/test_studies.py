@@ -3,13 +3,14 @@
 import pytest
 import torch
 
-from common import checkpoint, pipeline
-from common import layers as L
-from common.errors import UserError
-from common.flops import costs
-from common.record import Record
-from common.running import Timer
-from common.spec import Recipe, Spec
+from common.cells.errors import UserError
+from common.cells.record import Record
+from common.cells.spec import Recipe, Spec
+from common.nets import checkpoint
+from common.nets import layers as L
+from common.nets.flops import costs
+from common.running import pipeline
+from common.running.timing import Timer
 from nap import studies
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -27,12 +27,14 @@ from pathlib import Path
 
 import torch
 
-from common import checkpoint, compare, pipeline, tensorfile
-from common import train as T
-from common.cli import guarded
-from common.errors import Parser, choose
-from common.record import Record
-from common.spec import Recipe, Spec
+from common.cells.errors import Parser, choose
+from common.cells.record import Record
+from common.cells.spec import Recipe, Spec
+from common.commands import compare
+from common.nets import checkpoint, tensorfile
+from common.running import pipeline
+from common.running import train as T
+from common.running.cli import guarded
 
 DATA = {
     "model": "digits_cnn:width=0.25",

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common import machine
-from common.cli import guarded
-from common.errors import Parser, choose
+from common.cells.errors import Parser, choose
+from common.running.cli import guarded
+from common.system import machine
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "evidence"

@@ -22,7 +22,7 @@ NUMERICS = "tests/trust/test_numerics.py"
 MOVING = "tests/nap/test_statistics.py"
 
 FAULTS = {
-    "common/layers.py": [
+    "common/nets/layers.py": [
         (
             "return (columns, columns, rows, rows)",
             "return (rows, rows, columns, columns)",
@@ -44,11 +44,11 @@ FAULTS = {
             f"{KRON} -k grouped",
         ),
     ],
-    "common/capture.py": [
+    "common/nets/capture.py": [
         ("module.training = training", "module.training = False", f"{KRON} -k leaves_the_model"),
         ("if x._version != version:", "if False:", f"{KRON} -k cannot_be_captured"),
     ],
-    "common/fisher/__init__.py": [
+    "common/curvature/labels.py": [
         (
             "weight = log_p.detach().mul(0.5).exp()",
             "weight = log_p.detach().exp()",
@@ -65,10 +65,10 @@ FAULTS = {
             f"{ORACLES} -k sampled",
         ),
     ],
-    "common/fisher/rows.py": [
+    "common/curvature/rows.py": [
         ("rows if batch == 1 else rows / batch", "rows", f"{ORACLES} -k mini")
     ],
-    "common/fisher/diag.py": [
+    "common/curvature/diag.py": [
         (
             "return sum((part.square().sum(0",
             "return sum((part.sum(0).square(",
@@ -80,14 +80,14 @@ FAULTS = {
             f"{ORACLES} -k diagonal and Fisher",
         ),
     ],
-    "common/fisher/moving.py": [
+    "common/curvature/moving.py": [
         (
             "first else (self.decay, 1 - self.decay)",
             "first else (1 - self.decay, self.decay)",
             f"{ORACLES} -k moving",
         )
     ],
-    "common/fisher/kron.py": [
+    "common/curvature/kron.py": [
         (
             "second_moment(rows) / (rows.shape[2] * len(x))",
             "second_moment(rows) / len(x)",
@@ -129,7 +129,7 @@ FAULTS = {
             f"{KRON} -k layer_hessian",
         ),
     ],
-    "common/fisher/patches.py": [
+    "common/curvature/patches.py": [
         (
             "seen += by_pixel[u, v]",
             "seen -= by_pixel[u, v]",
@@ -146,7 +146,7 @@ FAULTS = {
             KRON,
         ),
     ],
-    "common/fisher/inverse.py": [
+    "common/curvature/blocks.py": [
         ("torch.maximum(diagonal, 1 / (own + damping))", "diagonal", f"{NUMERICS} -k rounding"),
         ("matrix /= self.count", "matrix /= 1", f"{ORACLES} -k damped and shapes"),
         (
@@ -166,7 +166,7 @@ FAULTS = {
             f"{ORACLES} -k joint",
         ),
     ],
-    "common/fisher/shared.py": [
+    "common/curvature/shared.py": [
         (
             "(V - V @ self.Z.T @ self.Z) / self.ridge",
             "V - V @ self.Z.T @ self.Z",
@@ -179,7 +179,7 @@ FAULTS = {
         ),
         ("torch.where(kept[rows], 0.0, target[rows])", "target[rows]", f"{ORACLES} -k joint"),
     ],
-    "common/obs.py": [
+    "common/pruning/obs.py": [
         (
             ".square().div_(2 * inverse_diagonal)",
             ".square().div_(inverse_diagonal)",
@@ -206,7 +206,7 @@ FAULTS = {
             f"{ORACLES} -k diagonal and update",
         ),
     ],
-    "common/select.py": [
+    "common/pruning/select.py": [
         ("return round(amount * total)", "return int(amount * total)", SELECT),
         (
             "lowest([(-values).masked_fill_(lost, ",
@@ -217,11 +217,11 @@ FAULTS = {
         ("== edge)).nonzero().flatten()[:left]", "== edge)).nonzero().flatten()", SELECT),
         (" (may & (v == edge)).nonzero().flatten", " (v == edge).nonzero().flatten", SELECT),
     ],
-    "common/masks.py": [
+    "common/nets/masks.py": [
         ("value.masked_fill_(gone, 0)", "value.masked_fill_(~gone, 0)", SELECT),
         ("all((bool((~mask | outer[name]).all()", "all((bool((mask | outer[name]).all()", SELECT),
     ],
-    "common/train.py": [
+    "common/running/train.py": [
         ("if not math.isfinite(loss):", "if False:", f"{NUMERICS} -k diverges"),
         ("if state.hold:\n        state.hold(state.optimizer)\n    ", "", TRAIN),
         (
@@ -233,14 +233,14 @@ FAULTS = {
         ("float(mean_loss(output, y)) * len(y)", "float(mean_loss(output, y))", TRAIN),
         ("state.model.load_state_dict(good)\n    state.model.to", "state.model.to", TRAIN),
     ],
-    "common/schedule.py": [
+    "common/cells/schedule.py": [
         ("- initial) * (1 - progress) ** power", "- initial) * progress ** power", SELECT)
     ],
-    "common/surgery.py": [
+    "common/nets/surgery.py": [
         ("channel_count(module, axis) // module.groups", "module.groups", SURGERY),
         ("module.running_mean[gone] = 0", "module.running_mean[gone] = 1", SURGERY),
     ],
-    "common/edits.py": [
+    "common/nets/edits.py": [
         (
             "(index % width).chunk(conv.groups), ",
             "(index // conv.groups).chunk(conv.groups), ",
@@ -248,18 +248,18 @@ FAULTS = {
         ),
         ("new.last.bias = layer.bias", "new.last.bias = None", SURGERY),
     ],
-    "common/flops.py": [("output.numel() // module.weight.shape[0]", "output.numel()", FLOPS)],
-    "common/tensorfile.py": [
+    "common/nets/flops.py": [("output.numel() // module.weight.shape[0]", "output.numel()", FLOPS)],
+    "common/nets/tensorfile.py": [
         ("checkpoint']) != metadata.get('sha256'):", "checkpoint']) == '':", f"{FILES} -k flipped")
     ],
-    "common/checkpoint.py": [
+    "common/nets/checkpoint.py": [
         (
             "state[int(index)][key] = tensor",
             "state[int(index) + 1][key] = tensor",
             f"{FILES} -k resumed",
         )
     ],
-    "common/spec.py": [
+    "common/cells/spec.py": [
         ("json.dumps(self.identity(), sort_keys", "json.dumps(self.to_dict(), sort_keys", SPEC)
     ],
     "lobs/hessian.py": [
@@ -337,7 +337,7 @@ FAULTS = {
             f"{OTHERS} -k structured",
         )
     ],
-    "common/baselines.py": [
+    "common/pruning/baselines.py": [
         (
             "().double().square() * fisher[name] ",
             "().double().abs() * fisher[name] ",

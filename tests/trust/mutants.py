@@ -23,9 +23,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common import shard
-from common.cli import guarded
-from common.errors import Parser, UserError
+from common.cells.errors import Parser, UserError
+from common.running.cli import guarded
+from common.system import shard
 from tests.trust.faults import FAULTS
 
 ROOT = Path(__file__).resolve().parents[2]

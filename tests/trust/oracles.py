@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.cli import guarded
-from common.errors import Parser, UserError
+from common.cells.errors import Parser, UserError
+from common.running.cli import guarded
 from tests import toy
 
 PARTS = ("curvature", "updates", "papers", "networks")

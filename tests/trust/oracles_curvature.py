@@ -9,10 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import functional_call, grad, hessian, jacrev, vmap
 
-from common import layers as L
-from common.fisher import losses, mean_loss
-from common.fisher.diag import diagonal_fisher
-from common.fisher.kron import (
+from common.curvature.diag import diagonal_fisher
+from common.curvature.kron import (
     Kron,
     KronInverse,
     input_hessian,
@@ -20,8 +18,10 @@ from common.fisher.kron import (
     kron_factors,
     split_bias,
 )
-from common.fisher.moving import MovingKron
-from common.fisher.rows import gradient_rows
+from common.curvature.labels import losses, mean_loss
+from common.curvature.moving import MovingKron
+from common.curvature.rows import gradient_rows
+from common.nets import layers as L
 from lobs.hessian import layer_statistics
 from tests import reference, toy
 from tests.trust.oracles import normal, numbers, oracle, pair

@@ -11,15 +11,15 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from common import layers as L
-from common import masks as M
-from common import models
-from common.errors import LayerError
-from common.fisher.kron import Kron, kron_factors
-from common.flops import costs
-from common.schedule import sparsity_at
-from common.surgery import channel_groups, narrow, zero_units
-from common.train import recalibrate_bn
+from common.cells.errors import LayerError
+from common.cells.schedule import sparsity_at
+from common.curvature.kron import Kron, kron_factors
+from common.nets import layers as L
+from common.nets import masks as M
+from common.nets import models
+from common.nets.flops import costs
+from common.nets.surgery import channel_groups, narrow, zero_units
+from common.running.train import recalibrate_bn
 from eigendamage import method as eigen
 from eigendamage.bottleneck import factors_of, place
 from tests import reference, toy
@@ -95,7 +95,8 @@ def built(dtype):
 
 
 @oracle(
-    "narrowed network = zeroed network (VGG, ResNets, PreResNet, MobileNet)", "common/surgery.py"
+    "narrowed network = zeroed network (VGG, ResNets, PreResNet, MobileNet)",
+    "common/nets/surgery.py",
 )
 def narrowed(dtype):
     for name, model, twin, x, x2 in built(dtype):
@@ -106,7 +107,7 @@ def narrowed(dtype):
         yield name, model(x), twin(x2)
 
 
-@oracle("a user's network: right, or a typed error", "common/surgery.py, capture.py")
+@oracle("a user's network: right, or a typed error", "common/nets/surgery.py, capture.py")
 def users_networks(dtype):
     """Shared layers are followed. Reused ones are refused by curvature and by surgery until they
     are skipped; tied ones always.
@@ -179,7 +180,9 @@ def bottlenecks(dtype):
         yield f"{name}, patch", model(x), twin(x2)
 
 
-@oracle("weights and MACs = torch's FlopCounter", "common/flops.py", double=1e-15, single=1e-15)
+@oracle(
+    "weights and MACs = torch's FlopCounter", "common/nets/flops.py", double=1e-15, single=1e-15
+)
 def counts(dtype):
     for name, model, _, x, _ in built(dtype):
         with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -190,7 +193,7 @@ def counts(dtype):
         yield f"{name}, weights", floats(mine.params), floats(sum(dims))
 
 
-@oracle("BatchNorm statistics = plain average over batches", "common/train.py")
+@oracle("BatchNorm statistics = plain average over batches", "common/running/train.py")
 def batchnorm(dtype):
     model, twin = pair(toy.small_net(), dtype)
     batches = [numbers(dtype, toy.batch(4, seed=i)[0])[0] for i in range(3)]
@@ -200,7 +203,9 @@ def batchnorm(dtype):
     yield "variance", model[1].running_var, sum(s.var(1, unbiased=True) for s in seen) / 3
 
 
-@oracle("masked weights stay zero, the others follow plain SGD with momentum", "common/masks.py")
+@oracle(
+    "masked weights stay zero, the others follow plain SGD with momentum", "common/nets/masks.py"
+)
 def held(dtype):
     (w, w2), (mask, _) = numbers(dtype, normal(4, 3), normal(4, 3, seed=1) > 0)
     layer = nn.Linear(3, 4, bias=False).to(dtype)

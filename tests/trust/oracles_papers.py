@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.func import hessian
 
-from common import layers as L
-from common.fisher.diag import diagonal_fisher
-from common.fisher.kron import Kron, KronInverse, kron_factors
+from common.curvature.diag import diagonal_fisher
+from common.curvature.kron import Kron, KronInverse, kron_factors
+from common.nets import layers as L
 from eigendamage import c_obd, c_obs, depthwise, kron_obd, kron_obs
 from eigendamage import method as eigen
 from lobs import hessian as lobs_hessian

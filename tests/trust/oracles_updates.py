@@ -6,10 +6,10 @@ from __future__ import annotations
 
 import torch
 
-from common import obs
-from common.fisher.inverse import BlockFisher
-from common.fisher.kron import Kron, KronInverse
-from common.fisher.shared import DenseMatrix, LowRankMatrix, SharedRows
+from common.curvature.blocks import BlockFisher
+from common.curvature.kron import Kron, KronInverse
+from common.curvature.shared import DenseMatrix, LowRankMatrix, SharedRows
+from common.pruning import obs
 from tests import reference, toy
 from tests.trust.oracles import floats, normal, numbers, oracle
 
@@ -184,7 +184,7 @@ def triangular_updates(dtype):
         yield f"{name}, increase", floats(predicted), (0.5 * expected @ truth @ expected)[None]
 
 
-@oracle("joint update of a set = the KKT system", "common/obs.py (ours)")
+@oracle("joint update of a set = the KKT system", "common/pruning/obs.py (ours)")
 def joint_updates(dtype):
     for name, curvature, truth in curvatures(dtype):
         w, pruned = weights(len(truth))

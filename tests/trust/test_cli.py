@@ -9,15 +9,18 @@ import json
 import pytest
 import torch
 
-from common import agreement, compare, data, export, machine, models, publish
-from common import layers as L
-from common.cli import parser, run
-from common.errors import Parser
-from common.fisher.diag import diagonal_fisher
-from common.fisher.kron import kron_factors
-from common.fisher.rows import gradient_rows
-from common.fisher.spool import SpooledRows, work_bytes
-from common.registry import METHODS
+from common.cells.errors import Parser
+from common.cells.registry import METHODS
+from common.commands import agreement, compare, export, publish
+from common.curvature.diag import diagonal_fisher
+from common.curvature.kron import kron_factors
+from common.curvature.rows import gradient_rows
+from common.curvature.spool import SpooledRows, work_bytes
+from common.data import sources as data
+from common.nets import layers as L
+from common.nets import models
+from common.running.cli import parser, run
+from common.system import machine
 from tests import toy
 from woodfisher.fisher import FisherOptions, fisher_parts
 

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from common import checkpoint, data, models
-from common import masks as M
-from common.fisher.kron import kron_factors
-from common.registry import METHODS
+from common.cells.registry import METHODS
+from common.curvature.kron import kron_factors
+from common.data import sources as data
+from common.nets import checkpoint, models
+from common.nets import masks as M
 from tests import toy
 from tests.trust.crash import fingerprint
 
@@ -23,7 +24,7 @@ COMMAND = [
     "-W",
     "ignore",
     "-m",
-    "common.compare",
+    "common.commands.compare",
     "--model",
     "digits_cnn:width=0.25",
     "--seeds",

@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from common import checkpoint, folders, pipeline
-from common import train as T
-from common.cli import guarded, run
-from common.record import Record
-from common.spec import Recipe, Spec
+from common.cells.record import Record
+from common.cells.spec import Recipe, Spec
+from common.data import folders
+from common.nets import checkpoint
+from common.running import pipeline
+from common.running import train as T
+from common.running.cli import guarded, run
 from tests.trust import crash
 from tests.trust.crash import fingerprint, readable
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from common import machine
+from common.system import machine
 from tests.trust import evidence
 
 

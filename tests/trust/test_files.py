@@ -15,12 +15,14 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from common import checkpoint, data, models, pipeline, reuse, tensorfile
-from common.cli import run
-from common.errors import UserError
-from common.gradual import snapshot
-from common.record import Record, read_all
-from common.spec import Recipe, Spec
+from common.cells.errors import UserError
+from common.cells.record import Record, read_all
+from common.cells.spec import Recipe, Spec
+from common.data import sources as data
+from common.nets import checkpoint, models, tensorfile
+from common.running import pipeline, reuse
+from common.running.cli import run
+from common.running.gradual import snapshot
 from tests import toy
 
 DIGITS = {"model": "digits_cnn:width=0.125", "classes": 10, "input_shape": [1, 8, 8]}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from common import layers as L
+from common.nets import layers as L
 from tests import toy
 from tests.trust.oracles import normal
 

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from common import data as D
-from common import models, obs
-from common import train as T
-from common.errors import LayerError, NumericalError, UserError
-from common.fisher.inverse import BlockFisher
-from common.fisher.kron import Kron, KronInverse, kron_factors
-from common.fisher.shared import DenseMatrix, LowRankMatrix, SharedRows
-from common.spec import Recipe
+from common.cells.errors import LayerError, NumericalError, UserError
+from common.cells.spec import Recipe
+from common.curvature.blocks import BlockFisher
+from common.curvature.kron import Kron, KronInverse, kron_factors
+from common.curvature.shared import DenseMatrix, LowRankMatrix, SharedRows
+from common.data import sources as D
+from common.nets import models
+from common.pruning import obs
+from common.running import train as T
 from eigendamage import kron_obs
 from eigendamage import method as eigen
 from lobs import method as lobs

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from common import obs
-from common.fisher import FISHERS, LOSSES
+from common.curvature.labels import FISHERS, LOSSES
+from common.pruning import obs
 from tests import toy
 from tests.trust.oracles import Oracle, every, floats
 

@@ -8,14 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from common import baselines, obs
-from common import layers as L
-from common import masks as M
-from common.errors import LayerError, NumericalError, UserError
-from common.fisher.inverse import BlockFisher
-from common.fisher.kron import Kron, KronInverse
-from common.fisher.shared import LowRankMatrix, SharedRows
-from common.select import select
+from common.cells.errors import LayerError, NumericalError, UserError
+from common.curvature.blocks import BlockFisher
+from common.curvature.kron import Kron, KronInverse
+from common.curvature.shared import LowRankMatrix, SharedRows
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning import baselines, obs
+from common.pruning.select import select
 from eigendamage.threshold import percentile
 from lobs import method as lobs
 from tests import reference, toy

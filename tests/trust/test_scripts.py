@@ -10,8 +10,8 @@ import warnings
 
 import pytest
 
-from common import data
-from common.errors import Parser
+from common.cells.errors import Parser
+from common.data import sources as data
 from figures import redraw
 from tests.trust.mutants import ROOT
 
@@ -68,25 +68,25 @@ WRONG = [
     ("eigendamage.studies latency --table 99", "table 99"),
     ("eigendamage.studies latency --network zz", "zz"),
     ("eigendamage.studies latency --runs HERE/no", "eigendamage.prune --table 1"),
-    ("common.publish HERE/no HERE/there", "holds no records"),
-    ("common.publish HERE", "required: target"),
-    ("common.agreement HERE/no", "HERE/no"),
-    ("common.export HERE/no.safetensors --plain HERE/there", "no.safetensors"),
-    ("common.export HERE/no.safetensors", "nothing to write"),
-    ("common.compare --methods zz", "choose one of"),
-    ("common.compare --sparsities half", "not a list of numbers"),
-    ("common.compare --sparsities 0.5,1.5", "outside [0, 1)"),
-    ("common.compare --seeds 0", "at least 1"),
-    ("common.compare --seeds x", "--seeds"),
-    ("common.compare --threads 0", "at least 1"),
-    ("common.compare --epochs -1", "epochs"),
-    ("common.compare --train-epochs nan", "epochs"),
-    ("common.compare --num-samples 0", "num_samples"),
-    ("common.compare --shard 3/2", "shard"),
-    ("common.compare --dataset mnits --dry-run", "mnits"),
-    ("common.compare --model resnet21 --dry-run", "resnet21"),
-    ("common.compare --device tpu:0", "device"),
-    ("common.compare --checkpoint HERE/no.safetensors", "no.safetensors"),
+    ("common.commands.publish HERE/no HERE/there", "holds no records"),
+    ("common.commands.publish HERE", "required: target"),
+    ("common.commands.agreement HERE/no", "HERE/no"),
+    ("common.commands.export HERE/no.safetensors --plain HERE/there", "no.safetensors"),
+    ("common.commands.export HERE/no.safetensors", "nothing to write"),
+    ("common.commands.compare --methods zz", "choose one of"),
+    ("common.commands.compare --sparsities half", "not a list of numbers"),
+    ("common.commands.compare --sparsities 0.5,1.5", "outside [0, 1)"),
+    ("common.commands.compare --seeds 0", "at least 1"),
+    ("common.commands.compare --seeds x", "--seeds"),
+    ("common.commands.compare --threads 0", "at least 1"),
+    ("common.commands.compare --epochs -1", "epochs"),
+    ("common.commands.compare --train-epochs nan", "epochs"),
+    ("common.commands.compare --num-samples 0", "num_samples"),
+    ("common.commands.compare --shard 3/2", "shard"),
+    ("common.commands.compare --dataset mnits --dry-run", "mnits"),
+    ("common.commands.compare --model resnet21 --dry-run", "resnet21"),
+    ("common.commands.compare --device tpu:0", "device"),
+    ("common.commands.compare --checkpoint HERE/no.safetensors", "no.safetensors"),
     ("figures.compare --records HERE/no --output HERE/there", "HERE/no"),
     ("figures.compare --records HERE", "required: --output"),
     ("figures.book --output", "expected one argument"),
@@ -97,16 +97,16 @@ WRONG = [
     ("tests.trust.crash --jobs zz", "choose one of: train"),
     ("tests.trust.crash --kills x", "--kills"),
     ("tests.trust.mutants --part 9/2", "i/n"),
-    ("tests.trust.mutants zz", "common/layers.py"),
+    ("tests.trust.mutants zz", "common/nets/layers.py"),
     ("tests.trust.oracles zz", "no formula"),
     ("tests.trust.evidence zz", "choose one of: oracles"),
-    ("common.verify --cells 0", "--cells"),
-    ("common.verify --seed -1", "--seed"),
-    ("common.verify --paper zz", "choose one of"),
-    ("common.verify --paper lobs --table zz", "none of 0 cells"),
-    ("common.queue HERE/no.toml", "cannot be read"),
-    ("common.queue HERE/no.toml --lanes 0", "--lanes"),
-    ("common.queue HERE/no.toml --lane 3/2", "'3/2'"),
+    ("common.commands.verify --cells 0", "--cells"),
+    ("common.commands.verify --seed -1", "--seed"),
+    ("common.commands.verify --paper zz", "choose one of"),
+    ("common.commands.verify --paper lobs --table zz", "none of 0 cells"),
+    ("common.commands.queue HERE/no.toml", "cannot be read"),
+    ("common.commands.queue HERE/no.toml --lanes 0", "--lanes"),
+    ("common.commands.queue HERE/no.toml --lane 3/2", "'3/2'"),
 ]
 
 

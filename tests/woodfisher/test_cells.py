@@ -9,14 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from common import data as D
-from common import layers as L
-from common import machine, models, pipeline
-from common.errors import UserError
-from common.fisher.spool import work_bytes
-from common.record import Record, read_all
-from common.spec import Spec
-from common.trace import Prune, course
+from common.cells.errors import UserError
+from common.cells.record import Record, read_all
+from common.cells.spec import Spec
+from common.cells.trace import Prune, course
+from common.curvature.spool import work_bytes
+from common.data import sources as D
+from common.nets import layers as L
+from common.nets import models
+from common.running import pipeline
+from common.system import machine
 from figures import woodfisher_cells as drawing
 from figures import woodfisher_fig6 as fig6
 from figures import woodfisher_table5 as table5

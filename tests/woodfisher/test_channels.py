@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from common.errors import UserError
+from common.cells.errors import UserError
 from tests import reference, toy
 from tests.woodfisher import twin
 from woodfisher import channels, structured

@@ -8,14 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from common import checkpoint, models, pipeline
-from common import data as D
-from common import gradual as loop
-from common import masks as M
-from common.errors import UserError
-from common.fisher import mean_loss
-from common.spec import Recipe, Spec
-from common.train import fit
+from common.cells.errors import UserError
+from common.cells.spec import Recipe, Spec
+from common.curvature.labels import mean_loss
+from common.data import sources as D
+from common.nets import checkpoint, models
+from common.nets import masks as M
+from common.running import gradual as loop
+from common.running import pipeline
+from common.running.train import fit
 from woodfisher import dpf
 
 

@@ -4,7 +4,7 @@ verdict.
 
 import pytest
 
-from common.record import Record
+from common.cells.record import Record
 from figures import claims, woodfisher_gradual_claims, woodfisher_profile_claims  # noqa: F401  claims registers all rules
 from figures.evidence import FAILS, HOLDS, PART, Missing, seen
 

@@ -7,12 +7,12 @@ import copy
 import pytest
 import torch
 
-from common import layers as L
-from common import machine
-from common import masks as M
-from common.baselines import ScopeOptions, magnitude
-from common.errors import NumericalError, UserError
-from common.fisher.rows import gradient_rows
+from common.cells.errors import NumericalError, UserError
+from common.curvature.rows import gradient_rows
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning.baselines import ScopeOptions, magnitude
+from common.system import machine
 from tests import reference, toy
 from tests.woodfisher import twin
 from woodfisher.fisher import fisher_parts

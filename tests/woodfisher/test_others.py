@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from common import layers as L
-from common import masks as M
-from common.errors import UserError
+from common.cells.errors import UserError
+from common.nets import layers as L
+from common.nets import masks as M
 from tests import reference, toy
 from tests.woodfisher import twin
 from woodfisher import flops_aware, kfac, method, structured, woodtaylor

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from common import layers as L
-from common import train as T
-from common.fisher import mean_loss
-from common.spec import Recipe
+from common.cells.spec import Recipe
+from common.curvature.labels import mean_loss
+from common.nets import layers as L
+from common.running import train as T
 from tests import reference, toy
 from tests.woodfisher import twin
 from woodfisher import cost_tables, hessian, local_quadratic

@@ -17,10 +17,11 @@ pruning schedule is followed for all: WoodFisher, Global Magnitude, and Magnitud
 import pytest
 import torch
 
-from common import models, pipeline
-from common.layers import prunable
-from common.spec import Spec
-from common.trace import Event, Prune, Train, course, trace
+from common.cells.spec import Spec
+from common.cells.trace import Event, Prune, Train, course, trace
+from common.nets import models
+from common.nets.layers import prunable
+from common.running import pipeline
 from woodfisher.experiments import FIGURES, TABLES
 
 GROUPS = {f"Table {k}": cells for k, cells in TABLES.items()} | {

@@ -8,9 +8,10 @@ import dataclasses
 
 import pytest
 
-from common import pipeline, trace
-from common.spec import Spec
-from common.trace import Prune
+from common.cells import trace
+from common.cells.spec import Spec
+from common.cells.trace import Prune
+from common.running import pipeline
 from woodfisher.experiments import FIGURES, TABLES
 
 CELLS = {

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from common import masks as M
-from common.images import Loader
+from common.data.images import Loader
+from common.nets import masks as M
 from tests import toy
 from tests.woodfisher import twin
 from woodfisher import fisher

@@ -7,12 +7,12 @@ import statistics
 import pytest
 import torch
 
-from common import data as D
-from common import masks as M
-from common import models
-from common.errors import UserError
-from common.fisher.inverse import BlockFisher
-from common.fisher.rows import gradient_rows
+from common.cells.errors import UserError
+from common.curvature.blocks import BlockFisher
+from common.curvature.rows import gradient_rows
+from common.data import sources as D
+from common.nets import masks as M
+from common.nets import models
 from tests import toy
 from tests.woodfisher import twin
 from woodfisher import studies
@@ -132,7 +132,7 @@ def test_a_study_is_a_record_of_its_own_stage(tmp_path, monkeypatch):
 
 
 def test_the_studies_dense_networks_are_the_comparisons():
-    from common import pipeline
+    from common.running import pipeline
     from woodfisher.experiments import R20
 
     assert (

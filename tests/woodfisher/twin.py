@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from common import layers as L
+from common.nets import layers as L
 from tests import reference, toy
 
 

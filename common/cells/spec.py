@@ -1,0 +1,380 @@
+"""Spec: everything that decides a result, as data. A cell of a table is a Spec; its hash names its
+folder.
+
+Fields left at their default do not enter the hash, so a new option never renames an old run. Fields
+in `NOT_IDENTITY` say where or how fast something runs, not what comes out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from common.cells.errors import UserError, choose
+
+SCALES = ("quick", "cpu", "paper")
+CLOCKS = ("interval", "course")
+# version of the names of runs: 1 ended in six hexadecimal digits, 2 in twelve that begin with the
+# same six
+NAMING = 2
+DIGITS = {1: 6, 2: 12}
+NOT_IDENTITY = (
+    "paper",
+    "table",
+    "cell",
+    "data_dir",
+    "seed",
+    "device",
+    "memory_budget",
+    "output_dir",
+    "allow_untrained",
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a network is trained or fine-tuned. `epochs` may be fractional; `max_steps` > 0 caps the
+    optimiser steps.
+    """
+
+    epochs: float = 0.0
+    lr: float = 0.01
+    batch_size: int = 64
+    optimizer: str = "sgd"  # sgd | adam | adamw
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: str = "constant"  # constant | multistep | cosine | exponential
+    # epochs at which multistep multiplies the learning rate by `gamma`
+    milestones: tuple[float, ...] = ()
+    # factor per milestone (multistep) or per epoch (exponential)
+    gamma: float = 0.1
+    augment: bool = False
+    max_steps: int = 0
+    # subgradient of an L1 penalty on BatchNorm scales (Liu et al. 2017: 1e-4)
+    bn_l1: float = 0.0
+
+    def __post_init__(self):
+        _floats(self)
+        choose("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
+        choose("schedule", self.schedule, ("constant", "multistep", "cosine", "exponential"))
+        for name, least in (
+            ("epochs", 0),
+            ("lr", 0),
+            ("weight_decay", 0),
+            ("batch_size", 1),
+            ("max_steps", 0),
+            ("bn_l1", 0),
+        ):
+            value = getattr(self, name)
+            if not math.isfinite(value) or value < least:
+                raise UserError(name, value, f"must be a finite number of at least {least}")
+        object.__setattr__(self, "milestones", tuple(float(m) for m in self.milestones))
+
+
+@dataclass(frozen=True)
+class Spec:
+    """One cell: a dense network, a pruning method at one amount, and a fine-tuning budget.
+
+    `model` and `dataset` take options after a colon: "resnet32:width=4,shortcut=B",
+    "mnist:norm=standard". Fields that are None leave the choice to the method's own options, whose
+    defaults are the paper's.
+    """
+
+    paper: str = "common"
+    table: str = ""
+    cell: str = ""
+    scale: str = "quick"  # quick | cpu | paper
+    # the dense network
+    model: str = "digits_cnn"
+    dataset: str = "digits"
+    data_dir: str = ""
+    # start from this file; "" starts from a seeded initialisation
+    checkpoint: str = ""
+    # of a file given by its path: two of one name are two networks (pipeline.pinned)
+    checkpoint_sha256: str = ""
+    train: Recipe = field(default_factory=Recipe)
+    dense_seed: int = 0
+    # what is removed
+    method: str = "magnitude-global"
+    sparsity: float | None = None  # fraction of prunable weights removed
+    unit_ratio: float | None = None  # fraction of channels or eigen-directions removed
+    scope: str | None = None  # global | layer
+    fisher: str | None = None  # sampled | empirical | exact
+    num_samples: int | None = None  # calibration examples
+    fisher_batch_size: int | None = None  # examples averaged into one gradient row
+    damping: float | None = None
+    chunk: int | str | None = None
+    recompute: int | None = None
+    update: str | None = None  # diagonal | triangular | joint
+    options: tuple[tuple[str, object], ...] = ()  # the method's further options
+    # gradual pruning: `steps` times (prune, fine-tune `step_epochs`), then the final fine-tuning
+    steps: int = 1
+    step_schedule: str = "cubic"  # constant | linear | cubic | geometric
+    step_epochs: float = 0.0
+    initial_sparsity: float = 0.0
+    # the amount of every pruning, in place of the four fields around this one
+    levels: tuple[float, ...] = ()
+    # of what is left, removed by each pruning; decides `steps` (NAP's p, for weights)
+    step_ratio: float | None = None
+    # test images that judge the network between steps; 0 is all of them
+    step_test_samples: int = 0
+    # stop at the step that has so many times fewer MACs than the dense network
+    speedup: float | None = None
+    # percentage points: stop before the step whose test error is further above the dense
+    max_error_increase: float | None = None
+    # prunings in a row that may be beyond that bound before the run gives up
+    patience: int = 0
+    # batches of BatchNorm re-estimation after each pruning; 0 keeps the statistics
+    recalibrate_bn: int = 0
+    # training after each pruning but the last; None: `finetune` for `step_epochs`
+    between: Recipe | None = None
+    finetune: Recipe = field(default_factory=Recipe)
+    # interval: rates start anew after each pruning | course: `finetune` is the whole run
+    clock: str = "interval"
+    first_epoch: float = 0.0  # of the course's training before its first pruning
+    # how it runs
+    seed: int = 0
+    device: str = "auto"
+    amp: bool = False
+    # prune a network that has neither a checkpoint nor an epoch of training
+    allow_untrained: bool = False
+    memory_budget: float = 0.0  # GB; 0 is 60% of what is free
+    output_dir: str = "runs"
+
+    def __post_init__(self):
+        _floats(self)
+        choose("scale", self.scale, SCALES)
+        choose("step_schedule", self.step_schedule, ("constant", "linear", "cubic", "geometric"))
+        choose("clock", self.clock, CLOCKS)
+        for name in ("train", "between", "finetune"):
+            if isinstance(getattr(self, name), dict):
+                object.__setattr__(self, name, Recipe(**getattr(self, name)))
+        object.__setattr__(self, "levels", tuple(float(level) for level in self.levels))
+        options = self.options.items() if isinstance(self.options, dict) else self.options
+        object.__setattr__(self, "options", tuple(sorted((str(k), v) for k, v in options)))
+        if self.sparsity is not None and self.unit_ratio is not None:
+            raise UserError(
+                "unit_ratio", self.unit_ratio, "given together with sparsity", "give one of the two"
+            )
+        for name in ("sparsity", "unit_ratio", "initial_sparsity"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise UserError(
+                    name, value, "outside [0, 1)", "give the fraction REMOVED, 0.9 for 90%"
+                )
+        if self.step_ratio is not None and not 0 < self.step_ratio < 1:
+            raise UserError(
+                "step_ratio",
+                self.step_ratio,
+                "outside (0, 1)",
+                "give the fraction of what is left that a step removes",
+            )
+        if self.speedup is not None and not (math.isfinite(self.speedup) and self.speedup > 1):
+            raise UserError(
+                "speedup",
+                self.speedup,
+                "is met already by the dense network",
+                "ask for more than 1",
+            )
+        if self.max_error_increase is not None and not math.isfinite(self.max_error_increase):
+            raise UserError(
+                "max_error_increase",
+                self.max_error_increase,
+                "must be finite",
+                "give percentage points, 0.1",
+            )
+        for name, known in (
+            ("scope", ("global", "layer")),
+            ("fisher", ("sampled", "empirical", "exact")),
+            ("update", ("diagonal", "triangular", "joint", "none")),
+        ):
+            if getattr(self, name) is not None:
+                choose(name, getattr(self, name), known)
+        for name, least in (
+            ("num_samples", 1),
+            ("fisher_batch_size", 1),
+            ("steps", 1),
+            ("recompute", 0),
+            ("recalibrate_bn", 0),
+            ("step_test_samples", 0),
+            ("patience", 0),
+            ("step_epochs", 0),
+            ("first_epoch", 0),
+            ("dense_seed", 0),
+            ("seed", 0),
+            ("memory_budget", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= least):
+                raise UserError(name, value, f"must be at least {least}")
+        if self.damping is not None and not (math.isfinite(self.damping) and self.damping >= 0):
+            raise UserError("damping", self.damping, "must be finite and not negative")
+
+        self._check_course()
+
+    def _check_course(self) -> None:
+        """Raise UserError where the fields of a gradual run contradict each other."""
+        if self.levels:
+            if any(not 0 <= level < 1 for level in self.levels):
+                raise UserError(
+                    "levels",
+                    self.levels,
+                    "outside [0, 1)",
+                    "give the fractions REMOVED, 0.9 for 90%",
+                )
+            if self.steps != 1 or self.step_ratio is not None or self.initial_sparsity:
+                raise UserError(
+                    "levels",
+                    self.levels,
+                    "given together with steps, step_ratio or initial_sparsity",
+                    "levels alone say how much each pruning removes",
+                )
+            weights = self.sparsity is not None
+            if weights and list(self.levels) != sorted(set(self.levels)):
+                raise UserError(
+                    "levels",
+                    self.levels,
+                    "do not grow",
+                    "each pruning removes more of all weights than the last",
+                )
+            if weights and self.levels[-1] > self.sparsity + 1e-9:
+                raise UserError(
+                    "levels",
+                    self.levels,
+                    f"end above sparsity={self.sparsity:g}",
+                    "end at the sparsity, or before it",
+                )
+        if self.between is not None and self.step_epochs:
+            raise UserError(
+                "step_epochs",
+                self.step_epochs,
+                "given together with between",
+                "between has epochs of its own",
+            )
+        if self.clock == "interval":
+            if self.first_epoch:
+                raise UserError(
+                    "first_epoch",
+                    self.first_epoch,
+                    "is for clock='course'",
+                    "name that clock, or leave it out",
+                )
+            return
+        for name, unset in (("between", None), ("max_error_increase", None), ("speedup", None)):
+            if getattr(self, name) != unset:
+                raise UserError(
+                    name,
+                    getattr(self, name),
+                    "does not go with clock='course'",
+                    "use the interval clock",
+                )
+        if self.finetune.max_steps:
+            raise UserError(
+                "max_steps",
+                self.finetune.max_steps,
+                "does not go with clock='course'",
+                "give finetune.epochs",
+            )
+
+    @property
+    def amount(self) -> float:
+        """The fraction removed, in whichever unit the cell asks for."""
+        if self.sparsity is None and self.unit_ratio is None:
+            raise UserError(
+                "sparsity", None, "missing", "give --sparsity (weights) or --unit-ratio (channels)"
+            )
+        return self.sparsity if self.sparsity is not None else self.unit_ratio
+
+    def but(self, **changes) -> Spec:
+        """A copy with some fields changed."""
+        unknown = [name for name in changes if name not in {f.name for f in fields(self)}]
+        if unknown:
+            raise UserError(unknown[0], changes[unknown[0]], "no such field of a Spec")
+        return dataclasses.replace(self, **changes)
+
+    def dense(self) -> Spec:
+        """The Spec of the dense network alone: cells that share it share one training run."""
+        keep = (
+            "paper",
+            "scale",
+            "model",
+            "dataset",
+            "data_dir",
+            "checkpoint",
+            "checkpoint_sha256",
+            "train",
+            "dense_seed",
+            "device",
+            "amp",
+            "memory_budget",
+            "output_dir",
+        )
+        return Spec(**{name: getattr(self, name) for name in keep})
+
+    def to_dict(self) -> dict:
+        """All fields as JSON types."""
+        values = dataclasses.asdict(self)
+        values["options"] = dict(values["options"])
+        return json.loads(json.dumps(values))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> Spec:
+        """The inverse of `to_dict`; unknown fields raise UserError."""
+        return cls().but(**values)
+
+    def identity(self) -> dict:
+        """The fields that decide the result and differ from their defaults (a checkpoint counts by
+        file name).
+        """
+        mine, default = self.to_dict(), Spec().to_dict()
+        changed = {k: v for k, v in mine.items() if k not in NOT_IDENTITY and v != default[k]}
+        plain = dataclasses.asdict(Recipe()) | {"milestones": []}
+        for name in ("train", "between", "finetune"):
+            if name in changed:
+                changed[name] = {k: v for k, v in changed[name].items() if v != plain[k]}
+        if self.checkpoint:
+            changed["checkpoint"] = Path(self.checkpoint).name
+        return changed
+
+    def digest(self, naming: int = NAMING) -> str:
+        """Hexadecimal digits of the identity; six of them (naming 1) collided among some thousand
+        cells.
+        """
+        text = json.dumps(self.identity(), sort_keys=True).encode()
+        return hashlib.sha256(text).hexdigest()[: DIGITS[naming]]
+
+    def slug(self, naming: int = NAMING) -> str:
+        """A readable name plus the digest: lenet300-mnist-magnitude-global-s0.9-1a2b3c4d5e6f."""
+        parts = [self.model, self.dataset]
+        if self.sparsity is not None or self.unit_ratio is not None:
+            parts += [self.method, ("s" if self.sparsity is not None else "u") + f"{self.amount:g}"]
+        return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(parts)) + "-" + self.digest(naming)
+
+
+def _floats(values: Recipe | Spec) -> None:
+    """Whole numbers in float fields become floats: 1 and 1.0 are one cell, with one name."""
+    for f in fields(values):
+        if "float" in f.type and isinstance(getattr(values, f.name), int):
+            object.__setattr__(values, f.name, float(getattr(values, f.name)))
+
+
+def split_options(text: str, field_name: str) -> tuple[str, dict[str, str]]:
+    """ "name:key=value,key=value" -> (name, {key: value}); values stay text. Source of the
+    mini-syntax of Spec.model.
+    """
+    name, _, rest = text.partition(":")
+    options = {}
+    for item in filter(None, rest.split(",")):
+        key, equals, value = item.partition("=")
+        if not (key and equals and value):
+            raise UserError(
+                field_name, text, f"cannot read {item!r}", "write name:key=value,key=value"
+            )
+        options[key] = value
+    return name, options

@@ -1,0 +1,1 @@
+"""What is started with `python -m common.<command>`. May import all of common."""

@@ -1,0 +1,466 @@
+"""Data sets by name: `load("mnist:norm=standard", data_dir)`. digits and synthetic need neither
+files nor a network.
+
+All randomness is explicit: orders and augmentations come from a seed alone, and never from the
+global generator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import logging
+import math
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor
+from torchvision import transforms
+
+from common.cells.errors import UserError, choose
+from common.data.folders import Folder, annotated, below, contents, decoded, digest_of, locate, same_classes, scan, split_indices
+from common.data.images import UNIT, Files, Images, Loader, Norm, square
+from common.cells.options import read_options
+from common.cells.spec import split_options
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# folders whose decoded images fit in this are decoded once; larger ones are read as needed
+IN_MEMORY_BYTES = 2 << 30
+DOWNLOAD_TIMEOUT = 15.0  # seconds without a byte
+log = logging.getLogger(__name__)
+
+IMAGENET: Norm = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CIFAR10: Norm = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+NORMS: dict[str, dict[str, Norm]] = {
+    "mnist": {
+        "unit": UNIT,  # L-OBS: inputs in [0, 1]
+        "standard": ((0.1307,), (0.3081,)),
+    },  # WoodFisher
+    "cifar10": {
+        "standard": CIFAR10,  # EigenDamage and WoodFisher
+        # widely used public checkpoints take ImageNet's
+        "imagenet": IMAGENET,
+        "unit": UNIT,
+    },
+    # EigenDamage
+    "cifar100": {"standard": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)), "unit": UNIT},
+    # EigenDamage
+    "tiny-imagenet": {
+        "standard": ((0.48025, 0.44807, 0.39755), (0.27699, 0.26906, 0.28208)),
+        "unit": UNIT,
+    },
+    "imagefolder": {"imagenet": IMAGENET, "unit": UNIT},
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A classification data set. input_shape is (c, h, w); `sha256` identifies the images and
+    labels, not the options: of known sets of files by their names and sizes, of all others by
+    content. `content` is a digest of every pixel, label and class; of a set that memory does not
+    hold, of the files' bytes in place of pixels (folders.contents)."""
+
+    name: str
+    classes: int
+    input_shape: tuple[int, int, int]
+    train: Images | Files
+    test: Images | Files
+    sha256: str
+    content: str = ""
+
+    def train_loader(
+        self, batch_size: int, seed: int = 0, augment: bool = False, rank: int = 0, world: int = 1
+    ) -> Loader:
+        """The training set in an order that `seed` alone decides. Of `world` ranks each takes every
+        world-th image of that order; the order wraps around so that all shares are of equal
+        length."""
+        if not 0 <= rank < world:
+            raise UserError("rank", rank, f"outside 0..{world - 1}")
+        count = len(self.train)
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        mine = torch.arange(rank, math.ceil(count / world) * world, world) % count
+        return Loader(
+            self.train.augmented(seed) if augment else self.train, order[mine], batch_size
+        )
+
+    def test_loader(self, batch_size: int = 256) -> Loader:
+        """The test set in its own order."""
+        return Loader(self.test, torch.arange(len(self.test)), batch_size)
+
+    def calibration(self, num_samples: int, batch_size: int = 64, seed: int = 0) -> Loader:
+        """`num_samples` un-augmented training images, drawn by `seed` without replacement; a larger
+        draw with the same seed begins with the smaller one."""
+        count = len(self.train)
+        if not 1 <= num_samples <= count:
+            raise UserError(
+                "num_samples",
+                num_samples,
+                f"outside 1..{count}",
+                f"{self.name} has {count} training images",
+            )
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        return Loader(self.train, order[:num_samples], batch_size)
+
+
+def rebatch(loader: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """The same examples in the same order, in batches of exactly `size`; only the last may be
+    shorter.
+    """
+    if size < 1:
+        raise UserError("batch_size", size, "must be at least 1")
+    return _rebatch(loader, size)
+
+
+def _rebatch(loader: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    held: list[tuple[Tensor, Tensor]] = []
+    count = 0
+    for x, y in loader:
+        while len(x):
+            part = size - count
+            held.append((x[:part], y[:part]))
+            count += len(held[-1][0])
+            x, y = x[part:], y[part:]
+            if count == size:
+                yield _joined(held)
+                held, count = [], 0
+    if held:
+        yield _joined(held)
+
+
+def named(name: str) -> tuple[str, Callable[..., Data], dict[str, object]]:
+    """(the name before its colon, source, options); UserError for an unknown name, option, kind of
+    value or normalisation, without a look at any file."""
+    base, texts = split_options(name, "dataset")
+    source = SOURCES[choose("dataset", base, SOURCES)]
+    options = read_options("dataset", name, source, texts)
+    if "norm" in options:
+        _norm("cifar10" if base == "cifar10-jpeg" else base, options["norm"])
+    return base, source, options
+
+
+def load(name: str, data_dir: str = "") -> Data:
+    """The data set called `name`, options after a colon. Raises UserError, naming the file or
+    folder, for whatever is wrong.
+
+    data_dir: where the files are, or MNIST and CIFAR are downloaded to; "" means the environment
+    variable DATA_DIR, else `data` in the repository, else `data` beside it.
+    """
+    base, source, options = named(name)
+    if base == "imagefolder" and not (data_dir or os.environ.get("DATA_DIR")):
+        raise UserError(
+            "data_dir", data_dir, "missing", "give --data-dir, the folder that holds your images"
+        )
+    return dataclasses.replace(source(data_root(data_dir), **options), name=name)
+
+
+def data_root(data_dir: str = "") -> Path:
+    """The folder `load` looks into."""
+    given = data_dir or os.environ.get("DATA_DIR", "")
+    if given:
+        return Path(given).expanduser()
+    candidates = (REPOSITORY / "data", REPOSITORY.parent / "data")
+    return next((folder for folder in candidates if folder.is_dir()), candidates[0])
+
+
+# Sources: source(root, *, options) -> Data
+
+
+def digits(root: Path) -> Data:
+    """scikit-learn's bundled 8x8 digits, 1,797 images scaled to [0, 1], split 80/20 by class once
+    and for all. Augmentation shifts by up to one pixel and never mirrors."""
+    from sklearn.datasets import load_digits  # imported here: slow, and needed for nothing else
+
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).float().div(16).unsqueeze(1)
+    labels = torch.from_numpy(bunch.target).long()
+    train, test = split_indices([str(i) for i in range(len(labels))], labels.tolist())
+    parts = [Images(images[part], labels[part], 10, crop=1) for part in (train, test)]
+    return _in_memory("digits", 10, *parts)
+
+
+def synthetic(
+    root: Path,
+    *,
+    classes: int = 4,
+    size: int = 8,
+    channels: int = 1,
+    samples: int = 512,
+    noise: float = 2.0,
+    seed: int = 0,
+) -> Data:
+    """Gaussian noise around one Gaussian prototype image a class, in equal numbers; a quarter as
+    many test samples. A linear classifier learns it; `noise` is the noise's standard deviation
+    where the prototypes' is 1. Not augmented."""
+    for key, value, least in (
+        ("classes", classes, 2),
+        ("size", size, 1),
+        ("channels", channels, 1),
+        ("samples", samples, 4 * classes),
+    ):
+        if value < least:
+            raise UserError(
+                "dataset", f"synthetic:{key}={value}", f"{key} must be at least {least}"
+            )
+    if not (math.isfinite(noise) and noise >= 0):
+        raise UserError(
+            "dataset", f"synthetic:noise={noise:g}", "noise must be finite and not negative"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    prototypes = torch.randn(classes, channels, size, size, generator=generator)
+    parts = []
+    for count in (samples, samples // 4):
+        labels = torch.arange(count) % classes
+        images = prototypes[labels] + noise * torch.randn(
+            count, channels, size, size, generator=generator
+        )
+        parts.append(Images(images, labels, classes))
+    return _in_memory("synthetic", classes, *parts)
+
+
+def mnist(root: Path, *, norm: str = "unit", shift: int = 2) -> Data:
+    """MNIST. Augmentation shifts by up to `shift` pixels and never mirrors."""
+    if not 0 <= shift <= 14:
+        raise UserError("dataset", f"mnist:shift={shift}", "shift must be between 0 and 14 pixels")
+    chosen = _norm("mnist", norm)
+    parts = [
+        Images(part.data.unsqueeze(1), part.targets, 10, chosen, crop=shift)
+        for part in _fetch("mnist", torchvision.datasets.MNIST, root)
+    ]
+    return _in_memory("mnist", 10, *parts)
+
+
+def cifar10(root: Path, *, norm: str = "standard") -> Data:
+    """CIFAR-10 as published (python version)."""
+    return _cifar("cifar10", torchvision.datasets.CIFAR10, 10, root, norm)
+
+
+def cifar100(root: Path, *, norm: str = "standard") -> Data:
+    """CIFAR-100 as published (python version)."""
+    return _cifar("cifar100", torchvision.datasets.CIFAR100, 100, root, norm)
+
+
+def cifar10_jpeg(root: Path, *, norm: str = "standard") -> Data:
+    """CIFAR-10 as JPEG files, cifar10-jpeg/{train,test}/<class>/*.jpg: recompressed, so not the
+    published pixels.
+    """
+    here = locate(root, "cifar10-jpeg")
+    train, test = same_classes(scan(here / "train"), scan(below(here, "test")))
+    return _from_folders(
+        "cifar10-jpeg", train, test, 32, _norm("cifar10", norm), crop=4, cache=root / ".cache"
+    )
+
+
+def tiny_imagenet(root: Path, *, norm: str = "standard") -> Data:
+    """Tiny-ImageNet, 200 classes at 64x64, in the folder tiny-imagenet-200. The official val folder
+    is the test set: either as published (images/ and val_annotations.txt) or rearranged into class
+    folders."""
+    here = locate(root, "tiny-imagenet-200", "tiny-imagenet")
+    train, val = scan(here / "train"), below(here, "val")
+    test = annotated(val, train.classes) if (val / "val_annotations.txt").exists() else scan(val)
+    train, test = same_classes(train, test)
+    return _from_folders(
+        "tiny-imagenet",
+        train,
+        test,
+        64,
+        _norm("tiny-imagenet", norm),
+        crop=4,
+        cache=root / ".cache",
+    )
+
+
+def imagenet(root: Path) -> Data:
+    """ImageNet, train/<synset>/ and val/<synset>/ at 224x224, read from disk. Plain: short side to
+    256, centre crop; augmented: random resized crop and flip. Without val the training images serve
+    as the test set, and the log says so."""
+    here = locate(root, "imagenet")
+    train = test = scan(here / "train")
+    if (here / "val").is_dir():
+        _, test = same_classes(train, scan(here / "val"))
+    else:
+        log.warning("%s has no val folder: accuracies are measured on its TRAINING images", here)
+    random = transforms.Compose(
+        [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()]
+    )
+    parts = [
+        Files(part.paths, part.labels, IMAGENET, square(224, resize=256), random)
+        for part in (train, test)
+    ]
+    return Data(
+        "imagenet",
+        len(train.classes),
+        (3, 224, 224),
+        *parts,
+        sha256=digest_of(train.digest, test.digest),
+        content=_on_disk("imagenet", {"train": train, "test": test}, root / ".cache"),
+    )
+
+
+def imagefolder(root: Path, *, size: int = 32, norm: str = "imagenet") -> Data:
+    """Anyone's images: train/<class>/ with test/<class>/ or val/<class>/ beside it, or one folder a
+    class.
+
+    Without a test folder a fifth of each class, at least one image, is set apart by a hash of the
+    files' names, so that adding images moves few others. The short side is resized to `size` pixels
+    and the central square cut out; augmentation shifts it by up to an eighth and mirrors.
+    """
+    if not 4 <= size <= 1024:
+        raise UserError(
+            "dataset", f"imagefolder:size={size}", "size must be between 4 and 1024 pixels"
+        )
+    if not root.is_dir():
+        raise UserError(
+            "data_dir",
+            str(root),
+            "no such folder",
+            "give --data-dir, the folder that holds your images",
+        )
+    beside = [root / name for name in ("test", "val") if (root / name).is_dir()]
+    if (root / "train").is_dir():
+        train = scan(root / "train")
+        train, test = same_classes(train, scan(beside[0])) if beside else train.split()
+    elif beside:
+        raise UserError(
+            "data_dir",
+            str(root),
+            f"has {beside[0].name} but no train",
+            "put the training images into train/<class>/",
+        )
+    else:
+        train, test = scan(root).split()
+    return _from_folders(
+        "imagefolder", train, test, size, _norm("imagefolder", norm), crop=size // 8, cache=None
+    )
+
+
+SOURCES: dict[str, Callable[..., Data]] = {
+    "digits": digits,
+    "synthetic": synthetic,
+    "mnist": mnist,
+    "cifar10": cifar10,
+    "cifar100": cifar100,
+    "cifar10-jpeg": cifar10_jpeg,
+    "tiny-imagenet": tiny_imagenet,
+    "imagenet": imagenet,
+    "imagefolder": imagefolder,
+}
+
+
+def _norm(table: str, norm: str) -> Norm:
+    """The normalisation called `norm` in NORMS[table]; UserError lists the known ones."""
+    known = {f"norm={key}": values for key, values in NORMS[table].items()}
+    return known[choose("dataset", f"norm={norm}", known)]
+
+
+def _in_memory(name: str, classes: int, train: Images, test: Images) -> Data:
+    """Data of two sets in memory, identified by their pixels and labels."""
+    sha256 = digest_of(train.images, train.labels, test.images, test.labels)
+    return Data(name, classes, tuple(train.images.shape[1:]), train, test, sha256, sha256)
+
+
+def _cifar(name: str, kind: type, classes: int, root: Path, norm: str) -> Data:
+    chosen = _norm(name, norm)
+    parts = [
+        Images(
+            torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous(),
+            torch.tensor(part.targets),
+            classes,
+            chosen,
+            crop=4,
+            flip=True,
+        )
+        for part in _fetch(name, kind, root)
+    ]
+    return _in_memory(name, classes, *parts)
+
+
+def _fetch(name: str, kind: type, root: Path) -> list:
+    """torchvision's training and test parts, downloaded if missing; one UserError for all that can
+    go wrong.
+    """
+    timeout = socket.getdefaulttimeout()
+    try:
+        socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+        with contextlib.redirect_stdout(io.StringIO()):  # torchvision prints each mirror it tries
+            return [kind(str(root), train=train, download=True) for train in (True, False)]
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        AssertionError,
+        IndexError,
+        KeyError,
+        EOFError,
+        HTTPException,
+    ) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            "data_dir",
+            str(root),
+            f"{name} is missing or damaged there, and downloading it failed ({reason})",
+            "connect to a network, point --data-dir at a copy, or use --dataset digits",
+        ) from None
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _from_folders(
+    name: str, train: Folder, test: Folder, side: int, norm: Norm, crop: int, cache: Path | None
+) -> Data:
+    """Square images of `side` pixels: in memory if they fit, else from disk. Augmentation:
+    zero-padded random crop and flip.
+    """
+    parts = {"train": train, "test": test}
+    if (len(train.paths) + len(test.paths)) * 3 * side * side <= IN_MEMORY_BYTES:
+        sets = [
+            Images(
+                decoded(part, side, cache and cache / f"{name}-{key}-{side}.npz"),
+                torch.tensor(part.labels),
+                len(part.classes),
+                norm,
+                crop,
+                flip=True,
+            )
+            for key, part in parts.items()
+        ]
+        content = digest_of(
+            *train.classes, *(tensor for part in sets for tensor in (part.images, part.labels))
+        )
+    else:
+        random = transforms.Compose(
+            [
+                square(side),
+                transforms.RandomCrop(side, padding=crop),
+                transforms.RandomHorizontalFlip(),
+            ]
+        )
+        sets = [
+            Files(part.paths, part.labels, norm, square(side), random) for part in parts.values()
+        ]
+        content = _on_disk(name, parts, cache)
+    sha256 = content if name == "imagefolder" else digest_of(train.digest, test.digest)
+    return Data(name, len(train.classes), (3, side, side), *sets, sha256=sha256, content=content)
+
+
+def _on_disk(name: str, parts: dict[str, Folder], cache: Path | None) -> str:
+    """The content digest of a set that is read as needed."""
+    return digest_of(
+        *parts["train"].classes,
+        *(
+            contents(part, cache and cache / f"{name}-{key}-contents.json")
+            for key, part in parts.items()
+        ),
+    )
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])

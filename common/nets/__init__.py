@@ -1,0 +1,3 @@
+"""Networks: models by name, layers, capture, masks, edits, surgery, costs, files. May import
+cells and system.
+"""

@@ -1,0 +1,118 @@
+"""Capture what curvature is made of: each layer's input, and the gradient of a loss in each layer's
+output.
+
+Only activations are differentiated: the parameters are frozen meanwhile, so no weight gradient is
+computed, `.grad` is never touched, and the first layer's input needs no gradient either. Mode,
+flags and hooks are restored in `finally`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from common.cells.errors import LayerError
+
+
+class Tape:
+    """What one forward pass, and the backward passes after it, left behind. Made by `capture`."""
+
+    def __init__(self, model: nn.Module, layers: dict[str, nn.Module]):
+        self._model, self._layers = model, layers
+        self._inputs: dict[str, tuple[Tensor, int]] = {}
+        self._gradients: dict[str, Tensor] = {}
+        self._leaves: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the model, forgetting what was captured before. Raises LayerError for a layer used
+        twice or not at all.
+        """
+        self._inputs, self._gradients, self._leaves = {}, {}, []
+        output = self._model(x)
+        for name in self._layers:
+            if name not in self._inputs:
+                raise LayerError(name, "saw no input in the forward pass; leave it out")
+        return output
+
+    def backward(self, loss: Tensor, retain: bool = False) -> None:
+        """Gradients of `loss` in every layer's output; for a loss summed over the batch they are
+        per example.
+        """
+        self._gradients = {}
+        torch.autograd.grad(loss, self._leaves, retain_graph=retain, allow_unused=True)
+
+    def input(self, name: str) -> Tensor:
+        """The layer's input, [batch, ...]. Raises LayerError if it was overwritten in place
+        since.
+        """
+        x, version = self._inputs[name]
+        if x._version != version:
+            raise LayerError(
+                name,
+                "its input was changed in place after the layer read it; use inplace=False there",
+            )
+        return x
+
+    def gradient(self, name: str) -> Tensor:
+        """The last backward pass's gradient in the layer's output, [batch, ...]."""
+        if name not in self._gradients:
+            raise LayerError(name, "its output does not reach the loss")
+        return self._gradients[name]
+
+    def _see_input(self, name: str, x: Tensor) -> None:
+        if name in self._inputs:
+            raise LayerError(
+                name, "is used twice in one forward pass; its curvature is not that of one layer"
+            )
+        self._inputs[name] = (x.detach(), x._version)
+
+    def _see_output(self, name: str, output: Tensor) -> Tensor:
+        if not output.requires_grad:
+            leaf = output.detach().requires_grad_()
+            self._leaves.append(leaf)
+            output = leaf.clone()  # not the leaf itself: a later in-place ReLU may change it
+        # a tensor hook, unlike autograd.grad(loss, output), still means this output after an
+        # in-place ReLU
+        output.register_hook(lambda g: self._gradients.__setitem__(name, g))
+        return output
+
+
+@contextmanager
+def capture(
+    model: nn.Module, layers: dict[str, nn.Module], gradients: bool = True
+) -> Iterator[Tape]:
+    """A Tape over `layers` (name -> module of `model`), in evaluation mode; `gradients=False`
+    records inputs only.
+    """
+    tape = Tape(model, layers)
+    modes = {module: module.training for module in model.modules()}
+    frozen = {parameter: parameter.requires_grad for parameter in model.parameters()}
+    hooks = []
+    try:
+        model.eval()
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        for name, module in layers.items():
+            hooks.append(
+                module.register_forward_pre_hook(
+                    lambda _, args, name=name: tape._see_input(name, args[0])
+                )
+            )
+            if gradients:
+                hooks.append(
+                    module.register_forward_hook(
+                        lambda _, args, out, name=name: tape._see_output(name, out)
+                    )
+                )
+        with torch.set_grad_enabled(gradients):
+            yield tape
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for parameter, flag in frozen.items():
+            parameter.requires_grad_(flag)
+        for module, training in modes.items():
+            module.training = training

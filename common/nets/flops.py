@@ -1,0 +1,125 @@
+"""What a network costs: weights and multiply-accumulates (MACs) per layer for one image, dense and
+with zeros left out.
+
+Convolutions and linear layers are counted, nothing else: biases, BatchNorm, activations and pooling
+add no MACs. A weight costs one MAC at each output position, so a layer's MACs are weights ×
+positions, grouped convolutions included.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from common.cells.errors import UserError
+from common.nets.layers import prunable
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer. params: its weights, without bias. nonzero: those that the mask keeps, or that are
+    not zero where there is no mask. macs, nonzero_macs: the same times output positions, summed
+    over every call of the layer."""
+
+    name: str
+    params: int
+    nonzero: int
+    macs: int
+    nonzero_macs: int
+
+
+@dataclass(frozen=True)
+class Costs:
+    """All layers in definition order. model_params: every parameter of the model, biases and
+    BatchNorm included.
+    """
+
+    layers: list[LayerCost] = field(default_factory=list)
+    model_params: int = 0
+
+    @property
+    def params(self) -> int:
+        """Weights of all layers."""
+        return sum(layer.params for layer in self.layers)
+
+    @property
+    def kept_params(self) -> int:
+        """Weights of all layers that are kept."""
+        return sum(layer.nonzero for layer in self.layers)
+
+    @property
+    def macs(self) -> int:
+        """MACs of one image, zeros included."""
+        return sum(layer.macs for layer in self.layers)
+
+    @property
+    def nonzero_macs(self) -> int:
+        """MACs of one image in kept weights."""
+        return sum(layer.nonzero_macs for layer in self.layers)
+
+
+def costs(
+    model: nn.Module, input_shape: tuple[int, int, int], masks: Mapping[str, Tensor] | None = None
+) -> Costs:
+    """Count `model` on one image of `input_shape` (c, h, w), in evaluation mode, where the model
+    lies (the meta device too, whose weights all count as kept). The model is left as it was.
+
+    masks: parameter name -> bool, True = kept; only "<layer>.weight" matters. Raises UserError for
+    a mask that fits no parameter of the model, LayerError where two layers share one weight.
+    """
+    layers, masks = prunable(model), masks or {}
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, mask in masks.items():
+        if name not in parameters:
+            raise UserError("masks", name, "the model has no such parameter")
+        if mask.shape != parameters[name].shape:
+            raise UserError(
+                "masks",
+                name,
+                f"has shape {tuple(mask.shape)}, the parameter {tuple(parameters[name].shape)}",
+            )
+    positions = dict.fromkeys(layers, 0)
+
+    def count(name: str):
+        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            positions[name] += output.numel() // module.weight.shape[0]
+
+        return hook
+
+    with _evaluating(model), torch.no_grad():
+        handles = [layer.register_forward_hook(count(name)) for name, layer in layers.items()]
+        try:
+            like = next(model.parameters(), torch.empty(0))
+            model(torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype))
+        finally:
+            for handle in handles:
+                handle.remove()
+    counted = []
+    for name, layer in layers.items():
+        params, kept = layer.weight.numel(), _kept(layer.weight, masks.get(f"{name}.weight"))
+        counted.append(
+            LayerCost(name, params, kept, params * positions[name], kept * positions[name])
+        )
+    return Costs(counted, sum(parameter.numel() for parameter in model.parameters()))
+
+
+def _kept(weight: Tensor, mask: Tensor | None) -> int:
+    if mask is not None:
+        return int(torch.count_nonzero(mask))
+    return weight.numel() if weight.is_meta else int(torch.count_nonzero(weight.detach()))
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; every module's own mode is put back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

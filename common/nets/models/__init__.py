@@ -1,0 +1,77 @@
+"""Networks by name. `build("resnet32:width=4,shortcut=B", classes, input_shape, seed)`; every net
+returns logits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from common.cells.errors import UserError, choose
+from common.cells.options import read_options
+from common.cells.spec import split_options
+from common.nets.models.digits import digits_cnn
+from common.nets.models.lenet import cifarnet, lenet5
+from common.nets.models.mlp import cifarnet_fc, lenet300, mlpnet
+from common.nets.models.mobilenet import mobilenet_v1
+from common.nets.models.preresnet import preresnet29
+from common.nets.models.resnet import resnet20, resnet32, resnet56
+from common.nets.models.torchvision_nets import alexnet, resnet50
+from common.nets.models.vgg import vgg16, vgg19
+
+# builder(classes, input_shape, *, options): its keyword-only parameters are the options that may
+# follow the name's colon
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    builder.__name__: builder
+    for builder in (
+        digits_cnn,
+        lenet300,
+        lenet5,
+        cifarnet,
+        mlpnet,
+        cifarnet_fc,
+        vgg19,
+        vgg16,
+        resnet20,
+        resnet32,
+        resnet56,
+        preresnet29,
+        alexnet,
+        mobilenet_v1,
+        resnet50,
+    )
+}
+
+
+def named(name: str) -> tuple[Callable[..., nn.Module], dict[str, object]]:
+    """(builder, options) of a network's name; UserError for an unknown name, option or kind of
+    value.
+    """
+    base, options = split_options(name, "model")
+    builder = MODELS[choose("model", base, MODELS)]
+    return builder, read_options("model", name, builder, options)
+
+
+def build(
+    name: str, classes: int, input_shape: tuple[int, int, int], generator_seed: int | None = None
+) -> nn.Module:
+    """The network called `name` for `classes` classes and images of `input_shape` (c, h, w), in
+    training mode on the CPU.
+
+    Its initialisation is decided by `generator_seed`; None takes the global generator as it stands.
+    Either way the global generator is left as it was. Raises UserError for an unknown name or
+    option, and for images the net cannot take.
+    """
+    builder, values = named(name)
+    if classes < 2:
+        raise UserError("classes", classes, "must be at least 2")
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise UserError(
+            "input_shape", input_shape, "must be (channels, height, width), each at least 1"
+        )
+    with torch.random.fork_rng(devices=[]):
+        if generator_seed is not None:
+            torch.default_generator.manual_seed(generator_seed)
+        return builder(classes, tuple(input_shape), **values)

@@ -1,0 +1,368 @@
+"""Structural surgery: remove coupled channels, together or as zeros; factorize a layer into plain
+ones.
+
+Which channels belong together is asked of torch-pruning's DependencyGraph, whose answer
+`channel_groups` then tests on the network itself: a wrong answer is an error, never a wrong
+network. What is done to a network comes back as the edits of `common.nets.edits`, from which a
+checkpoint builds it again.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_pruning import DependencyGraph
+
+from common.cells.errors import LayerError, UserError
+from common.nets import masks as M
+from common.nets.edits import (
+    BATCHNORM,
+    SLICEABLE,
+    apply_edits,
+    channel_count,
+    depthwise,
+    factorize,
+    replace_module,
+    submodule,
+)
+from common.nets.layers import groups as conv_groups
+from common.nets.layers import prunable
+from common.nets.models.resnet import PadShortcut
+
+__all__ = [
+    "ChannelGroup",
+    "Member",
+    "apply_edits",
+    "channel_groups",
+    "factorize",
+    "narrow",
+    "replace_module",
+    "zero_units",
+]
+
+
+class Member(NamedTuple):
+    """`map[i]`: the channels of `module` on `axis` ("out" | "in") that belong to unit i of the
+    group.
+    """
+
+    module: str
+    axis: str
+    map: list[list[int]]
+
+
+@dataclass(frozen=True)
+class ChannelGroup:
+    """Channels that can only be removed together, in `size` units; `name` is the first layer that
+    produces them.
+    """
+
+    name: str
+    size: int
+    members: list[Member]
+
+
+class _Decoupled:
+    """Tells the DependencyGraph that a PadShortcut's inputs and outputs go separate ways: neither
+    removes the other.
+    """
+
+    def prune_out_channels(self, layer: nn.Module, idxs: Sequence[int]) -> nn.Module:
+        return layer
+
+    def prune_in_channels(self, layer: nn.Module, idxs: Sequence[int]) -> nn.Module:
+        return layer
+
+    def get_out_channels(self, layer: PadShortcut) -> int:
+        return len(layer.index)
+
+    def get_in_channels(self, layer: PadShortcut) -> None:
+        return None
+
+
+def channel_groups(
+    model: nn.Module, example_input: Tensor, skip: Iterable[str] = ()
+) -> list[ChannelGroup]:
+    """The groups of coupled channels in definition order, without those that reach the network's
+    output or that a layer named in `skip` produces. In a grouped convolution a unit is one channel
+    of each of its groups.
+
+    example_input: [batch, ...], something the network takes; only its shape matters. The model is
+    left as it was. Raises LayerError naming the layer where the coupling cannot be followed: reused
+    or unknown layers, channels mixed by reshapes.
+    """
+    skip = set(skip)
+    roots = prunable(model, skip)
+    twin = copy.deepcopy(model).eval().requires_grad_()
+    modules, calls = dict(twin.named_modules()), Counter()
+    for name, module in modules.items():
+        module.register_forward_hook(lambda *_, name=name: calls.update([name]))
+    like = next(twin.parameters())
+    with torch.enable_grad():  # the product marks the output, so that its group is known by it
+        graph = DependencyGraph().build_dependency(
+            twin,
+            example_input[:1].to(like),
+            forward_fn=lambda net, x: net(x) * 1,
+            customized_pruners={PadShortcut: _Decoupled()},
+            verbose=False,
+        )
+    found, seen = [], defaultdict(set)
+    for name in roots:
+        free = sorted(set(range(channel_count(modules[name], "out"))) - seen[name])
+        if not free or modules[name] not in graph.module2node:
+            continue
+        links, is_output = _links(name, free, graph, modules)
+        for (member, axis), pairs in links.items():
+            seen[member] |= {index for index, _ in pairs} if axis == "out" else set()
+        if is_output or skip & {member for member, axis in links if axis == "out"}:
+            continue
+        for member, _ in links:
+            _require_sliceable(modules[member], member, calls[member])
+        found.append(_grouped(name, free, links, modules))
+    if found and not _consistent(model, found, example_input):
+        culprit = next(
+            (group for group in found if not _consistent(model, [group], example_input)), found[0]
+        )
+        raise LayerError(
+            culprit.name,
+            "where its channels go cannot be followed (a reshape? a reuse?); name it in skip",
+        )
+    return found
+
+
+def _links(
+    name: str, channels: list[int], graph: DependencyGraph, modules: Mapping[str, nn.Module]
+) -> tuple[dict, bool]:
+    """{(module, axis): [(its channel, the channel of `name` it hangs on)]} in definition order, and
+    whether the network's output hangs on them too."""
+    links, is_output = {}, False
+    names = {module: called for called, module in modules.items()}
+    prune_out = graph.get_pruner_of_module(modules[name]).prune_out_channels
+    for item in graph.get_pruning_group(modules[name], prune_out, channels):
+        module = item.dep.target.module
+        is_output |= item.dep.target.type == graph.ops.OPTYPE.OUTPUT
+        if isinstance(module, nn.Parameter):
+            raise LayerError(
+                name,
+                f"its channels meet a raw parameter of shape {tuple(module.shape)}; "
+                "name it in skip",
+            )
+        if module in names:  # the others stand for operations without channels of their own
+            axis = (
+                "out"
+                if item.dep.handler == graph.get_pruner_of_module(module).prune_out_channels
+                else "in"
+            )
+            links[names[module], axis] = sorted(zip(item.idxs, item.root_idxs, strict=True))
+    order = {called: place for place, called in enumerate(modules)}
+    return dict(
+        sorted(links.items(), key=lambda link: (order[link[0][0]], link[0][1] == "in"))
+    ), is_output
+
+
+def _require_sliceable(module: nn.Module, name: str, calls: int) -> None:
+    if not isinstance(module, SLICEABLE):
+        raise LayerError(name, f"cannot slice a {type(module).__name__}; skip the layer before it")
+    if calls > 1:
+        raise LayerError(
+            name, f"called {calls} times in one pass; skip the layers it is coupled to"
+        )
+    if (
+        isinstance(module, nn.Conv2d)
+        and 1 < module.groups == module.out_channels != module.in_channels
+    ):
+        raise LayerError(
+            name, "a grouped convolution with one output a group; skip the layers it is coupled to"
+        )
+
+
+def _grouped(
+    name: str, channels: list[int], links: Mapping, modules: Mapping[str, nn.Module]
+) -> ChannelGroup:
+    """Channels of `name` form one unit if they share a channel of a member, or a place within its
+    convolution groups.
+    """
+    parent = {channel: channel for channel in channels}
+
+    def top(channel: int) -> int:
+        while parent[channel] != channel:
+            channel = parent[channel]
+        return channel
+
+    for (member, axis), pairs in links.items():
+        module, period = modules[member], 2**31
+        if isinstance(module, nn.Conv2d) and module.groups > 1 and not depthwise(module):
+            period = channel_count(module, axis) // module.groups
+            if len(pairs) != channel_count(module, axis):
+                raise LayerError(
+                    member,
+                    "a grouped convolution that reads several layers; skip the layers it is "
+                    "coupled to",
+                )
+        first: dict[int, int] = {}
+        for index, source in pairs:
+            parent[top(source)] = top(first.setdefault(index % period, source))
+    number: dict[int, int] = {}
+    unit = {channel: number.setdefault(top(channel), len(number)) for channel in channels}
+    members = []
+    for (member, axis), pairs in links.items():
+        map = [set() for _ in number]
+        for index, source in pairs:
+            map[unit[source]].add(index)
+        members.append(Member(member, axis, [sorted(indices) for indices in map]))
+    return ChannelGroup(name, len(number), members)
+
+
+def _consistent(model: nn.Module, groups: Sequence[ChannelGroup], example_input: Tensor) -> bool:
+    """Whether channels that nobody reads can be cut away without a change in the output: one unit
+    of each group, then half.
+    """
+    generator = torch.Generator().manual_seed(0)
+    for left in (lambda size: size - 1, lambda size: size // 2):
+        keep = {
+            group.name: torch.randperm(group.size, generator=generator)[: max(1, left(group.size))]
+            .sort()
+            .values.tolist()
+            for group in groups
+        }
+        if not _cut_changes_nothing(model, groups, keep, example_input.shape[1:], generator):
+            return False
+    return True
+
+
+@torch.no_grad()
+def _cut_changes_nothing(
+    model: nn.Module,
+    groups: Sequence[ChannelGroup],
+    keep: Mapping[str, list[int]],
+    shape: torch.Size,
+    generator: torch.Generator,
+) -> bool:
+    """On a float64 copy with random weights, so that no zero (a residual branch at initialisation)
+    hides a mistake.
+    """
+    twin = copy.deepcopy(model).cpu().double().eval()
+    for tensor in itertools.chain(twin.parameters(), twin.buffers()):
+        if tensor.is_floating_point() and tensor.ndim < 2:
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+        elif tensor.is_floating_point():
+            tensor.copy_(
+                torch.randn(tensor.shape, generator=generator) * (2 / tensor[0].numel()) ** 0.5
+            )
+    x = torch.randn(1, *shape, generator=generator, dtype=torch.float64)
+    try:
+        _silence(
+            twin,
+            {key: gone for key, gone in _removed(twin, groups, keep).items() if key[1] == "in"},
+        )
+        unread = twin(x)
+        narrow(twin, groups, keep)
+        return torch.allclose(twin(x), unread, rtol=1e-9, atol=1e-9 * float(unread.abs().max()))
+    except (RuntimeError, UserError, IndexError):
+        return False
+
+
+# -- removing units --------------------------------------------------------------------------------
+
+
+def narrow(
+    model: nn.Module, groups: Sequence[ChannelGroup], keep: Mapping[str, Sequence[int]]
+) -> list[dict]:
+    """Remove, in place, every unit that `keep` (group name -> increasing unit numbers) does not
+    name; groups that are not in `keep` stay whole. Returns the edits. The groups describe the
+    network before: find them again to go on.
+
+    Raises UserError for an unknown group, and for units that are no increasing list of at least
+    one.
+    """
+    edits = []
+    for (name, axis), gone in _removed(model, groups, keep).items():
+        kept = [channel for channel, goes in enumerate(gone) if not goes]
+        edits.append({"op": "slice", "module": name, "axis": axis, "keep": kept})
+    apply_edits(model, edits)
+    return edits
+
+
+def zero_units(
+    model: nn.Module, groups: Sequence[ChannelGroup], keep: Mapping[str, Sequence[int]]
+) -> M.Masks:
+    """The same network as `narrow` makes, at full size: zeroes, in place, all that `narrow` would
+    cut away (weights into and out of the units, biases, BatchNorm's affine part and running mean).
+    Returns its masks, True = kept."""
+    return _silence(model, _removed(model, groups, keep))
+
+
+def _removed(
+    model: nn.Module, groups: Sequence[ChannelGroup], keep: Mapping[str, Sequence[int]]
+) -> dict:
+    """{(module, axis): [whether each of its channels goes]}, of modules that lose any."""
+    known = {group.name: group for group in groups}
+    gone: dict[tuple[str, str], list[bool]] = {}
+    for name, units in keep.items():
+        if name not in known:
+            raise UserError(
+                "keep", name, "no such group of channels", f"groups: {', '.join(known)}"
+            )
+        units, size = [int(unit) for unit in units], known[name].size
+        if (
+            not units
+            or units[0] < 0
+            or units[-1] >= size
+            or any(a >= b for a, b in itertools.pairwise(units))
+        ):
+            raise UserError(
+                "keep", name, f"needs increasing unit numbers below {size}, at least one"
+            )
+        for module, axis, map in known[name].members if len(units) < size else ():
+            layer, last = (
+                submodule(model, module),
+                max(index for indices in map for index in indices),
+            )
+            total = channel_count(layer, axis) or max(last, int(layer.index.max())) + 1
+            if last >= total:
+                raise UserError(
+                    "keep",
+                    name,
+                    f"{module!r} has changed since the groups were found",
+                    "find them again",
+                )
+            channels = gone.setdefault((module, axis), [])
+            channels.extend([False] * (total - len(channels)))
+            for unit in set(range(size)) - set(units):
+                for index in map[unit]:
+                    channels[index] = True
+    return gone
+
+
+@torch.no_grad()
+def _silence(model: nn.Module, removed: Mapping[tuple[str, str], list[bool]]) -> M.Masks:
+    """Zero the rows ("out") and columns ("in") of these channels; returns the masks that did it."""
+    masks: M.Masks = {}
+    for (name, axis), gone in removed.items():
+        module = model.get_submodule(name)
+        if isinstance(module, PadShortcut):
+            gone = torch.tensor(gone, device=module.index.device)
+            module.index[gone if axis == "out" else gone[module.index.clamp(min=0)]] = -1
+            continue
+        gone = torch.tensor(gone)
+        for part in ("weight", "bias") if axis == "out" else ("weight",):
+            if getattr(module, part) is not None:
+                mask = masks.setdefault(
+                    f"{name}.{part}", torch.ones_like(getattr(module, part), dtype=torch.bool)
+                )
+                if axis == "out":
+                    mask[gone] = False
+                else:
+                    blocks = mask.unflatten(0, (conv_groups(module), -1)).transpose(1, 2)
+                    blocks[gone.unflatten(0, (conv_groups(module), -1))] = False
+        if isinstance(module, BATCHNORM) and module.running_mean is not None:
+            module.running_mean[gone] = 0
+    M.apply(model, masks)
+    return masks

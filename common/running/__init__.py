@@ -1,0 +1,3 @@
+"""Running cells: the training loop, the gradual loop, the three verbs. May import pruning and what
+is below.
+"""

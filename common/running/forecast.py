@@ -1,0 +1,81 @@
+"""What a cell will take of memory, told by --dry-run before anything is loaded or computed."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from common.cells import registry
+from common.cells.spec import Recipe, Spec
+from common.curvature.spool import work_bytes
+from common.data import sources as D
+from common.nets import layers as L
+from common.nets import models
+from common.running.gradual import DEFAULT_CALIBRATION, method_of
+from common.system import machine
+
+SHAPES = {
+    "digits": (10, (1, 8, 8)),
+    "mnist": (10, (1, 28, 28)),
+    "cifar10": (10, (3, 32, 32)),
+    "cifar10-jpeg": (10, (3, 32, 32)),
+    "cifar100": (100, (3, 32, 32)),
+    "tiny-imagenet": (200, (3, 64, 64)),
+    "imagenet": (1_000, (3, 224, 224)),
+}
+# gradient rows where neither their number nor their size is said (woodfisher.fisher.ROWS)
+DEFAULT_ROWS = 100
+
+
+def forecast(spec: Spec, verb: str) -> dict[str, float]:
+    """GB. training: weights, gradients, optimiser state and the last good epoch, float32.
+    curvature: what the method keeps of all layers in memory, at most (Method.curvature). disk:
+    gradient rows that the budget does not hold beside the work on them, and that go to a file
+    (fisher.spool). budget: what curvature may take now. Activations of a batch come on top.
+
+    Raises UserError as the run itself would, for the network, the method and its options.
+    """
+    base = spec.dataset.partition(":")[0]
+    classes, shape = (
+        SHAPES[base]
+        if base in SHAPES
+        else ((data := D.load(spec.dataset, spec.data_dir)).classes, data.input_shape)
+    )
+    with torch.device("meta"):
+        model = models.build(spec.model, classes, shape)
+    found = {"training": _training(model, spec.train if verb == "train" else spec.finetune)}
+    if verb != "train":
+        budget = (spec.memory_budget or 0.6 * machine.free_memory_gb()) * 2**30
+        curvature, disk = _curvature(model, spec, budget)
+        found |= {"curvature": curvature, "disk": disk, "budget": budget}
+    return {name: round(size / 2**30, 4) for name, size in found.items()}
+
+
+def _training(model: nn.Module, recipe: Recipe) -> int:
+    """Bytes of fit(): three copies of the parameters and what the optimiser keeps of each."""
+    states = 2 if recipe.optimizer != "sgd" else int(recipe.momentum > 0)
+    return 4 * (3 + states) * sum(parameter.numel() for parameter in model.parameters())
+
+
+def _curvature(model: nn.Module, spec: Spec, budget: float) -> tuple[int, int]:
+    """Bytes in memory and on disk of the method's statistics over all layers, float64 but for
+    gradient rows, which the work on them stands beside; a factor stands beside its inverse."""
+    options, kind = method_of(spec)[1], registry.lookup(spec.method).curvature
+    layers = L.prunable(model, getattr(options, "skip", ()))
+    weights = sum(module.weight.numel() for module in layers.values())
+    if kind == "rows":
+        examples, batch = spec.num_samples or DEFAULT_CALIBRATION, options.fisher_batch_size
+        m = options.num_rows or (examples // batch if batch else min(DEFAULT_ROWS, examples))
+        rows, work = (
+            4 * weights * m,
+            work_bytes((module.weight.numel() for module in layers.values()), m, options.chunk),
+        )
+        return (rows + work, 0) if rows + work <= budget else (work, rows)
+    if kind in ("kron", "channel", "moment"):
+        total = 0
+        for module in layers.values():
+            width = module.weight.shape[1] if kind == "channel" else module.weight[0].numel()
+            out = 0 if kind == "moment" else len(module.weight) // L.groups(module)
+            total += 16 * L.groups(module) * (width**2 + out**2)
+        return total, 0
+    return 16 * weights if kind == "diagonal" else 0, 0

@@ -1,0 +1,1 @@
+"""The machine: devices, memory, processes, shards of a grid, progress. May import cells."""

@@ -1,0 +1,94 @@
+"""Several processes under torchrun: rank, world size, and the process group; one process without
+it.
+
+Training splits each batch (train.py). A curvature pass deals out the batches of its loader, which
+every process reads alike, and adds up what came of them; labels are drawn from one generator in one
+order by all, so the masks are those of one process.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from common.cells.errors import UserError
+
+
+def start(device: torch.device) -> None:
+    """Join the process group that torchrun describes in the environment (gloo on CPU, NCCL on
+    CUDA); else do nothing.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+
+
+def stop() -> None:
+    """Leave the process group if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's number."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """How many processes work together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def mine(index: int) -> bool:
+    """Whether the index-th piece of a job that all processes see alike is this process's to do."""
+    return index % world() == rank()
+
+
+def add_up(tensors: Iterable[torch.Tensor]) -> None:
+    """Every process's tensors become the sums over all processes, in place; all give the same
+    shapes in the same order.
+    """
+    if dist.is_initialized():
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+
+
+def gathered(mine: dict[str, Any], names: Iterable[str], device: torch.device) -> dict[str, Any]:
+    """What all processes know, each of names of its own, in the order of `names`: tensors and plain
+    values, tensors on `device`.
+    """
+    if not dist.is_initialized():
+        return mine
+    packed, found = io.BytesIO(), {}
+    torch.save(mine, packed)
+    parts = [b""] * world()
+    dist.all_gather_object(parts, packed.getvalue())
+    for part in parts:
+        found |= torch.load(io.BytesIO(part), map_location=device, weights_only=True)
+    return {name: found[name] for name in names}
+
+
+def abandoned(error: Exception) -> UserError | None:
+    """What an error says that means that another process of the job is gone, as one line; None for
+    any other error.
+    """
+    if not (dist.is_initialized() and (isinstance(error, dist.DistError) or "gloo" in str(error))):
+        return None
+    return UserError(
+        "process",
+        rank(),
+        "another process of this job has ended or cannot be reached",
+        "run the same command again: it goes on from what is saved",
+    )
+
+
+def barrier() -> None:
+    """Wait for all processes."""
+    if dist.is_initialized():
+        dist.barrier()
