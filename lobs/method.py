@@ -314,7 +314,7 @@ def prune(
         )
 
     def shared(known: dict, names: Iterable[str] = modules) -> dict:
-        return distributed.gathered(known, names, next(model.parameters()).device)
+        return distributed.gathered(known, names)
 
     if options.scope == "global":
         if isinstance(amount, Mapping):

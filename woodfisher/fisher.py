@@ -168,7 +168,10 @@ def _estimate(
         )
     if options.chunk == NETWORK:
         return [BlockFisher(together, options.damping, name="the whole network")]
-    return [BlockFisher(rows[name], options.damping, options.chunk, name) for name in layers]
+    return [
+        BlockFisher(rows[name], options.damping, options.chunk, name, turn)
+        for turn, name in enumerate(layers)
+    ]
 
 
 def _room(

@@ -13,7 +13,6 @@ recursion's, to rounding. Rows are stored as given (float32 is enough), in memor
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator
 from typing import Protocol
@@ -29,8 +28,6 @@ WORK_ENTRIES = 1 << 20
 # rows of a triangular or symmetric product formed together: its other triangle is never computed
 STRIP = 128
 KEPT_ENTRIES = 1 << 27  # float64 entries of factors kept (1 GB)
-# one block after the other goes to another process, also where each layer is a single block
-_TURNS = itertools.count()
 
 
 class Rows(Protocol):
@@ -76,13 +73,17 @@ class BlockFisher:
     """F = λI + GᵀG/m over a flat weight vector, block-diagonal in consecutive chunks (the last may
     be shorter).
 
-    rows: [m, d]. damping: λ > 0. chunk: block size, None for one block. A curvature for obs.py.
+    rows: [m, d]. damping: λ > 0. chunk: block size, None for one block. turn: the process, counted
+    round, that factorises the first run of blocks; the next run goes to the next process. Layers
+    numbered in their order spread evenly, even where each is one block. A curvature for obs.py.
     Blocks are converted and factorised a run at a time, so that the work stays in cache and in
     bounds; their Cholesky factors, small beside the rows, are kept up to a limit and made again
     beyond it.
     """
 
-    def __init__(self, rows: Rows, damping: float, chunk: int | None = None, name: str = ""):
+    def __init__(
+        self, rows: Rows, damping: float, chunk: int | None = None, name: str = "", turn: int = 0
+    ):
         if not (damping > 0 and math.isfinite(damping)):
             raise UserError(
                 "damping", damping, "must be positive and finite", "the paper's is 1e-5"
@@ -100,12 +101,11 @@ class BlockFisher:
                 tuple(rows.shape),
                 "must be [m, d] with at least one gradient and one weight",
             )
-        self.rows, self.damping, self.name = rows, float(damping), name
+        self.rows, self.damping, self.name, self.turn = rows, float(damping), name, turn
         self.count, self.size = rows.shape
         self.chunk = min(chunk or self.size, self.size)
         self._factors: dict[tuple[int, int], Tensor] = {}
         self._diagonal: Tensor | None = None
-        self._turn = next(_TURNS)
 
     # -- blocks ------------------------------------------------------------------------------------
 
@@ -121,11 +121,9 @@ class BlockFisher:
             yield _Run(self.rows, slice(whole, self.size), self.size - whole)
 
     def _mine(self) -> Iterator[_Run]:
-        """The runs that this process computes: dealt out under torchrun, over all the inverses that
-        were made so far.
-        """
+        """The runs that this process computes; all of them without torchrun."""
         return (
-            run for index, run in enumerate(self._runs()) if distributed.mine(self._turn + index)
+            run for index, run in enumerate(self._runs()) if distributed.mine(self.turn + index)
         )
 
     def _dual(self, run: _Run) -> bool:

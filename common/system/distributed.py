@@ -2,21 +2,25 @@
 it.
 
 Training splits each batch (train.py). A curvature pass deals out the batches of its loader, which
-every process reads alike, and adds up what came of them; labels are drawn from one generator in one
-order by all, so the masks are those of one process.
+every process reads alike, and adds up what came of them (`mine`, `add_up`); work by layer is dealt
+out by name (`each`). Labels are drawn from one generator in one order by all, so the masks are
+those of one process.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
 from common.cells.errors import UserError
+
+Value = TypeVar("Value")
+Result = TypeVar("Result")
 
 
 def start(device: torch.device) -> None:
@@ -59,16 +63,39 @@ def add_up(tensors: Iterable[torch.Tensor]) -> None:
             dist.all_reduce(tensor)
 
 
-def gathered(mine: dict[str, Any], names: Iterable[str], device: torch.device) -> dict[str, Any]:
+def dealt(values: Mapping[str, Value], first: int = 0) -> dict[str, Value]:
+    """The entries, by name, that are this process's to do; all of them without torchrun. The i-th
+    name belongs to process first + i, counted round."""
+    return {name: value for i, (name, value) in enumerate(values.items()) if mine(first + i)}
+
+
+def each(
+    names: Sequence[str], work: Callable[[str], Result], first: int = 0
+) -> Iterator[tuple[str, Result]]:
+    """(name, work(name)) for every name, in order. Under torchrun one process does each (as `dealt`
+    says) and all receive its result: tensors and plain values, tensors on the group's device.
+
+    A round gives every process one name, so that no more results than processes are held at once.
+    """
+    names = list(names)
+    for start in range(0, len(names), world()):
+        together = names[start : start + world()]
+        done = {name: work(name) for name in dealt(dict.fromkeys(together), first + start)}
+        yield from gathered(done, together).items()
+
+
+def gathered(known: Mapping[str, Value], names: Iterable[str]) -> dict[str, Value]:
     """What all processes know, each of names of its own, in the order of `names`: tensors and plain
-    values, tensors on `device`.
+    values, tensors on the group's device.
     """
     if not dist.is_initialized():
-        return mine
+        return {name: known[name] for name in names}
     packed, found = io.BytesIO(), {}
-    torch.save(mine, packed)
+    torch.save(dict(known), packed)
     parts = [b""] * world()
     dist.all_gather_object(parts, packed.getvalue())
+    on_gpu = dist.get_backend() == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if on_gpu else torch.device("cpu")
     for part in parts:
         found |= torch.load(io.BytesIO(part), map_location=device, weights_only=True)
     return {name: found[name] for name in names}

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -222,3 +223,54 @@ def test_a_batch_that_does_not_divide_is_refused(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr("common.system.distributed.world", lambda: 3)
     assert run("common", "train", argv=[*FLAGS, "--output-dir", str(tmp_path)]) == 2
     assert "batch_size=16: does not divide among 3 processes" in capsys.readouterr().err
+
+
+def processes_as_threads(monkeypatch, world: int, work) -> dict[int, object]:
+    """work(rank) of every rank, run as threads that meet where the code gathers what they know."""
+    here, meet, parts, results = threading.local(), threading.Barrier(world, timeout=30), {}, {}
+
+    def gathered(known, names):
+        parts[here.rank] = known
+        meet.wait()
+        merged = {name: value for part in parts.values() for name, value in part.items()}
+        meet.wait()
+        return {name: merged[name] for name in names}
+
+    def process(rank):
+        here.rank = rank
+        results[rank] = work(rank)
+
+    monkeypatch.setattr(distributed, "rank", lambda: here.rank)
+    monkeypatch.setattr(distributed, "world", lambda: world)
+    monkeypatch.setattr(distributed, "gathered", gathered)
+    threads = [threading.Thread(target=process, args=(rank,)) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+@pytest.mark.parametrize("world", [1, 2, 5])  # fewer processes than names, and more
+def test_each_name_is_worked_on_by_one_process_and_all_receive_its_result(monkeypatch, world):
+    done = {rank: [] for rank in range(world)}
+
+    def process(rank):
+        def work(name):
+            done[rank].append(name)
+            return name.upper()
+
+        return list(distributed.each("abc", work, first=1))
+
+    results = processes_as_threads(monkeypatch, world, process)
+    assert list(results.values()) == [[("a", "A"), ("b", "B"), ("c", "C")]] * world
+    assert sorted(sum(done.values(), [])) == ["a", "b", "c"]
+    assert all(done[(1 + i) % world].count(name) == 1 for i, name in enumerate("abc"))
+
+
+def test_one_process_works_as_it_is_asked():
+    """A result reaches the caller before the next name is begun, so that it may build on it."""
+    order = []
+    for name, result in distributed.each(["a", "b"], lambda name: order.append(name) or len(order)):
+        order.append((name, result))
+    assert order == ["a", ("a", 1), "b", ("b", 3)]

@@ -72,6 +72,21 @@ def test_float32_rows_lose_nothing_beyond_their_own_rounding():
     equal(fisher.solve(v), exact @ v, 1e-5)
 
 
+@pytest.mark.parametrize("turn", [0, 1])
+def test_its_turn_says_which_process_factorises_a_block(monkeypatch, turn):
+    """Of two processes, each with one of two blocks; what they computed adds up to the whole."""
+    rows, v = problem(5, 8)
+    whole = BlockFisher(rows, 1e-3, 4).solve(v)
+    monkeypatch.setattr("common.curvature.blocks.WORK_ENTRIES", 1)
+    monkeypatch.setattr("common.system.distributed.world", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr("common.system.distributed.rank", lambda rank=rank: rank)
+        part = BlockFisher(rows, 1e-3, 4, turn=turn).solve(v)
+        mine = slice(0, 4) if rank == turn else slice(4, 8)
+        equal(part[mine], whole[mine])
+        assert part.count_nonzero() == 4
+
+
 def test_groups_of_blocks_are_only_a_matter_of_memory(monkeypatch):
     rows, v = problem(5, 23)
     whole = BlockFisher(rows, 1e-3, 4)

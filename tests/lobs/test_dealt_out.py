@@ -37,7 +37,7 @@ def test_each_layer_is_done_by_one_process(options, world, monkeypatch):
         {},
     )
 
-    def gathered(mine, names, device):
+    def gathered(mine, names):
         parts[here.rank] = mine
         meet.wait()
         merged = {name: value for part in parts.values() for name, value in part.items()}
