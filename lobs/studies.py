@@ -254,7 +254,7 @@ def imagenet(spec: Spec, timer: Timer, examples: int = 16) -> list[dict]:
     """The paper's walk on every layer at its overall keep, and the layer errors predicted beside
     those carried out.
     """
-    data = pipeline._data(spec)
+    data = pipeline.data_of(spec)
     model = models.build(spec.model, data.classes, data.input_shape, 0).eval()
     loader = data.calibration(examples, BATCH)
     with timer.phase("prune"):
@@ -306,7 +306,7 @@ def _with_layer(model: nn.Module, name: str, W: Tensor) -> nn.Module:
 
 
 def _dense(spec: Spec):
-    data = pipeline._data(spec)
+    data = pipeline.data_of(spec)
     pipeline.train(spec)
     return checkpoint.load(pipeline.dense_folder(spec) / "model.safetensors").model.eval(), data
 
@@ -342,7 +342,7 @@ def study(name: str, spec: Spec, output: Path, **more: object) -> Record:
         told,
         trajectory=rows,
         timing=timer.report(),
-        provenance=machine.provenance(where, spec.seed, pipeline._data(spec).sha256),
+        provenance=machine.provenance(where, spec.seed, pipeline.data_of(spec).sha256),
     )
     record.write(output / f"{spec.cell}.json")
     return record

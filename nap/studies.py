@@ -46,7 +46,7 @@ def weights(spec: Spec, timer: Timer) -> list[dict]:
     """|w| and ΔL of every layer's remaining weights, before and after the cell's run: a draw of
     points, a histogram of w, and how much of each layer a cut at the median over all layers would
     take, by |w| and by importance (App. A)."""
-    data, rows = pipeline._data(spec), []
+    data, rows = pipeline.data_of(spec), []
     options = Options(**{k: v for k, v in dict(spec.options).items() if k in ("damping", "fisher")})
     for moment, path in (
         ("early", pipeline.dense_folder(spec) / "model.safetensors"),
@@ -151,7 +151,7 @@ def latencies(specs: list[Spec], timer: Timer, batch: int = 64) -> list[dict]:
             checkpoint.load(p).model.eval()
             for p in (pipeline.dense_folder(spec) / "model.safetensors", path)
         )
-        shape = pipeline._data(spec).input_shape
+        shape = pipeline.data_of(spec).input_shape
         with timer.phase("latency"):
             seconds = latency.medians(
                 {"dense": dense, "pruned": pruned}, torch.randn(batch, *shape), rounds=15
@@ -182,7 +182,7 @@ def imagenet(
 ) -> list[dict]:
     """Prune channels at 224 pixels until the paper's speed-up: one row a step. Random weights."""
     wanted, skip = IMAGENET[choose("model", model_name, IMAGENET)]
-    data = pipeline._data(Spec(paper="nap", dataset="imagenet", data_dir=data_dir))
+    data = pipeline.data_of(Spec(paper="nap", dataset="imagenet", data_dir=data_dir))
     model = models.build(model_name, data.classes, data.input_shape, 0).eval()
     whole, options, rows = (
         costs(model, data.input_shape).macs,

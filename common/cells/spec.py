@@ -96,7 +96,7 @@ class Spec:
     data_dir: str = ""
     # start from this file; "" starts from a seeded initialisation
     checkpoint: str = ""
-    # of a file given by its path: two of one name are two networks (pipeline.pinned)
+    # of a file given by its path: two of one name are two networks (stages.pinned)
     checkpoint_sha256: str = ""
     train: Recipe = field(default_factory=Recipe)
     dense_seed: int = 0

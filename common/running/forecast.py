@@ -11,7 +11,8 @@ from common.curvature.spool import work_bytes
 from common.data import sources as D
 from common.nets import layers as L
 from common.nets import models
-from common.running.gradual import DEFAULT_CALIBRATION, method_of
+from common.running.gradual import DEFAULT_CALIBRATION
+from common.running.options import method_of
 from common.system import machine
 
 SHAPES = {

@@ -1,20 +1,14 @@
-"""A gradual run: the one loop under all of them, and what it needs to know of a method.
+"""A gradual run: prune to each level of a schedule, fine-tune between, keep every finished step.
 
-Prune to each level of a schedule, fine-tune between, keep every finished step on disk; stop at the
-last level, or where the Spec says enough. With a bound on the added error the last network within
-it is the result; `patience` prunings in a row may be beyond the bound before the run gives up, as
-an epoch of fine-tuning moves the error by more than a pruning. `common.running.pipeline` makes
-records of it.
+The run stops at the last level, or where the Spec says enough (`speedup`, `max_error_increase`).
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
-import math
-import types
 import typing
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -29,44 +23,33 @@ from common.nets import checkpoint
 from common.nets.flops import costs
 from common.pruning.pruned import Pruned
 from common.running import train as T
-from common.running.timing import Timer
+from common.running.options import method_of
+from common.running.stages import Stage, architecture, kept_tensors, recalled_tensors
 from common.system import distributed, machine
 
 # calibration examples where neither the Spec nor the method says how many
 DEFAULT_CALIBRATION = 1_000
 BN_BATCH = 128
-MOMENT = "moment."  # before the names of the optimiser's tensors in a checkpoint
-METHOD_FIELDS = ("scope", "fisher", "fisher_batch_size", "damping", "chunk", "recompute", "update")
 
 
 def run(
-    spec: Spec,
+    work: Stage,
     model: nn.Module,
     data: D.Data,
     function: typing.Callable,
     options: object,
-    timer: Timer,
-    folder: Path,
     accuracy: float,
     macs: int,
-    mark: str = "",
 ) -> tuple[Pruned, list[dict]]:
-    """Prune to each level of the schedule, fine-tuning `step_epochs` between, until the last or a
-    stop that the Spec names; every finished step is kept on disk, under the mark of what decides
-    the run. accuracy, macs: the dense network's."""
+    """The network at the end of the schedule, and an entry a pruning (none for a single pruning).
+
+    work: the stage; every finished step is kept in its folder, and a run goes on from there.
+    function, options: the method. accuracy, macs: the dense network's.
+    """
+    spec, timer = work.spec, work.timer
     prunings, stretches = _rounds(spec, len(data.train))
-    goals = [event.amount for event in prunings]
-    keep = functools.partial(snapshot, folder, "prune", mark=mark)
-    within, beyond = keep(), keep("-beyond")
-    result, trajectory = (
-        _resume(within, next(model.parameters()).device) if within.exists() else (Pruned(model), [])
-    )
-    # the last network within the bound, and how many entries lead to it
-    best, reached = result, len(trajectory)
-    if beyond.exists():
-        further = _resume(beyond, next(model.parameters()).device)
-        result, trajectory = further if len(further[1]) > reached else (result, trajectory)
     judge = _judged_by(data, spec.step_test_samples)
+    result, trajectory, bound = _begin(work, model, accuracy)
     # on the course's clock training may come before the first pruning
     if not trajectory and -1 in stretches:
         with timer.phase("finetune"):
@@ -76,55 +59,25 @@ def run(
                 judge,
                 stretches[-1],
                 seed=spec.seed * 1_000 + 999,
-                snapshot=keep("-before"),
+                snapshot=work.snapshot("-before"),
                 desc="before the first pruning",
             )
-    faster = trajectory and trajectory[-1].get("speedup", 0) >= (spec.speedup or math.inf)
-    for step in range(len(trajectory), 0 if faster else len(goals)):
-        generator = torch.Generator().manual_seed(spec.seed * 1_000 + step)
+    for step in range(len(trajectory), len(prunings)):
+        if trajectory and _fast_enough(spec, trajectory[-1]):
+            break
         with timer.phase("prune"):
-            calibration = data.calibration(
-                spec.num_samples or min(DEFAULT_CALIBRATION, len(data.train)),
-                seed=spec.seed * 1_000 + step,
-            )
-            amount = prunings[step].layers or goals[step]
-            home = next(result.model.parameters()).device
-            desk = machine.curvature_device(home)
-            given = result.model if desk == home else copy.deepcopy(result.model).to(desk)
-            new = function(given, calibration, amount, options, generator, **_so_far(result))
-            new.model.to(home)
-            result = dataclasses.replace(
-                new,
-                edits=result.edits + new.edits,
-                notes=result.notes + new.notes,
-                moments=result.moments,
-            )
+            result = _prune(spec, result, data, function, options, prunings[step], step)
         if spec.recalibrate_bn:
             with timer.phase("recalibrate_bn"):
-                T.recalibrate_bn(
-                    result.model, data.train_loader(BN_BATCH, seed=spec.seed), spec.recalibrate_bn
-                )
-        if len(goals) == 1:
-            break
+                loader = data.train_loader(BN_BATCH, seed=spec.seed)
+                T.recalibrate_bn(result.model, loader, spec.recalibrate_bn)
+        if len(prunings) == 1:
+            return result, []
         before = T.evaluate(result.model, judge.test_loader())
-        entry = {
-            "step": step,
-            "epoch": round(prunings[step].epoch, 6),
-            "amount": goals[step],
-            "pruned": before[1],
-            "predicted_increase": result.predicted_increase,
-        }
-        # of the dense weights, which go on beside the masked ones
-        if registry.load_training(spec.method) is not None:
-            entry["latent_norms"] = {
-                name: round(float(weight.norm()), 5) for name, weight in result.latent.items()
-            }
-        after = costs(result.model, data.input_shape, result.masks)
-        entry |= {"kept_params": after.kept_params, "kept_macs": after.nonzero_macs}
-        if spec.speedup is not None:
-            entry["speedup"] = round(macs / after.nonzero_macs, 4)
-        last = step + 1 == len(goals) or entry.get("speedup", 0) >= (spec.speedup or math.inf)
-        if step in stretches and (not last or spec.max_error_increase is not None):
+        entry = _entry(spec, result, data, prunings[step], step, before[1], macs)
+        last = step + 1 == len(prunings) or _fast_enough(spec, entry)
+        # after the last pruning comes the final fine-tuning, unless its error decides here
+        if step in stretches and (not last or bound.limited):
             with timer.phase("finetune"):
                 fit = _train(
                     spec,
@@ -133,46 +86,158 @@ def run(
                     stretches[step],
                     seed=spec.seed * 1_000 + step,
                     before=before,
-                    snapshot=keep(step),
-                    desc=f"step {step + 1} of {len(goals)}",
+                    snapshot=work.snapshot(step),
+                    desc=f"step {step + 1} of {len(prunings)}",
                 )
             entry["tuned"] = fit.last
-        added = 100 * (accuracy - entry.get("tuned", entry["pruned"]))
-        within_bound = spec.max_error_increase is None or added <= spec.max_error_increase + 1e-9
-        trajectory.append(entry if within_bound else entry | {"beyond": round(added, 4)})
-        if within_bound:
-            best, reached = result, len(trajectory)
-        elif last or len(trajectory) - reached > spec.patience:
-            failed = trajectory[reached:]
-            note = (
-                f"stopped before amount {goals[reached]:.5g}: from there on the test error is "
-                f"{', '.join(format(entry['beyond'], '.2f') for entry in failed)} points above "
-                "the dense network's"
-            )
-            return dataclasses.replace(best, notes=[*best.notes, note]), trajectory[:reached]
-        if distributed.rank() == 0:
-            checkpoint.save(
-                within if within_bound else beyond,
-                result.model,
-                architecture(spec, data),
-                result.edits,
-                result.masks,
-                extra={
-                    "trajectory": trajectory,
-                    "notes": result.notes,
-                    "layers": result.layers,
-                    "predicted_increase": result.predicted_increase,
-                },
-                extra_tensors=kept(result),
-            )
-        if last:
-            break
-    if spec.speedup is not None and trajectory and trajectory[-1]["speedup"] < spec.speedup:
+        trajectory.append(entry)
+        within = bound.judge(result, trajectory)
+        if not within and (last or bound.patience_is_out(trajectory)):
+            return bound.retreat(trajectory)
+        _keep(work, result, trajectory, data, "" if within else "-beyond")
+    if spec.speedup is not None and trajectory and not _fast_enough(spec, trajectory[-1]):
         result.notes.append(
             f"{len(trajectory)} steps reached {trajectory[-1]['speedup']:g} times fewer MACs, not "
             f"{spec.speedup:g}"
         )
     return result, trajectory
+
+
+@dataclass
+class Bound:
+    """The bound on the added error (`max_error_increase`, in points; None for no bound).
+
+    The result is the last network within it. `patience` prunings in a row may lie beyond, as an
+    epoch of fine-tuning moves the error by more than a pruning.
+    """
+
+    spec: Spec
+    accuracy: float  # the dense network's
+    best: Pruned  # the last network within the bound
+    reached: int  # entries of the trajectory that lead to it
+
+    @property
+    def limited(self) -> bool:
+        return self.spec.max_error_increase is not None
+
+    def judge(self, result: Pruned, trajectory: list[dict]) -> bool:
+        """Whether the last entry is within the bound; one that is not is marked "beyond"."""
+        entry = trajectory[-1]
+        added = 100 * (self.accuracy - entry.get("tuned", entry["pruned"]))
+        if self.limited and added > self.spec.max_error_increase + 1e-9:
+            entry["beyond"] = round(added, 4)
+            return False
+        self.best, self.reached = result, len(trajectory)
+        return True
+
+    def patience_is_out(self, trajectory: list[dict]) -> bool:
+        return len(trajectory) - self.reached > self.spec.patience
+
+    def retreat(self, trajectory: list[dict]) -> tuple[Pruned, list[dict]]:
+        """The last network within the bound, with a note of what lay beyond."""
+        failed = trajectory[self.reached :]
+        note = (
+            f"stopped before amount {failed[0]['amount']:.5g}: from there on the test error is "
+            f"{', '.join(format(entry['beyond'], '.2f') for entry in failed)} points above the "
+            "dense network's"
+        )
+        best = dataclasses.replace(self.best, notes=[*self.best.notes, note])
+        return best, trajectory[: self.reached]
+
+
+# -- steps of the run ------------------------------------------------------------------------------
+
+
+def _begin(work: Stage, model: nn.Module, accuracy: float) -> tuple[Pruned, list[dict], Bound]:
+    """Where a killed run stood, or the dense network."""
+    where = next(model.parameters()).device
+    result, trajectory = Pruned(model), []
+    if (path := work.snapshot()).exists():
+        result, trajectory = _resume(path, where)
+    bound = Bound(work.spec, accuracy, result, len(trajectory))
+    if (path := work.snapshot("-beyond")).exists():
+        further = _resume(path, where)
+        if len(further[1]) > len(trajectory):
+            result, trajectory = further
+    return result, trajectory, bound
+
+
+def _prune(
+    spec: Spec,
+    result: Pruned,
+    data: D.Data,
+    function: typing.Callable,
+    options: object,
+    event: Prune,
+    step: int,
+) -> Pruned:
+    """One pruning, of the network that the prunings before have left."""
+    seed = spec.seed * 1_000 + step
+    samples = spec.num_samples or min(DEFAULT_CALIBRATION, len(data.train))
+    calibration = data.calibration(samples, seed=seed)
+    home = next(result.model.parameters()).device
+    desk = machine.curvature_device(home)
+    given = result.model if desk == home else copy.deepcopy(result.model).to(desk)
+    # what an already pruned network tells the method, if there is any
+    so_far = {"masks": result.masks, "latent": result.latent}
+    new = function(
+        given,
+        calibration,
+        event.layers or event.amount,
+        options,
+        torch.Generator().manual_seed(seed),
+        **{name: value for name, value in so_far.items() if value},
+    )
+    new.model.to(home)
+    return dataclasses.replace(
+        new, edits=result.edits + new.edits, notes=result.notes + new.notes, moments=result.moments
+    )
+
+
+def _entry(
+    spec: Spec, result: Pruned, data: D.Data, event: Prune, step: int, accuracy: float, macs: int
+) -> dict:
+    """What the trajectory says of a pruning; accuracy: right after it."""
+    entry = {
+        "step": step,
+        "epoch": round(event.epoch, 6),
+        "amount": event.amount,
+        "pruned": accuracy,
+        "predicted_increase": result.predicted_increase,
+    }
+    # the dense weights, which go on beside the masked ones
+    if registry.load_training(spec.method) is not None:
+        entry["latent_norms"] = {
+            name: round(float(weight.norm()), 5) for name, weight in result.latent.items()
+        }
+    after = costs(result.model, data.input_shape, result.masks)
+    entry |= {"kept_params": after.kept_params, "kept_macs": after.nonzero_macs}
+    if spec.speedup is not None:
+        entry["speedup"] = round(macs / after.nonzero_macs, 4)
+    return entry
+
+
+def _fast_enough(spec: Spec, entry: dict) -> bool:
+    return spec.speedup is not None and entry["speedup"] >= spec.speedup
+
+
+def _keep(work: Stage, result: Pruned, trajectory: list[dict], data: D.Data, where: str) -> None:
+    """Write the finished step, from which a killed run goes on."""
+    if distributed.rank() == 0:
+        checkpoint.save(
+            work.snapshot(where),
+            result.model,
+            architecture(work.spec, data),
+            result.edits,
+            result.masks,
+            extra={
+                "trajectory": trajectory,
+                "notes": result.notes,
+                "layers": result.layers,
+                "predicted_increase": result.predicted_increase,
+            },
+            extra_tensors=kept_tensors(result),
+        )
 
 
 def _resume(path: Path, device: torch.device) -> tuple[Pruned, list[dict]]:
@@ -187,33 +252,13 @@ def _resume(path: Path, device: torch.device) -> tuple[Pruned, list[dict]]:
         loaded.model.to(device),
         loaded.masks,
         loaded.edits,
-        **recalled(loaded.extra_tensors),
+        **recalled_tensors(loaded.extra_tensors),
         **{
             name: loaded.extra[name]
             for name in ("notes", "layers", "predicted_increase")
             if name in loaded.extra
         },
     ), trajectory
-
-
-def kept(result: Pruned) -> dict[str, torch.Tensor]:
-    """What a checkpoint keeps of a half-done course beside its network: latent weights and the
-    optimiser's moments.
-    """
-    return result.latent | {MOMENT + name: value for name, value in result.moments.items()}
-
-
-def recalled(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """The inverse of `kept`: {"latent": ..., "moments": ...}."""
-    moments = {
-        name.removeprefix(MOMENT): value
-        for name, value in tensors.items()
-        if name.startswith(MOMENT)
-    }
-    return {
-        "latent": {name: value for name, value in tensors.items() if not name.startswith(MOMENT)},
-        "moments": moments,
-    }
 
 
 def _rounds(spec: Spec, examples: int) -> tuple[list[Prune], dict[int, Train]]:
@@ -300,101 +345,3 @@ def tune(
         fit = T.fit(result.model, data, recipe, result.masks, amp=spec.amp, **how)
     result.moments = fit.moments if whole else {}
     return fit
-
-
-def _so_far(result: Pruned) -> dict:
-    """What an already pruned network tells the method: its masks and latent weights, if it has
-    any.
-    """
-    return {
-        name: value for name, value in (("masks", result.masks), ("latent", result.latent)) if value
-    }
-
-
-def method_of(spec: Spec) -> tuple[typing.Callable, object]:
-    """(prune function, its Options) for a Spec. Options are the method's own defaults, then the
-    registry's preset, then what the Spec says. Raises UserError for a field that the method does
-    not have, so that no setting is silently ignored."""
-    entry = registry.lookup(spec.method)
-    unit, other = (
-        ("sparsity", "unit_ratio") if entry.kind == "weights" else ("unit_ratio", "sparsity")
-    )
-    if getattr(spec, unit) is None and spec.amount is not None:
-        raise UserError(
-            other,
-            spec.amount,
-            f"method {spec.method!r} removes {entry.kind}",
-            f"give --{unit.replace('_', '-')}",
-        )
-    if entry.kind != "weights" and spec.steps > 1 and spec.step_schedule != "constant":
-        raise UserError(
-            "step_schedule",
-            spec.step_schedule,
-            f"every step of {spec.method!r} removes its ratio of the units that are left",
-            "use the constant schedule",
-        )
-    function = registry.load(spec.method)
-    kind = typing.get_type_hints(function)["options"]
-    known = {f.name for f in dataclasses.fields(kind)}
-    types_of = typing.get_type_hints(kind)
-    given = {name: getattr(spec, name) for name in METHOD_FIELDS if getattr(spec, name) is not None}
-    given |= {
-        name: tuple(v) if isinstance(v, list) else v
-        for name, v in spec.options
-        if name != "layer_sparsity"
-    }
-    for name, value in given.items():
-        if name not in known:
-            raise UserError(
-                name,
-                value,
-                f"method {spec.method!r} has no such option",
-                f"its options: {', '.join(sorted(known))}",
-            )
-        if not _is_a(value, types_of[name]):
-            hint = types_of[name]
-            raise UserError(
-                name,
-                value,
-                "has the wrong type",
-                f"give {hint.__name__ if isinstance(hint, type) else hint}",
-            )
-        if name in entry.preset and entry.preset[name] != value:
-            raise UserError(
-                name,
-                value,
-                f"contradicts method {spec.method!r}",
-                "choose the method whose name says it",
-            )
-    return function, kind(**entry.preset | given)
-
-
-def _is_a(value: object, hint: object) -> bool:
-    """Whether an option's value, perhaps from a command line, is of its field's type; numbers must
-    be finite.
-    """
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return any(_is_a(value, part) for part in parts)
-    if origin is tuple:
-        inner = (
-            parts[:1] * len(value) if isinstance(value, tuple) and parts[1:] == (...,) else parts
-        )
-        return (
-            isinstance(value, tuple) and len(value) == len(inner) and all(map(_is_a, value, inner))
-        )
-    if hint in (int, float):
-        return (
-            isinstance(value, int | hint) and not isinstance(value, bool) and math.isfinite(value)
-        )
-    return isinstance(value, origin or hint) if isinstance(origin or hint, type) else True
-
-
-def snapshot(folder: Path, stage: str, step: int | str = "", mark: str = "") -> Path:
-    """Where a stage (or one step of it) keeps its half-done work. mark: of what decides the stage,
-    so that the work goes on under the same data, network and settings alone."""
-    return folder / f"{stage}-snapshot{step}{mark and '-' + mark}.safetensors"
-
-
-def architecture(spec: Spec, data: D.Data) -> dict:
-    return {"model": spec.model, "classes": data.classes, "input_shape": list(data.input_shape)}

@@ -1,20 +1,13 @@
-"""What a long computation needs around it: a folder of its own, and a clock."""
+"""The clock of a long computation."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
-import logging
 import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
-from common.cells.errors import Busy, UserError
-from common.system import distributed, machine
-
-log = logging.getLogger(__name__)
+from common.system import machine
 
 
 class Timer:
@@ -63,46 +56,3 @@ def _cpu_seconds() -> float:
     """Of this process with all its threads, and of its children that have ended."""
     times = os.times()
     return time.process_time() + times.children_user + times.children_system
-
-
-@contextlib.contextmanager
-def claim(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold `folder` for this process; the kernel lets go of it however the process ends.
-    Half-written files of a killed predecessor are removed. Under torchrun the first process holds
-    it for all, and none goes on before.
-
-    Raises Busy where another process holds it, or with `wait` waits for that one to end."""
-    if distributed.rank():
-        distributed.barrier()
-        yield
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
-    except OSError as error:
-        raise UserError(
-            "output_dir",
-            folder.name,
-            f"cannot be written ({error.strerror})",
-            "choose another --output-dir",
-        ) from None
-    with handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
-            if not wait:
-                raise Busy(
-                    "output_dir",
-                    folder.name,
-                    "another process is computing this cell",
-                    "wait for it, or choose another --output-dir",
-                ) from None
-            log.info("waiting for another process that computes %s", folder.parent.name)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        for orphan in folder.glob(".*"):
-            if orphan.name != ".lock":
-                orphan.unlink()
-        distributed.barrier()
-        yield

@@ -83,7 +83,7 @@ def test_edits_masks_and_extras_come_back_in_another_process(tmp_path):
     code = """if True:
         import sys, torch
         from safetensors.torch import load_file
-        from common import checkpoint
+        from common.nets import checkpoint
         torch.set_num_threads(1)
         back = checkpoint.load(sys.argv[1] + "/a.safetensors")
         io = load_file(sys.argv[1] + "/io.safetensors")
@@ -234,7 +234,7 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
 def test_a_full_disk_is_one_line(tmp_path):
     code = """if True:
         import resource, signal, sys
-        from common import checkpoint, models
+        from common.nets import checkpoint, models
         from common.cells.errors import UserError
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -15,7 +15,7 @@ from common.curvature.kron import kron_factors
 from common.curvature.rows import gradient_rows
 from common.data import sources as D
 from common.nets import models
-from common.running.gradual import method_of
+from common.running.options import method_of
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 TOLERANCE = 1e-4  # relative to the largest entry

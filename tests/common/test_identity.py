@@ -20,9 +20,10 @@ from common.commands.publish import publish
 from common.data import folders
 from common.data import sources as D
 from common.nets import checkpoint, models
-from common.running import gradual, pipeline, reuse
+from common.running import pipeline, reuse, stages
 from common.running import train as T
 from common.running.cli import run
+from common.running.options import method_of
 from common.system import machine
 from figures.records import check_comparable
 
@@ -168,7 +169,7 @@ def test_other_data_are_refused_and_nothing_is_touched(change, tmp_path, capsys)
             (place / "cat").rename(place / "x")
             (place / "dog").rename(place / "cat")
             (place / "x").rename(place / "dog")
-    pipeline._load.cache_clear()  # as another process would begin
+    stages._load.cache_clear()  # as another process would begin
     for verb, flags in (("finetune", []), ("prune", []), ("prune", ["--sparsity", "0.7"])):
         line = refused(capsys, verb, [*argv, *flags, "--data-dir", root])
         assert "another value of the data" in line and "--output-dir" in line
@@ -186,7 +187,8 @@ def test_a_default_that_changed_is_not_the_old_cell(tmp_path, monkeypatch):
 
     spec = spec.but(method="kron-obs", sparsity=None, unit_ratio=0.5)
     pipeline.finetune(spec)
-    monkeypatch.setattr(pipeline, "method_of", changed)
+    for module in (pipeline, stages):
+        monkeypatch.setattr(module, "method_of", changed)
     for verb in (pipeline.prune, pipeline.finetune):
         with pytest.raises(
             UserError, match=r"the method's options: damping=.*asked for is damping=0.125"
@@ -199,7 +201,7 @@ def test_a_network_file_that_was_exchanged_is_noticed(stage, tmp_path):
     spec = Spec(output_dir=str(tmp_path), **DIGITS)
     pipeline.finetune(spec)
     folder = pipeline.dense_folder(spec) if stage == "train" else pipeline.cell_folder(spec)
-    file = folder / pipeline.FILES[stage]
+    file = folder / stages.FILES[stage]
     other = Spec(output_dir=str(tmp_path), **DIGITS | {"dense_seed": 1})
     pipeline.finetune(other)
     shutil.copy(
@@ -354,7 +356,7 @@ def test_a_record_says_what_it_was_made_of_and_where(tmp_path):
         ] > 0
         assert (record.identity["mask_sha256"] != "") == (stage != "train")
     assert records["prune"].identity["mask_sha256"] == records["finetune"].identity["mask_sha256"]
-    assert records["prune"].identity["options"]["fisher"] == gradual.method_of(spec)[1].fisher
+    assert records["prune"].identity["options"]["fisher"] == method_of(spec)[1].fisher
     assert machine.platform.node() not in json.dumps(
         [dataclasses.asdict(r) for r in records.values()]
     )
@@ -389,7 +391,7 @@ def test_only_code_that_is_in_a_commit_is_published(tmp_path):
 def test_registered_methods_have_options_that_a_record_can_hold():
     for name, entry in registry.METHODS.items():
         amount = {"sparsity": 0.5} if entry.kind == "weights" else {"unit_ratio": 0.5}
-        options = gradual.method_of(Spec(method=name, **amount))[1]
+        options = method_of(Spec(method=name, **amount))[1]
         json.dumps(dataclasses.asdict(options), allow_nan=False)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from common.cells.spec import Recipe, Spec
 from common.nets.masks import digest
-from common.running import gradual, pipeline
+from common.running import pipeline
 from common.running.cli import run
 from common.system import machine
 
@@ -85,7 +85,7 @@ def test_pruning_moves_the_network_to_where_curvature_is_and_back(monkeypatch, t
 
         return method, options
 
-    real = gradual.method_of
+    real = pipeline.method_of
     monkeypatch.setattr(pipeline, "method_of", moved)
     monkeypatch.setattr(machine, "curvature_device", lambda where: torch.device("cpu", 0))
     again = pipeline.prune(spec.but(output_dir=str(tmp_path / "moved")))

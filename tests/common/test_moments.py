@@ -11,7 +11,7 @@ from common.cells.spec import Recipe, Spec
 from common.data import sources as D
 from common.nets import checkpoint, models
 from common.pruning.pruned import Pruned
-from common.running import gradual, pipeline
+from common.running import pipeline, stages
 from common.running import train as T
 
 # a step an epoch, over all images
@@ -70,8 +70,8 @@ def test_two_fits_with_moments_are_one(optimizer):
 
 def test_moments_travel_in_a_checkpoint_beside_latent_weights_and_masked_ones_are_zero():
     latent, moments = {"a.weight": torch.ones(2)}, {"a.weight/momentum_buffer": torch.zeros(2)}
-    told = gradual.recalled(
-        gradual.kept(Pruned(torch.nn.Linear(1, 1), latent=latent, moments=moments))
+    told = stages.recalled_tensors(
+        stages.kept_tensors(Pruned(torch.nn.Linear(1, 1), latent=latent, moments=moments))
     )
     assert told == {"latent": latent, "moments": moments}
     data = D.load("digits")

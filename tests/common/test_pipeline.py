@@ -17,7 +17,7 @@ from common.nets import masks as M
 from common.running import pipeline
 from common.running import train as T
 from common.running.cli import run
-from common.running.timing import claim
+from common.system.claims import claim
 
 TINY = {
     "model": "digits_cnn:width=0.25",
@@ -39,7 +39,7 @@ def test_every_method_through_all_verbs_and_then_nothing_again(method, output, m
     folder = pipeline.cell_folder(spec)
     pruning = Record.read(folder / "prune.json")
     loaded = checkpoint.load(folder / "finetuned.safetensors")
-    data = pipeline._data(spec)
+    data = pipeline.data_of(spec)
     assert T.evaluate(loaded.model, data.test_loader())[1] == record.accuracy["last"]
     assert pruning.achieved["kept_params"] < pruning.achieved["dense_params"]
     if METHODS[method].kind == "weights":
@@ -68,7 +68,7 @@ def test_obd_predicts_what_it_says(output):
     record = pipeline.prune(spec)
     dense = checkpoint.load(pipeline.dense_folder(spec) / "model.safetensors").model.double()
     masks = checkpoint.load(pipeline.cell_folder(spec) / "pruned.safetensors").masks
-    loader = pipeline._data(spec).calibration(200, batch_size=1, seed=0)
+    loader = pipeline.data_of(spec).calibration(200, batch_size=1, seed=0)
     predicted = 0.0
     for x, _ in loader:
         log_p = dense.eval()(x.double()).log_softmax(1)[0]

@@ -13,7 +13,7 @@ import pytest
 from common.cells import committed
 from common.cells.record import Record, core_seconds, read_all, wall_seconds
 from common.cells.spec import Recipe, Spec
-from common.running import pipeline
+from common.running import pipeline, stages
 from common.running.timing import Timer
 from common.system import machine
 from tests.trust import evidence
@@ -175,7 +175,7 @@ def test_the_seconds_of_a_stage_that_was_taken_up_again_say_so(tmp_path, monkeyp
     whole = pipeline.prune(spec)
     monkeypatch.setattr(pipeline.T, "SNAPSHOT_SECONDS", -1.0)
     with monkeypatch.context() as context:
-        context.setattr(pipeline, "_publish", lambda *parts: pytest.fail("killed"))
+        context.setattr(stages.Stage, "publish", lambda *parts: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
             pipeline.finetune(spec)
     assert list(pipeline.cell_folder(spec).glob("finetune-snapshot*"))

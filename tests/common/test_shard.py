@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from common.cells.errors import UserError
+from common.cells.errors import Busy, UserError
 from common.running.cli import run
-from common.running.timing import Busy, claim
 from common.system import shard
+from common.system.claims import claim
 
 ROOT = Path(__file__).resolve().parents[2]
 

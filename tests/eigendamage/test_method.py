@@ -317,7 +317,7 @@ def test_a_saved_network_is_the_same_in_a_fresh_process(tmp_path):
         )
     torch.save(x, tmp_path / "x.pt")
     code = (
-        "import torch; from common import checkpoint; torch.set_num_threads(1); x = "
+        "import torch; from common.nets import checkpoint; torch.set_num_threads(1); x = "
         f"torch.load({str(tmp_path / 'x.pt')!r}); "
         "torch.save({n: checkpoint.load(p).model.eval()(x).detach() for n, p in "
         f"{paths!r}.items()}}, {str(tmp_path / 'y.pt')!r})"

@@ -112,8 +112,8 @@ def test_points_of_the_weights_are_those_that_are_left(tmp_path):
 
 
 def test_the_imagenet_path_ends_at_its_speed_up_and_keeps_the_residual_paths_whole(monkeypatch):
-    data = pipeline._data(BASE)
-    monkeypatch.setattr(pipeline, "_data", lambda spec: data)
+    data = pipeline.data_of(BASE)
+    monkeypatch.setattr(pipeline, "data_of", lambda spec: data)
     monkeypatch.setitem(studies.IMAGENET, "resnet20", (2.3, ()))
     seen = []
     given = studies.channels.prune

@@ -20,9 +20,8 @@ from common.cells.record import Record, read_all
 from common.cells.spec import Recipe, Spec
 from common.data import sources as data
 from common.nets import checkpoint, models, tensorfile
-from common.running import pipeline, reuse
+from common.running import pipeline, reuse, stages
 from common.running.cli import run
-from common.running.gradual import snapshot
 from tests import toy
 
 DIGITS = {"model": "digits_cnn:width=0.125", "classes": 10, "input_shape": [1, 8, 8]}
@@ -369,21 +368,21 @@ def test_what_lies_where_a_snapshot_should_is_named(tmp_path):
     pipeline.train(spec)
     folder, dense = pipeline.cell_folder(spec), pipeline.dense_folder(spec)
     folder.mkdir(parents=True)
-    wanted = pipeline._identity(spec, "prune") | {
+    wanted = stages.identity_of(spec, "prune") | {
         "dense_hash": Record.read(dense / "train.json").dense_hash
     }
     for name, content in (
         ("prune", (dense / "model.safetensors").read_bytes()),
         ("prune", b"x" * 100),
     ):
-        path = snapshot(folder, name, mark=reuse.mark(wanted))
+        path = folder / f"{name}-snapshot-{reuse.mark(wanted)}.safetensors"
         path.write_bytes(content)
         with pytest.raises(UserError, match="checkpoint=.*snapshot"):
             pipeline.prune(spec)
         assert path.read_bytes() == content
         path.unlink()
     record = pipeline.prune(spec)
-    path = snapshot(folder, "finetune", mark=reuse.mark(wanted))
+    path = folder / f"finetune-snapshot-{reuse.mark(wanted)}.safetensors"
     path.write_bytes((folder / "pruned.safetensors").read_bytes())
     with pytest.raises(UserError):
         pipeline.finetune(spec)
