@@ -188,11 +188,11 @@ def _room(
     )
     what = f"{m} gradient rows and the work on them"
     if distributed.world() > 1:
-        machine.forecast(
+        machine.require_memory(
             what, rows + work, "lower --num-samples, or run one process, which has a disk for them"
         )
     if not machine.fits(what, rows + work):
-        machine.forecast(
+        machine.require_memory(
             f"the work on {m} gradient rows, with {rows:.1f} GB of them on disk",
             work,
             "raise --memory-budget, or leave layers out with skip",

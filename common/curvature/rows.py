@@ -58,7 +58,7 @@ def gradient_rows(
         size = num_rows * sum(
             module.weight.numel() * module.weight.element_size() for module in layers.values()
         )
-        machine.forecast(
+        machine.require_memory(
             f"{num_rows} gradient rows",
             size / 2**30,
             "lower --num-samples, or raise --memory-budget",

@@ -284,7 +284,7 @@ def memory_budget(gigabytes: float) -> Iterator[None]:
         _budget.reset(token)
 
 
-def forecast(what: str, gigabytes: float, remedy: str = "") -> None:
+def require_memory(what: str, gigabytes: float, remedy: str = "") -> None:
     """Say in the log what a job will take; UserError before it starts if that is above the memory
     budget.
     """
