@@ -55,15 +55,12 @@ LOSS_EXAMPLES = 5_000  # un-augmented training examples on which losses are comp
 
 def train(spec: Spec) -> Record:
     """The dense network: built, loaded from `spec.checkpoint` if given, trained by `spec.train`."""
-    with stage(spec.dense(), "train", wait=True) as work:
+    with stage(spec.dense(), "train", start=_network, wait=True) as work:
         if work.done is not None:
             return work.done
         spec, timer = work.spec, work.timer
         data, where = data_of(spec), machine.device(spec.device)
-        model = models.build(spec.model, data.classes, data.input_shape, spec.dense_seed)
-        if spec.checkpoint:
-            checkpoint.load_weights(find_checkpoint(spec), model)
-        model.to(where)
+        model = work.start.to(where)
         with timer.phase("train"):
             fit = T.fit(
                 model,
@@ -90,10 +87,10 @@ def prune(spec: Spec) -> Record:
     spec.amount  # noqa: B018  a missing amount is reported before anything is computed
     function, options = method_of(spec)
     trained(spec)
-    with stage(spec, "prune", after=train) as work:
+    with stage(spec, "prune", start=train) as work:
         if work.done is not None:
             return work.done
-        spec, dense, timer = work.spec, work.before, work.timer
+        spec, dense, timer = work.spec, work.start, work.timer
         data, where = data_of(spec), machine.device(spec.device)
         start = checkpoint.load(dense_folder(spec) / "model.safetensors").model.to(where)
         before = costs(start, data.input_shape)
@@ -133,10 +130,10 @@ def finetune(spec: Spec) -> Record:
 
     "last" is the accuracy that tables quote.
     """
-    with stage(spec, "finetune", after=prune) as work:
+    with stage(spec, "finetune", start=prune) as work:
         if work.done is not None:
             return work.done
-        spec, pruning, timer = work.spec, work.before, work.timer
+        spec, pruning, timer = work.spec, work.start, work.timer
         data, where = data_of(spec), machine.device(spec.device)
         loaded = checkpoint.load(work.folder / "pruned.safetensors")
         model = loaded.model.to(where)
@@ -179,6 +176,15 @@ def finetune(spec: Spec) -> Record:
 
 
 VERBS = {"train": train, "prune": prune, "finetune": finetune}
+
+
+def _network(spec: Spec) -> torch.nn.Module:
+    """The network as it is initialised, or loaded from the Spec's checkpoint."""
+    data = data_of(spec)
+    model = models.build(spec.model, data.classes, data.input_shape, spec.dense_seed)
+    if spec.checkpoint:
+        checkpoint.load_weights(find_checkpoint(spec), model)
+    return model
 
 
 def trained(spec: Spec) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from common.cells.errors import UserError
 from common.cells.record import Record, record_id
@@ -109,15 +110,15 @@ def _spec_in(path: Path) -> dict | None:
 class Stage:
     """A stage that is to be computed, or that is `done`.
 
-    before: the record of the stage before. mark: of what decides the result; half-done work under
-    another mark is left alone.
+    start: what it starts from: the record of the stage before, or the network to train. mark: of
+    what decides the result; half-done work under another mark is left alone.
     """
 
     spec: Spec
     name: str
     folder: Path
     done: Record | None = None
-    before: Record | None = None
+    start: Record | nn.Module | None = None
     identity: dict = field(default_factory=dict)
     mark: str = ""
     timer: Timer | None = None
@@ -146,28 +147,30 @@ class Stage:
 
 @contextlib.contextmanager
 def stage(
-    spec: Spec, name: str, after: Callable[[Spec], Record] | None = None, wait: bool = False
+    spec: Spec, name: str, start: Callable[[Spec], Record | nn.Module], wait: bool = False
 ) -> Iterator[Stage]:
     """Hold the stage's folder while it is computed; `done` is set where its record is there.
 
-    after: the verb before, run first. wait: for another process that computes this stage, instead
-    of raising Busy.
+    start: makes what the stage starts from, before the folder is held, so that what cannot start
+    leaves no folder. wait: for another process that computes this stage, instead of raising Busy.
     """
     spec = pinned(spec)
     folder = dense_folder(spec) if name == "train" else cell_folder(spec)
     if (done := finished(spec, folder, name)) is not None:
         yield Stage(spec, name, folder, done)
         return
-    before = after(spec) if after is not None else None
+    begun = start(spec)
     with claim(folder, wait):
         # another process may have finished it meanwhile
         if (done := finished(spec, folder, name)) is not None:
-            yield Stage(spec, name, folder, done, before)
+            yield Stage(spec, name, folder, done, begun)
             return
         identity = identity_of(spec, name)
-        made_of = identity if before is None else identity | {"dense_hash": before.dense_hash}
+        made_of = identity
+        if isinstance(begun, Record):
+            made_of = identity | {"dense_hash": begun.dense_hash}
         mark = reuse.mark(made_of)
-        work = Stage(spec, name, folder, None, before, identity, mark, Timer())
+        work = Stage(spec, name, folder, None, begun, identity, mark, Timer())
         work.timer.resumed = any(folder.glob(f"{name}-snapshot*-{mark}.safetensors"))
         yield work
 
