@@ -6,8 +6,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Iterable
 from typing import NoReturn
+
+MAX_SHOWN = 1_000  # characters of a value in a message
 
 
 class UserError(ValueError):
@@ -15,7 +18,9 @@ class UserError(ValueError):
 
     def __init__(self, field: str, value: object, problem: str, remedy: str = ""):
         self.field, self.value, self.problem, self.remedy = field, value, problem, remedy
-        super().__init__(f"{field}={value!r}: {problem}" + (f"; {remedy}" if remedy else ""))
+        super().__init__(
+            printable(f"{field}={_shown(value)}: {problem}" + (f"; {remedy}" if remedy else ""))
+        )
 
 
 class NumericalError(ArithmeticError):
@@ -34,6 +39,23 @@ class LayerError(TypeError):
     def __init__(self, layer: str, problem: str):
         self.layer = layer
         super().__init__(f"layer {layer!r}: {problem}")
+
+
+def printable(text: str) -> str:
+    """One line without a terminal's escape codes: names and messages of files hold anything."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text).split())
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _shown(value: object) -> str:
+    """repr, shortened; of a number that Python does not write out, its size."""
+    try:
+        text = repr(value)
+    except ValueError:
+        return "<a number of thousands of digits>"
+    except RecursionError:
+        return "<nested too deep to show>"
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 class Parser(argparse.ArgumentParser):

@@ -25,15 +25,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from common.cells.errors import UserError
-from common.nets import models, tensorfile
+from common.nets import foreign, models, tensorfile
 from common.nets.edits import apply_edits
 from common.nets.masks import Masks
 
 FORMAT = 1
 # of a network that a file describes, before and after each edit; VGG-16 has 138 million
 MAX_PARAMETERS = 500_000_000
-WRAPPERS = ("state_dict", "model", "net")  # keys below which other people's files keep the tensors
-KINDS = ("model.", "mask.", "optimizer.", "extra.")
 _BROKEN = (
     SafetensorError,
     OSError,
@@ -211,30 +209,29 @@ def load_state(
 
 
 def load_weights(path: str | Path, model: nn.Module) -> None:
-    """Fill `model` from a file of any origin: .safetensors, or a state dict of torch.save, read
-    without executing anything.
+    """Fill `model` from a file of any origin: safetensors, or torch.save's, read without executing
+    anything.
 
-    Tensors may lie below "state_dict", "model" or "net", with the "module." of parallel training
-    before their names, and weights as torch.nn.utils.prune keeps them, <name>_orig beside
-    <name>_mask. Every name and shape must fit, or the model stays as it was and a UserError says
-    what does not.
+    The one mapping in it that fits is taken (foreign.fitting): at the top or below other keys, with
+    or without what parallel training, torch.compile or a class around the network put before the
+    names, and weights as torch.nn.utils.prune keeps them, <name>_orig beside <name>_mask. Every
+    name and shape must fit, and every value be finite in the network's own type, or the model stays
+    as it was and a UserError says what does not fit.
     """
-    with _reading(path):
-        state = tensorfile.read_foreign(path)
-        while (
-            wrapper := next((key for key in WRAPPERS if isinstance(state.get(key), Mapping)), None)
-        ) is not None:
-            state = state[wrapper]
-        state = {key: value for key, value in state.items() if torch.is_tensor(value)}
-        if state and all(key.startswith(KINDS) for key in state):  # one of ours
-            state = _below("model", state)
-        while state and all(key.startswith("module.") for key in state):
-            state = {key.removeprefix("module."): value for key, value in state.items()}
-        for name in [key.removesuffix("_mask") for key in state if key.endswith("_mask")]:
-            if f"{name}_orig" in state:
-                state[name] = state.pop(f"{name}_orig") * state.pop(f"{name}_mask")
-        _require_fit(path, state, model)
-    model.load_state_dict(state)
+    with _reading(path, "fetch it again"):
+        found = foreign.fitting(path, foreign.read(path), model.state_dict())
+        _require_fit(path, found.state, model)
+        for name, mask in found.masks.items():
+            shape = found.state[name].shape
+            if mask.shape != shape:
+                raise UserError(
+                    "checkpoint",
+                    str(path),
+                    f"the mask of {name!r} is {list(mask.shape)}, the weight {list(shape)}",
+                )
+            found.state[name] = found.state[name] * mask
+        _require_fit(path, found.state, model)
+    model.load_state_dict(found.state)
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
@@ -257,8 +254,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
                 ours,
                 f"the checkpoint's state of parameter {index} does not fit the model",
             )
-    groups = copy.deepcopy(state["param_groups"])
     try:
+        groups = copy.deepcopy(state["param_groups"])
         # their number is load_state_dict's to check
         for group, mine in zip(groups, optimizer.param_groups, strict=False):
             # JSON has lists only
@@ -266,7 +263,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping) -> None:
                 {key: tuple(group[key]) for key in group if isinstance(mine.get(key), tuple)}
             )
         optimizer.load_state_dict({"state": state["state"], "param_groups": groups})
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             "optimizer", ours, f"the checkpoint's state does not fit ({error})"
         ) from None
@@ -283,7 +280,7 @@ def state_hash(model: nn.Module) -> str:
 
 
 @contextlib.contextmanager
-def _reading(path: str | Path) -> Iterator[None]:
+def _reading(path: str | Path, remedy: str = "delete it, or fetch it again") -> Iterator[None]:
     """Whatever a bad file makes fail inside becomes one UserError about that file, of one line."""
     try:
         yield
@@ -293,9 +290,7 @@ def _reading(path: str | Path) -> Iterator[None]:
         raise UserError("checkpoint", str(path), str(error)) from None
     except _BROKEN as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            "checkpoint", str(path), f"unreadable ({line[:300]})", "delete it, or fetch it again"
-        ) from None
+        raise UserError("checkpoint", str(path), f"unreadable ({line[:300]})", remedy) from None
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
@@ -304,7 +299,7 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     description = json.loads(text)
     if description.get("format") != FORMAT:
         raise ValueError(f"format {description.get('format')!r}, this program reads {FORMAT}")
-    stranger = next((name for name in tensors if not name.startswith(KINDS)), None)
+    stranger = next((name for name in tensors if not name.startswith(foreign.OURS)), None)
     if stranger is not None:
         raise ValueError(f"unknown tensor {stranger!r}")
     return tensors, description
@@ -374,6 +369,13 @@ def _require_fit(path: str | Path, state: Mapping[str, Tensor], model: nn.Module
         )
     for key, tensor in state.items():
         mine = expected[key]
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise UserError(
+                "checkpoint",
+                str(path),
+                f"{key!r} is sparse, quantized or without values",
+                "save it as a dense tensor",
+            )
         if tensor.shape != mine.shape:
             raise UserError(
                 "checkpoint",
@@ -388,7 +390,7 @@ def _require_fit(path: str | Path, state: Mapping[str, Tensor], model: nn.Module
             raise UserError(
                 "checkpoint", str(path), f"{key!r} is {tensor.dtype}, in the network {mine.dtype}"
             )
-        if not _finite(tensor):
+        if not _finite(tensor.to(mine.dtype)):  # a large float64 overflows
             raise UserError(
                 "checkpoint",
                 str(path),

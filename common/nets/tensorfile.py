@@ -1,7 +1,6 @@
-"""Files of tensors: ours, written whole or not at all and refused once changed, and other people's,
-read without running them.
+"""Our files of tensors, written whole or not at all and refused once changed.
 
-One of ours is a safetensors file whose metadata are a text ("checkpoint") and the SHA-256 of that
+One is a safetensors file whose metadata are a text ("checkpoint") and the SHA-256 of that
 text and every tensor.
 """
 
@@ -10,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,7 +62,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], text: str) -> str:
 def read(path: str | Path) -> tuple[dict[str, Tensor], str]:
     """(tensors in memory of their own, text) of a file that `write` wrote and nobody changed; else
     ValueError, OSError or SafetensorError."""
-    _require_header(path)
+    require_header(path)
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata() or {}
         if "checkpoint" not in metadata:
@@ -77,32 +77,11 @@ def stated_digest(path: str | Path) -> str | None:
     """The digest that a file of ours states of itself, from its header alone (`read` checks that it
     is true); None for any other file."""
     try:
-        _require_header(path)
+        require_header(path)
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get("sha256")
     except (OSError, ValueError, SafetensorError):
         return None
-
-
-def read_foreign(path: str | Path) -> Mapping:
-    """The tensors of a .safetensors file, or whatever mapping torch.save put into another one;
-    mapped into memory where the format allows it. Raises ValueError, OSError or SafetensorError."""
-    if Path(path).suffix == ".safetensors":
-        _require_header(path)
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  safe_open is no dict
-    try:
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # the format before torch 1.6 cannot be mapped
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file may fail anywhere in the reader
-        raise ValueError((str(error).splitlines() or ["damaged"])[0]) from None
-    if not isinstance(state, Mapping):
-        raise ValueError(f"holds a {type(state).__name__}, not a state dict")
-    return state
 
 
 def digest(tensors: Mapping[str, Tensor], text: str = "") -> str:
@@ -132,10 +111,18 @@ def _sort_header(path: str | Path) -> None:
             file.write(text.ljust(length))
 
 
-def _require_header(path: str | Path) -> None:
+def require_regular(path: str | Path) -> None:
+    """ValueError for what is there and no regular file: a pipe would be waited for, and a device
+    has no end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise ValueError("no regular file")
+
+
+def require_header(path: str | Path) -> None:
     """The length that a safetensors file gives its header is one that it can have, and that we are
-    willing to read.
+    willing to read; ValueError otherwise.
     """
+    require_regular(path)
     with Path(path).open("rb") as file:
         length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
     if length > min(MAX_HEADER, size - 8):

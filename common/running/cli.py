@@ -19,7 +19,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from common.cells import committed, trace
-from common.cells.errors import LayerError, NumericalError, Parser, UserError, choose
+from common.cells.errors import LayerError, NumericalError, Parser, UserError, choose, printable
 from common.cells.spec import SCALES, Recipe, Spec
 from common.system import shard
 
@@ -357,9 +357,7 @@ def guarded(work: Callable[[], None]) -> int:
 
 
 def _fail(message: str) -> int:
-    line = " ".join(message.split())[:MAX_LINE]
-    # a file's name may hold anything
-    print("error: " + "".join(c if c.isprintable() else "?" for c in line), file=sys.stderr)
+    print("error: " + printable(message)[:MAX_LINE], file=sys.stderr)
     return 2
 
 
