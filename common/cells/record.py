@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 class Record:
     """One stage of one cell.
 
+    series: the curve that the record is a point of: the cell's name without amount and seed.
     achieved: sparsity, kept_params, kept_macs, dense_params, dense_macs (prunable weights and their
     multiply-accumulates), and model_params, dense_model_params (all parameters, biases and
     BatchNorm included). accuracy: dense, pruned, last, best, best_selected_on; of more than ten
@@ -49,6 +50,7 @@ class Record:
     stage: str
     scale: str
     spec: dict
+    series: str = ""
     dense_hash: str = ""
     requested: dict = field(default_factory=dict)
     achieved: dict = field(default_factory=dict)
@@ -73,28 +75,26 @@ class Record:
             if path.stat().st_size > MAX_BYTES:
                 raise ValueError(f"larger than {MAX_BYTES} bytes")
             data = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(data, dict) or data.get("stage") not in STAGES:
-                raise ValueError("not a record of a stage")
-            known = {f.name for f in fields(cls)}
-            record = cls(**{k: v for k, v in data.items() if k in known})
+            return cls.from_dict(data)
         except (OSError, ValueError, TypeError, RecursionError) as error:
             raise UserError(
                 "record", str(path), f"unreadable ({error})", "delete it to compute the cell again"
             ) from None
-        wrong = [
-            f.name for f in fields(cls) if not isinstance(getattr(record, f.name), _TYPES[f.type])
-        ]
-        if wrong:
-            raise UserError(
-                "record",
-                str(path),
-                f"field {wrong[0]!r} has the wrong type",
-                "delete it to compute the cell again",
-            )
+
+    @classmethod
+    def from_dict(cls, data: object) -> Record:
+        """The record of a JSON object, without fields that only later versions know; ValueError or
+        TypeError where it is none."""
+        if not isinstance(data, dict) or data.get("stage") not in STAGES:
+            raise ValueError("not a record of a stage")
+        record = cls(**{k: v for k, v in data.items() if k in _KNOWN})
+        for name, kind in _KNOWN.items():
+            if not isinstance(getattr(record, name), kind):
+                raise ValueError(f"field {name!r} has the wrong type")
         return record
 
 
-_TYPES = {"str": str, "dict": dict, "list": list}
+_KNOWN = {f.name: {"str": str, "dict": dict, "list": list}[f.type] for f in fields(Record)}
 
 
 def wall_seconds(record: Record) -> float:
@@ -130,8 +130,27 @@ def write_json(path: str | Path, data: object) -> Path:
         raise UserError(
             "record", path.name, f"not written ({error})", "lower --lr, or raise --damping"
         ) from None
+    replace_files({path: text + "\n"})
+    return path
+
+
+def replace_files(texts: Mapping[Path, str]) -> None:
+    """Write files so that a reader sees each as it was or whole, and none is replaced before all
+    are on the disk. Raises UserError where one cannot be written, and leaves all as they were."""
+    written: dict[str, Path] = {}
+    path = next(iter(texts))
     try:
-        return _write(path, text)
+        for path, text in texts.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+            written[temporary] = path
+            with os.fdopen(handle, "w", encoding="utf-8", newline="") as out:
+                out.write(text)
+                out.flush()
+                os.fsync(out.fileno())
+            os.chmod(temporary, 0o644)
+        for temporary, path in written.items():
+            os.replace(temporary, path)
     except OSError as error:
         raise UserError(
             "output_dir",
@@ -139,22 +158,9 @@ def write_json(path: str | Path, data: object) -> Path:
             f"cannot write {path.name} ({error.strerror})",
             "free some space, or choose another folder",
         ) from None
-
-
-def _write(path: Path, text: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            out.write(text + "\n")
-            out.flush()
-            os.fsync(out.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return path
+    finally:
+        for temporary in written:
+            Path(temporary).unlink(missing_ok=True)
 
 
 def read_all(*folders: str | Path) -> Iterator[Record]:

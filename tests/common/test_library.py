@@ -1,0 +1,136 @@
+"""The library of results: tables of two files, from which every record comes back whole."""
+
+import csv
+import json
+
+import pytest
+
+from common.cells import library, tablefile
+from common.cells.errors import UserError
+from common.cells.record import Record
+from tests.figures.fixtures import record
+
+ODD = {  # an id is its own; fields in an order of their own, and values that only look alike
+    "id": "odd-seed1-prune",
+    "paper": "lobs",
+    "table": "1",
+    "cell": 'a "quoted", cell',
+    "method": "l-obs",
+    "stage": "prune",
+    "scale": "cpu",
+    "spec": {"seed": 1, "sparsity": 0.5, "options": {"b": [1, 1.0, True, None]}, "note": "λ\n"},
+    "dense_hash": "",
+    "requested": {"sparsity": 0.5},
+    "achieved": {},
+    "accuracy": {"pruned": 0.1, "dense": 1, "best": None, "last": "unknown"},
+    "loss": {"examples": 3, "dense": 1e-300},
+    "layers": [{"name": "fc", "kept": 1, "total": 2}],
+    "timing": {"prune_s": 0.25},
+    "provenance": {"git": "", "dirty": False, "command": "python -m lobs.prune", "seed": 1},
+    "trajectory": [],
+    "later": {"a field": "of a later version"},
+}
+
+
+def texts(stem):
+    return [stem.with_name(stem.name + suffix).read_text() for suffix in (".csv", ".jsonl")]
+
+
+def several():
+    """Records of several shapes and stages, of which some share a machine."""
+    made = [json.loads(json.dumps(vars(record("prune", seed=seed)))) for seed in range(12)]
+    for one in made:
+        one["provenance"] |= {"seed": 0}
+    return [*made, ODD, ODD | {"id": "x-seed0-train", "stage": "train", "cell": "", "later": []}]
+
+
+def test_every_record_comes_back_as_the_text_that_was_written(tmp_path):
+    tablefile.merge(tmp_path / "table-1", several())
+    back = {json.dumps(one) for one in tablefile.read(tmp_path / "table-1")}
+    assert back == {json.dumps(one) for one in several()}
+    assert back == {json.dumps(one) for one in library.whole(tmp_path)}
+
+
+def test_a_new_record_adds_lines_and_one_of_the_same_id_takes_the_olds_place(tmp_path):
+    stem, (first, *others) = tmp_path / "table-1", several()
+    tablefile.merge(stem, others)
+    before = [set(text.splitlines()) for text in texts(stem)]
+    tablefile.merge(stem, [first])
+    after = [set(text.splitlines()) for text in texts(stem)]
+    assert [len(new - old) for old, new in zip(before, after, strict=True)] == [1, 1]
+    assert all(old <= new for old, new in zip(before, after, strict=True))
+    tablefile.merge(stem, [first | {"notes": ["again"]}])
+    told = {one["id"]: one for one in tablefile.read(stem)}
+    assert len(told) == len(others) + 1 and told[first["id"]]["notes"] == ["again"]
+
+
+def test_the_numbers_stand_in_the_csv_alone_sorted_by_cell_seed_and_stage(tmp_path):
+    tablefile.merge(tmp_path / "table-1", reversed(several()))
+    shown, rest = texts(tmp_path / "table-1")
+    rows = list(csv.DictReader(shown.splitlines()))
+    keys = [(r["cell"], int(r["spec.seed"]), r["stage"]) for r in rows if r["stage"] != "train"]
+    assert keys == sorted(keys) and len(keys) == 13
+    assert {float(r["accuracy.pruned"]) for r in rows if r["id"] == ODD["id"]} == {0.1}
+    assert "1e-300" in shown and "1e-300" not in rest
+    assert rest.count("python -m lobs.prune") == 1
+
+
+@pytest.mark.parametrize("edit", ["number", "line", "gone", "jsonl"])
+def test_two_files_that_do_not_belong_together_are_refused(edit, tmp_path):
+    stem = tmp_path / "table-1"
+    tablefile.merge(stem, several())
+    shown, rest = texts(stem)
+    if edit == "gone":
+        (tmp_path / "table-1.csv").unlink()
+    elif edit == "jsonl":
+        (tmp_path / "table-1.jsonl").write_text(rest.replace('"own":', '"own"', 1))
+    else:
+        text = (
+            shown.replace("1e-300", "2e-300")
+            if edit == "number"
+            else shown[: shown.rindex("\n", 0, -1) + 1]
+        )
+        (tmp_path / "table-1.csv").write_text(text)
+    with pytest.raises(UserError, match=r"table='.*table-1'.*take both from one commit"):
+        list(library.read_all(tmp_path))
+
+
+def test_a_changed_file_is_read_anew_and_an_unchanged_one_once(tmp_path):
+    tablefile.merge(tmp_path / "table-1", [ODD])
+    (one,) = library.read_all(tmp_path)
+    assert next(iter(library.read_all(tmp_path))) is one
+    tablefile.merge(tmp_path / "table-1", [ODD | {"accuracy": {"pruned": 0.25, "dense": 1}}])
+    assert next(iter(library.read_all(tmp_path))).accuracy["pruned"] == 0.25
+
+
+def test_a_papers_records_by_table_old_spellings_and_single_files_included(tmp_path):
+    folder = library.results("lobs", tmp_path)
+    tablefile.merge(folder / "table-1", [ODD])
+    for number, (table, stage) in enumerate((("figure 5", "prune"), ("", "train"))):
+        data = ODD | {"id": f"other-{number}", "table": table, "stage": stage}
+        Record.from_dict(data).write(folder / "single" / f"{number}.json")
+    (folder / "bench.json").write_text('{"ratios": []}')
+
+    def ids(table=None):
+        return [one.id for one in library.records("lobs", table, tmp_path)]
+
+    assert ids() == ["other-1", "other-0", ODD["id"]]
+    assert ids("1") == ids("Table 1") == ids("table-1") == [ODD["id"]]
+    assert ids("figure-5") == ["other-0"] and ids("dense") == ["other-1"] and not ids("table-2")
+    assert {one.table for one in library.records("lobs", "1", tmp_path)} == {"table-1"}
+
+
+@pytest.mark.parametrize(
+    "old, name",
+    [
+        ("1", "table-1"),
+        ("1-dns", "table-1-dns"),
+        ("Figure S12", "figure-S12"),
+        ("Example 1", "example-1"),
+        ("theorem-3.2", "theorem-3.2"),
+        ("options", "options"),
+        ("", ""),
+    ],
+)
+def test_a_table_has_one_name(old, name):
+    assert library.table_name(old) == name == library.table_name(name)
