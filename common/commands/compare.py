@@ -26,9 +26,10 @@ from common.system import shard
 from common.system.progress import progress, quiet
 
 
-def grid(arguments: argparse.Namespace) -> list[Spec]:
+def grid(arguments: argparse.Namespace, available: int | None = None) -> list[Spec]:
     """The cells, method by method within each seed, so that an early stop still leaves whole
-    seeds.
+    seeds. available: how many training images there are, where that is known; a number of
+    calibration examples that nobody asked for is no larger.
     """
     dataset = arguments.dataset
     base_name = dataset.partition(":")[0]
@@ -68,6 +69,8 @@ def grid(arguments: argparse.Namespace) -> list[Spec]:
     ):
         # another budget or dense network is another comparison
         base = base.but(table=f"{name}-{base.digest()}")
+    if available is not None and arguments.num_samples is None:
+        base = base.but(num_samples=min(base.num_samples, available))
     cells = []
     rows = {"fisher_batch_size": max(1, base.num_samples // job.rows)}
     for seed in range(arguments.seeds):
@@ -155,6 +158,7 @@ def _main(arguments: argparse.Namespace) -> None:
 
     for cell in cells:
         judge.flags(cell, "finetune", files=not arguments.dry_run)
+    cells = grid(arguments, _available(cells[0], arguments.dry_run))
     if arguments.dry_run:
         for cell in cells:
             print(pipeline.cell_folder(cell))
@@ -195,6 +199,21 @@ def _main(arguments: argparse.Namespace) -> None:
         print(f"left out {method}: {why}")
     asked = sum(cell.method not in unfit for cell in cells)
     print(f"{done} of {asked} cells in {folder}" if done < asked else f"{done} cells in {folder}")
+
+
+def _available(cell: Spec, dry_run: bool) -> int | None:
+    """How many training images the cell's data have; None for published sets, which have more than
+    any job asks for, and for files that a dry run does not find."""
+    from common.running import stages
+
+    if cell.dataset.partition(":")[0] in ("digits", "mnist", "cifar10", "cifar100"):
+        return None
+    try:
+        return len(stages.data_of(cell).train)
+    except UserError:
+        if dry_run:
+            return None
+        raise
 
 
 def _words(text: str) -> list[str]:

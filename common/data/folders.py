@@ -23,7 +23,7 @@ from typing import IO
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
+from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from common.system import machine
 from common.cells.errors import UserError
@@ -31,6 +31,20 @@ from common.data.images import decode, square
 from common.system.progress import progress
 
 SPLIT_SEED, TEST_SHARE = 0, 0.2
+EXTENSIONS = (*IMG_EXTENSIONS, ".gif", ".jfif", ".jpe")
+# names of the parts of a data set, in any case; a class may be called "valid"
+TRAIN, TEST = ("train", "training"), ("test", "testing", "val", "valid", "validation")
+ALSO_A_CLASS = ("valid",)
+# what network drives, archives and file systems keep beside images: thumbnails and deleted files
+OTHERS = (
+    "@eaDir",
+    "#recycle",
+    "#snapshot",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "__MACOSX",
+    "lost+found",
+)
 ORPHAN_SECONDS = 3_600  # no decoded folder takes longer to write
 # files read from disk are all hashed up to this; above it, HASHED_FILES of them
 HASHED_BYTES = 4 << 30
@@ -137,29 +151,95 @@ def below(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def scan(folder: Path) -> Folder:
-    """Every image below the folder's class folders, hidden files and folders passed over."""
-    classes = sorted(
-        entry.name
-        for entry in os.scandir(folder)
-        if entry.is_dir() and not entry.name.startswith(".")
-    )
-    samples = (
-        make_dataset(
-            str(folder),
-            {name: label for label, name in enumerate(classes)},
-            allow_empty=True,
-            extensions=IMG_EXTENSIONS,
+def parts(root: Path) -> tuple[Path | None, Path | None]:
+    """The training and the test folder of `root`, by the names in TRAIN and TEST in any case; of
+    several test folders the first in that order. What lies beside them is said in the log. Raises
+    UserError where two have equal claims, and for test images without training images."""
+    folders = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    train = [name for name in folders if name.casefold() in TRAIN]
+    test = [name for name in folders if name.casefold() in TEST]
+    test.sort(key=lambda name: TEST.index(name.casefold()))
+    rivals = train if len(train) > 1 else test[:2]
+    if len(rivals) > 1 and (rivals is train or rivals[0].casefold() == rivals[1].casefold()):
+        raise UserError(
+            "data_dir",
+            str(root),
+            f"has both {rivals[0]} and {rivals[1]}",
+            "keep one of them there",
         )
-        if classes
-        else []
+    if not train:
+        alone = [name for name in test if name.casefold() not in ALSO_A_CLASS]
+        if alone:
+            raise UserError(
+                "data_dir",
+                str(root),
+                f"has {alone[0]} but no train",
+                "put the training images into train/<class>/",
+            )
+        return None, None
+    beside = [name for name in folders if name not in (*train, *test[:1]) and not _passed(name)]
+    if beside:
+        log.info("%s: left out %s, beside %s", root, ", ".join(beside), "/".join(train + test[:1]))
+    return root / train[0], root / test[0] if test else None
+
+
+def scan(folder: Path) -> Folder:
+    """Every image below the folder's class folders, in the order of their paths. What is passed
+    over is counted in the log: hidden files and folders and what other programs keep beside images
+    (_passed), files that are no images, links that lead back to a folder above them."""
+    classes = sorted(
+        entry.name for entry in os.scandir(folder) if entry.is_dir() and not _passed(entry.name)
     )
+    left_out: Counter[str] = Counter()
     samples = [
-        (path, label) for path, label in samples if not os.path.basename(path).startswith(".")
+        (path, label)
+        for label, name in enumerate(classes)
+        for path in _images(str(folder / name), left_out)
     ]
+    if left_out:
+        told = ", ".join(f"{count} {what}" for what, count in sorted(left_out.items()))
+        log.info("%s: left out %s", folder, told)
     return Folder.of(
         folder, classes, [path for path, _ in samples], [label for _, label in samples]
     )
+
+
+def _images(folder: str, left_out: Counter[str]) -> list[str]:
+    """Files below `folder` with an image's suffix, folder by folder in the order of their paths;
+    counts the others in `left_out` by what they are."""
+    found: list[tuple[str, list[str]]] = []
+    waiting: list[tuple[str, frozenset]] = [(folder, frozenset())]
+    while waiting:
+        place, above = waiting.pop()
+        files = []
+        try:
+            state = os.stat(place)
+            entries = list(os.scandir(place))
+        except OSError as error:
+            raise UserError(
+                "data_dir", place, f"cannot be read ({error.strerror})", "correct it or delete it"
+            ) from None
+        if (state.st_dev, state.st_ino) in above:
+            left_out["link to a folder above it"] += 1
+            continue
+        for entry in entries:
+            if _passed(entry.name):
+                left_out[f"named {entry.name if entry.is_dir() else 'like a hidden file'}"] += 1
+            elif entry.is_dir():
+                waiting.append((entry.path, above | {(state.st_dev, state.st_ino)}))
+            elif not entry.is_file():
+                left_out["neither file nor folder"] += 1
+            elif entry.name.lower().endswith(EXTENSIONS):
+                files.append(entry.name)
+            else:
+                left_out[f"named *{os.path.splitext(entry.name)[1]}"] += 1
+        found.append((place, sorted(files)))
+    return [os.path.join(place, name) for place, names in sorted(found) for name in names]
+
+
+def _passed(name: str) -> bool:
+    """Whether a file or folder of this name is no part of anybody's data set."""
+    return name.startswith(".") or name in OTHERS
 
 
 def annotated(val: Path, classes: Sequence[str]) -> Folder:
@@ -249,7 +329,7 @@ def contents(folder: Folder, cache: Path | None) -> str:
     if sum(map(os.path.getsize, folder.paths)) > HASHED_BYTES:
         names = [os.path.relpath(path, folder.root) for path in folder.paths]
         chosen = sorted(
-            sorted(chosen, key=lambda i: hashlib.sha256(names[i].encode()).digest())[:HASHED_FILES]
+            sorted(chosen, key=lambda i: hashlib.sha256(os.fsencode(names[i])).digest())[:HASHED_FILES]
         )
         log.info(
             "%s is large: %d of its %d files are compared by content",
@@ -317,7 +397,7 @@ def split_indices(keys: Sequence[str], labels: Sequence[int]) -> tuple[list[int]
     and an added example moves few others."""
     members: dict[int, list[int]] = {}
     for index in sorted(
-        range(len(keys)), key=lambda i: hashlib.sha256(f"{SPLIT_SEED}/{keys[i]}".encode()).digest()
+        range(len(keys)), key=lambda i: hashlib.sha256(os.fsencode(f"{SPLIT_SEED}/{keys[i]}")).digest()
     ):
         members.setdefault(labels[index], []).append(index)
     test = sorted(
@@ -335,5 +415,5 @@ def digest_of(*parts: str | Tensor) -> str:
             total.update(f"{part.dtype}{tuple(part.shape)}".encode())
             total.update(np.ascontiguousarray(part.numpy()))
         else:
-            total.update(part.encode() + b"\n")
+            total.update(os.fsencode(part) + b"\n")
     return total.hexdigest()

@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -25,6 +26,8 @@ from common.system import machine
 from common.cells.errors import UserError
 
 MAX_WORKERS = 8
+# whatever a file's name says; others have readers that start programs (EPS)
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # added to a seed, so that crops and flips are not drawn from the numbers that shuffle
 MOVES = 0x9E3779B9
 
@@ -191,12 +194,29 @@ def decode(path: str, transform: Callable) -> Tensor:
     cannot be read.
     """
     try:
-        with Image.open(path) as image:
-            return pil_to_tensor(transform(image.convert("RGB")))
+        with Image.open(path, formats=FORMATS) as image:
+            return pil_to_tensor(transform(_rgb(image, path)))
+    except UserError:
+        raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(
             "data_dir", path, f"damaged image ({type(error).__name__})", "replace it or delete it"
         ) from None
+
+
+def _rgb(image: Image.Image, path: str) -> Image.Image:
+    """Eight bits a channel. Sixteen are rescaled, where Pillow would cut off what is above 255;
+    whole numbers and floats of 32 bits say nothing of their range and are refused."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM")):
+        image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise UserError(
+            "data_dir",
+            path,
+            f"has pixels of 32 bits (mode {image.mode}), whose range is not known",
+            "save it with 8 or 16 bits a channel",
+        )
+    return image.convert("RGB")
 
 
 def _move(x: Tensor, moves: Tensor, crop: int) -> Tensor:

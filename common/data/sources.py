@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from common.cells.errors import UserError, choose
-from common.data.folders import Folder, annotated, below, contents, decoded, digest_of, locate, same_classes, scan, split_indices
+from common.data.folders import Folder, annotated, below, contents, decoded, digest_of, locate, parts, same_classes, scan, split_indices
 from common.data.images import UNIT, Files, Images, Loader, Norm, square
 from common.cells.options import read_options
 from common.cells.spec import split_options
@@ -263,7 +263,7 @@ def tiny_imagenet(root: Path, *, norm: str = "standard") -> Data:
     folders."""
     here = locate(root, "tiny-imagenet-200", "tiny-imagenet")
     train, val = scan(here / "train"), below(here, "val")
-    test = annotated(val, train.classes) if (val / "val_annotations.txt").exists() else scan(val)
+    test = annotated(val, train.classes) if (val / "val_annotations.txt").is_file() else scan(val)
     train, test = same_classes(train, test)
     return _from_folders(
         "tiny-imagenet",
@@ -304,8 +304,8 @@ def imagenet(root: Path) -> Data:
 
 
 def imagefolder(root: Path, *, size: int = 32, norm: str = "imagenet") -> Data:
-    """Anyone's images: train/<class>/ with test/<class>/ or val/<class>/ beside it, or one folder a
-    class.
+    """Anyone's images: train/<class>/ with test/<class>/ or val/<class>/ beside it (or another of
+    their usual names, folders.parts), or one folder a class.
 
     Without a test folder a fifth of each class, at least one image, is set apart by a hash of the
     files' names, so that adding images moves few others. The short side is resized to `size` pixels
@@ -322,19 +322,9 @@ def imagefolder(root: Path, *, size: int = 32, norm: str = "imagenet") -> Data:
             "no such folder",
             "give --data-dir, the folder that holds your images",
         )
-    beside = [root / name for name in ("test", "val") if (root / name).is_dir()]
-    if (root / "train").is_dir():
-        train = scan(root / "train")
-        train, test = same_classes(train, scan(beside[0])) if beside else train.split()
-    elif beside:
-        raise UserError(
-            "data_dir",
-            str(root),
-            f"has {beside[0].name} but no train",
-            "put the training images into train/<class>/",
-        )
-    else:
-        train, test = scan(root).split()
+    trained, tested = parts(root)
+    train = scan(trained or root)
+    train, test = same_classes(train, scan(tested)) if tested else train.split()
     return _from_folders(
         "imagefolder", train, test, size, _norm("imagefolder", norm), crop=size // 8, cache=None
     )
