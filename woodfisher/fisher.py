@@ -10,9 +10,10 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor, nn
 
-from common.cells.errors import NumericalError, UserError, choose
+from common.cells.errors import UserError, choose
 from common.cells.registry import OPEN_ROWS
 from common.curvature.blocks import BlockFisher, Rows
+from common.curvature.labels import require_curvature
 from common.curvature.rows import gradient_rows
 from common.curvature.spool import spooled, work_bytes
 from common.nets import layers as L
@@ -160,12 +161,7 @@ def _estimate(
     for name, lost in gone.items():
         if isinstance(rows[name], Tensor):  # a file has zeros there already
             rows[name][:, lost] = 0
-    if not any(part.any() for part in rows.values()):
-        raise NumericalError(
-            next(iter(rows)),
-            "every gradient is zero, here and in all other layers",
-            "prune before the loss is exactly zero, or use fisher=sampled",
-        )
+    require_curvature(not any(part.any() for part in rows.values()), rows)
     if options.chunk == NETWORK:
         return [BlockFisher(together, options.damping, name="the whole network")]
     return [

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import NumericalError, UserError
-from common.curvature.labels import losses
+from common.curvature.labels import losses, require_curvature
 from common.curvature.rows import PER_EXAMPLE_ENTRIES
 from common.nets import layers as L
 from common.nets.capture import capture
@@ -58,6 +58,7 @@ def diagonal_fisher(
             raise NumericalError(
                 name, "its gradients are not finite", "check the data and the checkpoint"
             )
+    require_curvature(not any(value.any() for value in total.values()), total)
     return {name: value / examples for name, value in total.items()}
 
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from common.cells.errors import LayerError, NumericalError, UserError, choose
 from common.curvature import patches
-from common.curvature.labels import FISHERS, losses
+from common.curvature.labels import FISHERS, losses, require_curvature
 from common.nets import layers as L
 from common.nets.capture import capture
 from common.system import distributed
@@ -142,8 +142,13 @@ class KronEstimator:
                 "no batch was seen",
                 "give at least one example, and a batch to each process",
             )
-        if distributed.world() == 1:
-            return self._factors
+        factors = self._factors if distributed.world() == 1 else self._over_processes()
+        zero = not any(kron.A.any() and kron.G.any() for kron in factors.values())
+        require_curvature(zero, factors)
+        return factors
+
+    def _over_processes(self) -> dict[str, Kron]:
+        """The mean of all processes' factors, each weighted by its examples."""
         seen = next(iter(self._factors.values())).A.new_tensor(float(self.seen))
         distributed.add_up([seen])
         share = self.seen / float(seen)

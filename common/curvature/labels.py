@@ -8,7 +8,7 @@ Gaussian model; y like f).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -31,14 +31,9 @@ def losses(
     products is the expectation.
     """
     choose("fisher", fisher, FISHERS)
-    choose("loss", loss, LOSSES)
-    if output.dim() != 2:
-        raise UserError(
-            "model",
-            tuple(output.shape),
-            "its output is not [batch, classes]",
-            "curvature needs one prediction an example",
-        )
+    _require_predictions(output, loss)
+    if fisher == "empirical":
+        y = targets(output, y, loss)
     if fisher == "sampled" and generator is None:
         raise UserError(
             "generator", None, "sampled labels need one", "pass a seeded torch.Generator"
@@ -75,9 +70,76 @@ def losses(
 
 def mean_loss(output: Tensor, y: Tensor, loss: str = "cross_entropy") -> Tensor:
     """The training loss itself, averaged over the batch."""
-    choose("loss", loss, LOSSES)
+    _require_predictions(output, loss)
+    y = targets(output, y, loss)
     return (
         F.cross_entropy(output, y)
         if loss == "cross_entropy"
         else 0.5 * (output - y).pow(2).sum() / len(y)
     )
+
+
+def _require_predictions(output: Tensor, loss: str) -> None:
+    """Raise UserError for an output that the loss has no curvature in."""
+    choose("loss", loss, LOSSES)
+    if output.dim() != 2:
+        raise UserError(
+            "model",
+            tuple(output.shape),
+            "its output is not [batch, classes]",
+            "curvature needs one prediction an example",
+        )
+    if loss == "cross_entropy" and output.shape[1] == 1:
+        raise UserError(
+            "model",
+            tuple(output.shape),
+            "cross-entropy over one class is zero whatever the weights are",
+            "give the network two outputs or more, or take the loss mse",
+        )
+
+
+def targets(output: Tensor, y: Tensor, loss: str = "cross_entropy") -> Tensor:
+    """The labels y as the loss takes them: int64 [batch] of 0..classes-1 for cross-entropy, like
+    `output` for mse. Integers of other widths are converted; whatever else does not fit raises
+    UserError.
+    """
+    if loss == "mse":
+        if y.shape != output.shape:
+            raise UserError(
+                "labels",
+                tuple(y.shape),
+                f"are not shaped like the output, {tuple(output.shape)}",
+                "mse compares number by number",
+            )
+        return y
+    if y.dtype == torch.bool or y.is_floating_point() or y.is_complex():
+        remedy = "give class numbers, as y.argmax(1) does" if y.dim() == 2 else "give y.long()"
+        raise UserError("labels", str(y.dtype), "are no class numbers", remedy)
+    if y.shape != output.shape[:1]:
+        remedy = "give y.squeeze(1)" if y.shape == (*output.shape[:1], 1) else ""
+        raise UserError(
+            "labels",
+            tuple(y.shape),
+            f"are not one number an example, {tuple(output.shape[:1])}",
+            remedy or "give class numbers [batch]",
+        )
+    if y.numel() and not (int(y.min()) >= 0 and int(y.max()) < output.shape[1]):
+        wrong = y[(y < 0) | (y >= output.shape[1])]
+        raise UserError(
+            "labels",
+            int(wrong[0]),
+            f"is no class of 0 to {output.shape[1] - 1}",
+            "leave out examples without a label, or give the network that many outputs",
+        )
+    return y.long()
+
+
+def require_curvature(zero: bool, layers: Iterable[str]) -> None:
+    """Raise NumericalError if `zero`: the gradients in all these layers vanish, and whatever is
+    made of them would remove weights in the order of their numbers."""
+    if zero:
+        raise NumericalError(
+            next(iter(layers)),
+            "every gradient is zero, here and in all other layers",
+            "prune before the loss is exactly zero, or use fisher=sampled",
+        )

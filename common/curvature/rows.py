@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import NumericalError, UserError, choose
-from common.curvature.labels import losses
+from common.curvature.labels import losses, require_curvature
 from common.data.sources import rebatch
 from common.nets import layers as L
 from common.nets.capture import capture
@@ -109,9 +109,12 @@ def gradient_rows(
             "lower --num-samples or --fisher-batch-size",
         )
     distributed.add_up(out.values())
+    zero = True
     for name, rows in out.items():
         if not torch.isfinite(torch.stack(rows.aminmax())).all():
             raise NumericalError(
                 name, "its gradients are not finite", "check the data and the checkpoint"
             )
+        zero = zero and not rows.any()
+    require_curvature(zero, out)
     return out

@@ -1,6 +1,8 @@
 """Capture what curvature is made of: each layer's input, and the gradient of a loss in each layer's
 output.
 
+What the formulas take for granted of the network is tried on its first batch (assumptions.py).
+
 Only activations are differentiated: the parameters are frozen meanwhile, so no weight gradient is
 computed, `.grad` is never touched, and the first layer's input needs no gradient either. Mode,
 flags and hooks are restored in `finally`.
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import LayerError
+from common.nets import assumptions
 
 
 class Tape:
@@ -25,11 +28,17 @@ class Tape:
         self._inputs: dict[str, tuple[Tensor, int]] = {}
         self._gradients: dict[str, Tensor] = {}
         self._leaves: list[Tensor] = []
+        self._trying = False  # a trial pass is not captured
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the model, forgetting what was captured before. Raises LayerError for a layer used
-        twice or not at all.
+        twice or not at all, and where the network breaks an assumption (assumptions.py).
         """
+        self._trying = True
+        try:
+            assumptions.check(self._model, self._layers, x)
+        finally:
+            self._trying = False
         self._inputs, self._gradients, self._leaves = {}, {}, []
         output = self._model(x)
         for name in self._layers:
@@ -63,13 +72,15 @@ class Tape:
         return self._gradients[name]
 
     def _see_input(self, name: str, x: Tensor) -> None:
+        if self._trying:
+            return
         if name in self._inputs:
-            raise LayerError(
-                name, "is used twice in one forward pass; its curvature is not that of one layer"
-            )
+            raise LayerError(name, assumptions.USED_TWICE)
         self._inputs[name] = (x.detach(), x._version)
 
     def _see_output(self, name: str, output: Tensor) -> Tensor:
+        if self._trying:
+            return output
         if not output.requires_grad:
             leaf = output.detach().requires_grad_()
             self._leaves.append(leaf)

@@ -302,6 +302,11 @@ def _factors(layer: nn.Module, name: str, shapes: object) -> nn.Sequential:
             name,
             f"cannot factorize a {type(layer).__name__}; only Linear and Conv2d without groups",
         )
+    own = nn.Conv2d.forward if isinstance(layer, nn.Conv2d) else nn.Linear.forward
+    if type(layer).forward is not own:
+        raise LayerError(
+            name, "its forward is not torch's, and plain layers would lose it; skip it"
+        )
     rank = layer.weight.ndim
     if not (
         isinstance(shapes, Sequence)

@@ -1,9 +1,10 @@
 """What a network costs: weights and multiply-accumulates (MACs) per layer for one image, dense and
 with zeros left out.
 
-Convolutions and linear layers are counted, nothing else: biases, BatchNorm, activations and pooling
-add no MACs. A weight costs one MAC at each output position, so a layer's MACs are weights ×
-positions, grouped convolutions included.
+A weight of a convolution or linear layer costs one MAC at each output position, so a layer's MACs
+are weights × positions, grouped convolutions included. What else multiplies matrices (attention,
+transposed and 1-d or 3-d convolutions, functional calls) is counted by torch's own counter and
+kept whole. Biases, BatchNorm, activations and pooling add no MACs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from common.cells.errors import UserError
 from common.nets.layers import prunable
@@ -35,11 +38,12 @@ class LayerCost:
 @dataclass(frozen=True)
 class Costs:
     """All layers in definition order. model_params: every parameter of the model, biases and
-    BatchNorm included.
+    BatchNorm included. other_macs: of one image in products outside of these layers.
     """
 
     layers: list[LayerCost] = field(default_factory=list)
     model_params: int = 0
+    other_macs: int = 0
 
     @property
     def params(self) -> int:
@@ -54,12 +58,12 @@ class Costs:
     @property
     def macs(self) -> int:
         """MACs of one image, zeros included."""
-        return sum(layer.macs for layer in self.layers)
+        return sum(layer.macs for layer in self.layers) + self.other_macs
 
     @property
     def nonzero_macs(self) -> int:
-        """MACs of one image in kept weights."""
-        return sum(layer.nonzero_macs for layer in self.layers)
+        """MACs of one image in kept weights and outside of the layers."""
+        return sum(layer.nonzero_macs for layer in self.layers) + self.other_macs
 
 
 def costs(
@@ -71,7 +75,7 @@ def costs(
     masks: parameter name -> bool, True = kept; only "<layer>.weight" matters. Raises UserError for
     a mask that fits no parameter of the model, LayerError where two layers share one weight.
     """
-    layers, masks = prunable(model), masks or {}
+    layers, masks = prunable(model, least=0), masks or {}
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, mask in masks.items():
         if name not in parameters:
@@ -90,8 +94,24 @@ def costs(
 
         return hook
 
-    with _evaluating(model), torch.no_grad():
+    def count_projection(name: str):
+        # attention multiplies by its last layer's weight without calling the layer
+        def hook(module: nn.MultiheadAttention, inputs: tuple, output: tuple) -> None:
+            positions[name] += output[0].numel() // module.embed_dim
+
+        return hook
+
+    with (
+        _evaluating(model),
+        torch.no_grad(),
+        _plain_attention(),
+        FlopCounterMode(display=False) as counter,
+    ):
         handles = [layer.register_forward_hook(count(name)) for name, layer in layers.items()]
+        for name, module in model.named_modules():
+            projection = f"{name}.out_proj".lstrip(".")
+            if isinstance(module, nn.MultiheadAttention) and projection in layers:
+                handles.append(module.register_forward_hook(count_projection(projection)))
         try:
             like = next(model.parameters(), torch.empty(0))
             model(torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype))
@@ -104,7 +124,8 @@ def costs(
         counted.append(
             LayerCost(name, params, kept, params * positions[name], kept * positions[name])
         )
-    return Costs(counted, sum(parameter.numel() for parameter in model.parameters()))
+    other = counter.get_total_flops() // 2 - sum(layer.macs for layer in counted)
+    return Costs(counted, sum(parameter.numel() for parameter in model.parameters()), max(0, other))
 
 
 def _kept(weight: Tensor, mask: Tensor | None) -> int:
@@ -123,3 +144,15 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+@contextlib.contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Attention as matrix products, which the counter sees, inside; not as one fused operation."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

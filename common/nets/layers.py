@@ -12,7 +12,7 @@ kinds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -23,16 +23,18 @@ from common.cells.errors import LayerError, UserError
 PRUNABLE = (nn.Conv2d, nn.Linear)
 
 
-def prunable(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module]:
+def prunable(model: nn.Module, skip: Iterable[str] = (), least: int = 1) -> dict[str, nn.Module]:
     """Every Conv2d and Linear of the model by name, in definition order, without those named in
     `skip`.
 
-    Raises UserError for a name in `skip` that is no layer, LayerError where two layers share one
-    weight.
+    Raises UserError for a name in `skip` that is no layer and for fewer than `least` layers left,
+    LayerError for a layer whose weight is no parameter of its own (shared with another module, or
+    computed from other tensors).
     """
     layers = {
         name: module for name, module in model.named_modules() if isinstance(module, PRUNABLE)
     }
+    skipped = set(skip)
     for name in skip:
         if name not in layers:
             raise UserError(
@@ -41,15 +43,80 @@ def prunable(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module]
                 "not a Conv2d or Linear layer of the model",
                 f"layers: {', '.join(layers)}",
             )
-    owner: dict[int, str] = {}
+    chosen = {name: module for name, module in layers.items() if name not in skipped}
+    if len(chosen) < least and not layers:
+        raise UserError(
+            "model",
+            type(model).__name__,
+            "has no Conv2d or Linear layer, so there is nothing to prune",
+            "layers of other kinds and scripted modules are left as they are",
+        )
+    if len(chosen) < least:
+        raise UserError(
+            "skip", sorted(skipped), "leaves no layer, so there is nothing to prune", "skip fewer"
+        )
+    _require_own_weights(model, chosen)
+    return chosen
+
+
+def _require_own_weights(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Raise LayerError for a layer whose weight cannot be set, or not without changing another
+    module."""
+    owners: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            users = owners.setdefault(_place(parameter), [])
+            if name not in users:
+                users.append(name)
     for name, module in layers.items():
-        if id(module.weight) in owner:
+        weight = module._parameters.get("weight")
+        if weight is None:
             raise LayerError(
-                name, f"shares its weight with {owner[id(module.weight)]!r}; untie them or skip one"
+                name,
+                "its weight is computed from other tensors (weight_norm, spectral_norm, a "
+                "parametrization, nn.utils.prune); make it a plain parameter first "
+                "(remove_parametrizations, remove_weight_norm, prune.remove), or name it in skip",
             )
-        owner[id(module.weight)] = name
-    skipped = set(skip)
-    return {name: module for name, module in layers.items() if name not in skipped}
+        if isinstance(weight, nn.parameter.UninitializedParameter):
+            raise LayerError(name, "its weight has no shape yet; run the network once first")
+        if weight.is_inference():
+            raise LayerError(
+                name,
+                "its weight was made under torch.inference_mode and has no gradient; build the "
+                "network outside of it",
+            )
+        first, *others = owners[_place(weight)]
+        # of two layers the later one is named
+        shares = [first] if first != name else [other for other in others if other not in layers]
+        if shares:
+            raise LayerError(
+                name,
+                f"shares its weight with {shares[0]!r}; untie them, or name every layer that has "
+                "it in skip",
+            )
+
+
+def _place(parameter: Tensor) -> int:
+    """Equal for parameters that are one: where the data lies, or the object that has none."""
+    uninitialized = isinstance(parameter, nn.parameter.UninitializedTensorMixin)
+    return (0 if uninitialized or parameter.is_meta else parameter.data_ptr()) or -id(parameter)
+
+
+def forward(module: nn.Module, x: Tensor) -> Tensor:
+    """What the layer's class computes of x: the function that the formulas here are about."""
+    if isinstance(module, nn.Linear):
+        return F.linear(x, module.weight, module.bias)
+    if isinstance(module, nn.Conv2d):
+        return F.conv2d(
+            pad(module, x),
+            module.weight,
+            module.bias,
+            module.stride,
+            0,
+            module.dilation,
+            module.groups,
+        )
+    raise LayerError(type(module).__name__, "neither Conv2d nor Linear")
 
 
 def groups(module: nn.Module) -> int:

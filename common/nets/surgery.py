@@ -99,7 +99,7 @@ def channel_groups(
     or unknown layers, channels mixed by reshapes.
     """
     skip = set(skip)
-    roots = prunable(model, skip)
+    roots = prunable(model, skip, least=0 if skip else 1)
     twin = copy.deepcopy(model).eval().requires_grad_()
     modules, calls = dict(twin.named_modules()), Counter()
     for name, module in modules.items():

@@ -1,0 +1,225 @@
+"""What the curvature code takes for granted of a network, tried before a layer is first captured.
+
+    a module computes what its class says   layer(x) = inputs @ weightᵀ + bias
+    the first dimension is the examples     of every layer's input
+    examples do not see each other, and     what a layer reads of one example is the same in a batch
+    evaluation is deterministic             of two and alone, in another call
+    a weight is used once, in its layer     the captured gradient is autograd's
+
+A trial costs a forward pass of three examples and a backward pass of one, once a layer. It leaves
+weights, gradients and random generators as they were. Numbers that are not finite pass: the
+estimators name them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from weakref import WeakSet
+
+import torch
+from torch import Tensor, nn
+
+from common.cells.errors import LayerError, UserError
+from common.nets import layers as L
+
+USED_TWICE = "is used twice in one forward pass; its curvature is not that of one layer"
+# relative differences that rounding leaves between two ways to compute one thing
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-2}
+COARSE = 1e-1  # for 16 bits
+AT_ONCE = 1 << 24  # entries of weight gradients held at once, but for a larger layer's (64 MB)
+
+_tried: WeakSet[nn.Module] = WeakSet()
+
+
+@dataclass
+class _Seen:
+    """What one layer met in a trial pass; the gradient is of the trial's loss in the output."""
+
+    given: Tensor
+    version: int
+    input: Tensor
+    output: Tensor
+    gradient: Tensor | None = None
+
+
+def check(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> None:
+    """Try the assumptions on the first examples of x [batch, ...], once for each of `layers` (name
+    -> module of `model`); the model is in evaluation mode and its parameters are frozen.
+
+    Raises LayerError naming the first layer that breaks one, UserError for a network that takes no
+    single example or mixes examples behind its last layer.
+    """
+    if not len(x) or all(module in _tried for module in layers.values()):
+        return
+    two = x[:2] if len(x) > 1 else torch.cat([x, x.flip(-1)]) if x.dim() > 1 else x
+    devices = [x.device] if x.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        with torch.no_grad(), _watched(layers) as batch:
+            batch_output = model(two)
+        weights = [module.weight for module in layers.values()]
+        try:
+            for weight in weights:
+                weight.requires_grad_()
+            with torch.enable_grad(), _watched(layers) as alone:
+                output = _one(model, x[:1])
+                for name, seen in alone.items():
+                    _require_rows(name, layers[name], batch[name], seen, len(two))
+                    _require_class(name, layers[name], seen)
+                _require_independent(model, batch_output, output)
+                _require_single_use(layers, alone, output)
+        finally:
+            for weight in weights:
+                weight.requires_grad_(False)
+    _tried.update(layers.values())
+
+
+@contextlib.contextmanager
+def _watched(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, _Seen]]:
+    """What the layers meet inside, by name in the order of their calls."""
+    seen: dict[str, _Seen] = {}
+
+    def hook(name: str):
+        def see(module: nn.Module, args: tuple, output: Tensor) -> None:
+            if name in seen:
+                raise LayerError(name, USED_TWICE)
+            met = seen[name] = _Seen(args[0], args[0]._version, inputs.pop(name), output.detach())
+            met.output = met.output.clone()  # a later in-place ReLU may change it
+            if output.requires_grad:
+                output.register_hook(lambda g: setattr(met, "gradient", g))
+
+        return see
+
+    inputs: dict[str, Tensor] = {}
+
+    def before(name: str):
+        return lambda _, args: inputs.__setitem__(name, args[0].detach().clone())
+
+    handles = []
+    try:
+        for name, module in layers.items():
+            handles.append(module.register_forward_pre_hook(before(name)))
+            handles.append(module.register_forward_hook(hook(name)))
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _one(model: nn.Module, x: Tensor) -> Tensor:
+    """The output for one example. It was taken in a batch of two, so what fails now is its being
+    alone."""
+    try:
+        return model(x)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise UserError(
+            "model",
+            type(model).__name__,
+            f"takes no batch of one example ({str(error).splitlines()[0]})",
+            "curvature is a mean over examples that do not see each other",
+        ) from error
+
+
+def _require_rows(name: str, module: nn.Module, batch: _Seen, alone: _Seen, count: int) -> None:
+    """The first dimension of the layer's input is the examples, and each is what it is alone."""
+    if alone.input.dim() < 2 or (isinstance(module, nn.Conv2d) and alone.input.dim() != 4):
+        raise LayerError(
+            name, f"reads inputs of shape {tuple(alone.input.shape)}, which have no batch dimension"
+        )
+    rows = len(batch.input), len(alone.input)
+    if rows != (count, 1):
+        raise LayerError(
+            name,
+            f"the first dimension of its input is not the examples ({rows[0]} for a batch of "
+            f"{count}, {rows[1]} for one); bring them first (batch_first), or name it in skip",
+        )
+    if not _agree(batch.input[:1], alone.input):
+        raise LayerError(
+            name,
+            "what it reads of one example depends on the rest of the batch or differs from call to "
+            "call (BatchNorm without running statistics? dropout in evaluation mode?)",
+        )
+
+
+def _require_class(name: str, module: nn.Module, seen: _Seen) -> None:
+    """The layer computes what its class says."""
+    with torch.no_grad():
+        expected = L.forward(module, seen.input)
+    if not _agree(expected, seen.output):
+        raise LayerError(
+            name,
+            f"does not compute what a {_base(module)} does: its forward, or a hook, changes the "
+            "weight, the padding or the output; name it in skip",
+        )
+
+
+def _base(module: nn.Module) -> str:
+    return "Conv2d" if isinstance(module, nn.Conv2d) else "Linear"
+
+
+def _require_independent(model: nn.Module, batch: Tensor, alone: Tensor) -> None:
+    """The network's output for one example is what it is in a batch."""
+    if not torch.is_tensor(alone) or not torch.is_tensor(batch):
+        return
+    if batch.dim() and alone.dim() and not _agree(batch[:1], alone):
+        raise UserError(
+            "model",
+            type(model).__name__,
+            "its output for one example depends on the rest of the batch or differs from call to "
+            "call",
+            "curvature needs examples that do not see each other, and no dropout in evaluation",
+        )
+
+
+def _require_single_use(
+    layers: Mapping[str, nn.Module], alone: Mapping[str, _Seen], output: Tensor
+) -> None:
+    """The gradient in each weight is what the layer's own input and output gradient make."""
+    if not torch.is_tensor(output) or not output.requires_grad:
+        return
+    if any(seen.given._version != seen.version for seen in alone.values()):
+        return  # overwritten in place: autograd has no gradient there, and the tape names the layer
+    loss = (output * torch.arange(1, output.numel() + 1).cos().to(output).view_as(output)).sum()
+    for names in _parts(alone, layers):
+        found = torch.autograd.grad(
+            loss, [layers[name].weight for name in names], retain_graph=True, allow_unused=True
+        )
+        for name, total in zip(names, found, strict=True):
+            seen = alone[name]
+            if total is None or seen.gradient is None:
+                continue
+            own = L.weight_gradients(layers[name], seen.input, seen.gradient, each=False)
+            noise = float(seen.input.double().norm() * seen.gradient.double().norm())
+            if not _agree(own.reshape(total.shape), total, noise):
+                raise LayerError(
+                    name,
+                    "its weight is used outside of the layer too, so that its gradient is not the "
+                    "layer's; untie it, or name it in skip",
+                )
+
+
+def _parts(names: Mapping[str, object], layers: Mapping[str, nn.Module]) -> Iterator[list[str]]:
+    """The names in runs whose weights are held at once."""
+    part, size = [], 0
+    for name in names:
+        entries = layers[name].weight.numel()
+        if part and size + entries > AT_ONCE:
+            yield part
+            part, size = [], 0
+        part.append(name)
+        size += entries
+    if part:
+        yield part
+
+
+def _agree(one: Tensor, other: Tensor, noise: float = 0.0) -> bool:
+    """Whether two tensors are one but for rounding, which may also leave a small part of `noise`.
+    What is not finite agrees with everything."""
+    if one.shape != other.shape:
+        return False
+    one, other = one.detach(), other.detach()
+    tolerance = max(ROUNDING.get(tensor.dtype, COARSE) for tensor in (one, other))
+    difference = float((one.double() - other.double()).norm())
+    size = max(float(one.double().norm()), float(other.double().norm()))
+    return not difference > tolerance * size + 1e-3 * tolerance * noise
