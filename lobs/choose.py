@@ -1,24 +1,89 @@
-"""How much of a layer goes: the paper's tolerance, its watch on the network's performance, and our
-two: the elbow of the sensitivities, and one budget divided over all layers.
+"""Step 5 of L-OBS: how much of a layer goes. By a fraction, by the paper's tolerance ε, or until
+the network's performance falls.
 
-Every rule answers with the fraction removed. Sensitivities L_q carry the ½ (README, Units): √(2
-L_q) is the RMS error that the layer's output has once weight q is gone, which Eq. 3 and Eq. 7 call
-√δE.
+Every rule answers with the fraction removed. Sensitivities L_q carry the ½ (README, Units):
+√(2 L_q) is the RMS error that the layer's output has once weight q is gone, which Eq. 3 and Eq. 7
+call √δE.
 """
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from common.cells.errors import UserError
+from common.cells.errors import UserError, choose, require
+from common.data.sources import rebatch
+from common.nets import layers as L
+from common.running.train import evaluate
+from lobs.hessian import Layer
 
-GRID_LEAST, GRID_POINTS = 1e-3, 400  # kept fractions among which a budget is divided
-HALF = 0.5
+STOPS = ("ratio", "tolerance", "performance")
 RISE_BY = 0.8  # what a rising tolerance leaves of the weights that the one before it left
+# (layer, its weights [groups, out, in]) -> accuracy of the network with these weights there
+Accuracy = Callable[[str, Tensor], float]
+
+
+class Rule(Protocol):
+    """The options that say how much of a layer goes; lobs.method.Options explains them."""
+
+    stop: str
+    epsilon: float
+    bound: float
+    held_out: int
+    batch_size: int
+
+
+def require_stop(options: Rule, known: Iterable[str]) -> None:
+    """Raise UserError for a rule that is not among `known`, or for its numbers out of range."""
+    choose("stop", options.stop, known)
+    require(
+        math.isfinite(options.bound) and options.bound >= 0,
+        "bound",
+        options.bound,
+        "must be finite and not negative",
+        "give a fraction, 0.005 for half a point",
+    )
+    require(
+        options.held_out >= 1,
+        "held_out",
+        options.held_out,
+        "judges nothing",
+        "give at least one image",
+    )
+
+
+def stopping(
+    layer: Layer,
+    L_q: Tensor,
+    most: float,
+    options: Rule,
+    pruned: Callable[[float], Tensor],
+    accuracy: Accuracy,
+) -> float:
+    """The fraction of the layer that goes by the rule options.stop: at most `most`, at least what
+    earlier prunings removed.
+
+    L_q: sensitivities [groups, out, in]. pruned: the layer's weights once a fraction is removed.
+    """
+    if options.stop == "ratio":
+        return most
+    scores, least = layer.free(L_q).flatten(), 1 - layer.share(layer.kept)
+    if options.stop == "performance":
+        dense = accuracy(layer.name, layer.target())
+        return watched(
+            scores,
+            least,
+            most,
+            lambda removed: dense - accuracy(layer.name, pruned(removed)),
+            options.bound,
+        )
+    rule = tolerated(scores, options.epsilon) if options.stop == "tolerance" else inflection(scores)
+    return max(min(rule, most), least)
 
 
 def output_errors(scores: Tensor) -> Tensor:
@@ -86,64 +151,29 @@ def inflection(scores: Tensor) -> float:
     ) / len(curve)
 
 
-def shares(before: float, final: float, steps: int) -> list[float]:
-    """Kept fractions of `steps` prunings from `before` to `final`: at once to a half, where little
-    is lost and the inverses of what is left are largest, then by equal factors."""
-    first = min(before, max(final, HALF))
-    return (
-        [first * (final / first) ** (i / (steps - 1)) for i in range(steps)]
-        if steps > 1
-        else [final]
+def set_apart(calibration: Iterable, options: Rule) -> tuple[list, Iterable]:
+    """(batches that judge the network, the rest for the Hessian): with stop="performance" the first
+    batches, of at least `held_out` examples, else none. Raises UserError where nothing is left."""
+    if options.stop != "performance":
+        return [], calibration
+    batches = list(rebatch(calibration, options.batch_size))
+    number = math.ceil(options.held_out / options.batch_size)
+    require(
+        number < len(batches),
+        "held_out",
+        options.held_out,
+        f"leaves none of {sum(len(x) for x, _ in batches)} examples for the Hessian",
+        "raise --num-samples, or hold out fewer",
     )
+    return batches[:number], batches[number:]
 
 
-def divide(
-    curves: Mapping[str, list[tuple[float, float]]], totals: Mapping[str, int], amount: float
-) -> dict[str, float]:
-    """Fractions removed, by layer, that minimise the sum of relative layer errors at one fraction
-    removed over all.
+def judged_on(model: nn.Module, batches: list) -> Accuracy:
+    """The accuracy, on `batches`, of the model with one layer's weights exchanged."""
 
-    curves: (kept fraction, error relative to the layer's output) along a pruning of each layer,
-    joined by straight lines in log kept. At the minimum every layer pays the same for its next
-    weight (one Lagrange multiplier, by bisection); what the grid leaves over goes to the largest
-    layer, so that the total is exact.
-    """
-    grid = torch.logspace(math.log10(GRID_LEAST), 0, GRID_POINTS, dtype=torch.float64)
-    errors = {name: interpolated(grid, curve) for name, curve in curves.items()}
-    budget = sum(totals.values()) - round(amount * sum(totals.values()))
+    def accuracy(name: str, weights: Tensor) -> float:
+        other = copy.deepcopy(model)
+        L.write_joined(other.get_submodule(name), weights)
+        return evaluate(other, batches)[1]
 
-    def kept_at(price: float) -> dict[str, int]:
-        return {
-            name: max(1, round(float(grid[(errors[name] + price * total * grid).argmin()]) * total))
-            for name, total in totals.items()
-        }
-
-    low, high = 1e-18, 1e6  # error a weight
-    for _ in range(100):
-        price = math.sqrt(low * high)
-        low, high = (price, high) if sum(kept_at(price).values()) > budget else (low, price)
-    counts, largest = kept_at(high), max(totals, key=totals.__getitem__)
-    counts[largest] += budget - sum(counts.values())
-    if not 0 < counts[largest] <= totals[largest]:
-        raise UserError(
-            "sparsity",
-            amount,
-            f"cannot be divided over {len(totals)} layers",
-            "give a fraction a layer",
-        )
-    return {name: 1 - counts[name] / totals[name] for name in totals}
-
-
-def interpolated(grid: Tensor, curve: list[tuple[float, float]]) -> Tensor:
-    """Errors at the grid's kept fractions, linear in log kept; beyond the last point the last
-    error.
-    """
-    kept, error = (
-        torch.tensor(values, dtype=torch.float64) for values in zip(*sorted(curve), strict=True)
-    )
-    if len(kept) == 1:
-        return error.expand_as(grid)
-    kept, grid = kept.log(), grid.log()
-    right = torch.searchsorted(kept, grid).clamp(1, len(kept) - 1)
-    share = ((grid - kept[right - 1]) / (kept[right] - kept[right - 1])).clamp(0, 1)
-    return error[right - 1] + share * (error[right] - error[right - 1])
+    return accuracy

@@ -1,14 +1,14 @@
-"""The layer-wise problem of L-OBS (Dong et al. 2017, Sec. 3): inputs, Hessian, wanted output and
-error of each layer.
+"""Steps 1 and 2 of L-OBS (Dong et al. 2017, Sec. 3): inputs, Hessian, wanted output and error of
+each layer, and the layer as its pruning sees it.
 
 For a layer with weights W [out, in] (a last column holds the bias, whose input is 1) that should
 answer inputs x with outputs z,
     E(W') = (1/2n) Σ ‖W'x − z‖² = ½ tr(W'ΨW'ᵀ) − tr(W'Bᵀ) + ½ mean‖z‖²,
     Ψ = (1/n) Σ xxᵀ,  B = (1/n) Σ zxᵀ
 is exact, and Ψ its Hessian for every output unit (Eq. 9). n counts inputs: examples × output
-positions. With the dense network's own inputs B = WΨ, and E is ½ tr(δΨδᵀ). With inputs from a
-network pruned before this layer (our option), z is still the dense network's output. Statistics
-stream: memory does not grow with the number of examples.
+positions. With the dense network's own inputs, as in the paper, B = WΨ, and E is ½ tr(δΨδᵀ). With
+inputs from a network whose earlier layers are pruned (lobs.ours), z is still the dense network's
+output. Statistics stream: memory does not grow with the number of examples.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ from torch import Tensor, nn
 
 from common.cells.errors import NumericalError, UserError
 from common.curvature.kron import input_moment, second_moment
-from common.curvature.shared import DenseMatrix, LowRankMatrix, Matrix
+from common.curvature.shared import DenseMatrix, LowRankMatrix, Matrix, SharedRows
 from common.data.sources import rebatch
 from common.nets import layers as L
 from common.nets.capture import capture
+from common.pruning import obs
+from common.pruning.pruned import Pruned
+from common.pruning.select import select
+from common.system import distributed
 
 # a layer keeps its inputs themselves while FEW times their number is below its width: products with
 # them are cheaper
@@ -158,6 +162,18 @@ class LayerProblem:
         rest = 0.5 * (self.energy + float((self.target * (residual - self.wanted)).sum()))
         return max(0.0, added + float((residual * (W - self.target)).sum()) + rest)
 
+    def updated(self, kept: Tensor, scores: Tensor, kind: str, name: str) -> Tensor:
+        """The target [out, in] after an update that removed what is not kept. Units do not see each
+        other: they go in blocks, by memory."""
+        block, result = max(1, BLOCK_ENTRIES // kept.shape[1]), torch.empty_like(self.target)
+        parts = (tensor.split(block) for tensor in (result, self.target, kept, scores))
+        for new, w, k, s in zip(*parts, strict=True):
+            delta, _ = obs.update(
+                w.flatten(), SharedRows(self.matrix, len(w)), ~k.flatten(), kind, s.flatten(), name
+            )
+            torch.add(w, delta.reshape(w.shape), out=new)
+        return result
+
 
 def _quadratic(matrix: Matrix, W: Tensor, origin: Tensor | None = None) -> float:
     """tr(δΨδᵀ), δ = W − origin, a few rows at a time: whole products with VGG-16's first fully
@@ -175,6 +191,11 @@ def _quadratic(matrix: Matrix, W: Tensor, origin: Tensor | None = None) -> float
     return total
 
 
+# what the pruning of a layer comes to: its weights [groups, out, in], masks by parameter name, what
+# the record says of it, and notes
+Outcome = tuple[Tensor, dict[str, Tensor], dict[str, float], list[str]]
+
+
 @dataclass
 class Layer:
     """A layer as its pruning sees it: one problem a group, and which weights [groups, out, in]
@@ -187,37 +208,27 @@ class Layer:
     kept: Tensor
     bias: bool  # the last column is the bias
     prune_bias: bool  # and may go
-    # what a unit's squared error counts when units are ranked, [groups, out]: 1 in the paper
-    weigh: Tensor
 
     @classmethod
     def of(
-        cls, name: str, seen: LayerStatistics, options: object, masks: Mapping[str, Tensor] | None
+        cls,
+        name: str,
+        seen: LayerStatistics,
+        damping: float,
+        prune_bias: bool = False,
+        masks: Mapping[str, Tensor] | None = None,
+        relative: bool = False,
     ) -> Layer:
-        """From a layer's statistics; of the options: damping, relative, prune_bias. Raises
-        NumericalError naming the layer.
-        """
+        """From a layer's statistics, with the inverse of Ψ + ρI; ρ = damping, in units of Ψ's mean
+        diagonal if `relative`. Raises NumericalError naming the layer."""
         W, masks = L.joined(seen.module, seen.bias), masks or {}
-        problems = [
-            LayerProblem.of(name, W[g], seen, g, options.damping, options.relative)
-            for g in range(len(W))
-        ]
-        layer = cls(
-            name,
-            seen.module,
-            problems,
-            torch.ones_like(W, dtype=torch.bool),
-            seen.bias,
-            options.prune_bias,
-            torch.ones(W.shape[:2], dtype=W.dtype, device=W.device),
-        )
+        problems = [LayerProblem.of(name, W[g], seen, g, damping, relative) for g in range(len(W))]
+        kept = torch.ones_like(W, dtype=torch.bool)
         if f"{name}.weight" in masks:
-            layer.kept[..., : W.shape[2] - seen.bias] = L.to_matrix(
-                seen.module, masks[f"{name}.weight"]
-            )
+            kept[..., : W.shape[2] - seen.bias] = L.to_matrix(seen.module, masks[f"{name}.weight"])
         if f"{name}.bias" in masks:
-            layer.kept[..., -1] = masks[f"{name}.bias"].reshape(W.shape[:2])
-        return layer
+            kept[..., -1] = masks[f"{name}.bias"].reshape(W.shape[:2])
+        return cls(name, seen.module, problems, kept, seen.bias, prune_bias)
 
     def target(self) -> Tensor:
         """The weights that are pruned, [groups, out, in]."""
@@ -230,6 +241,20 @@ class Layer:
     def dead(self) -> Tensor:
         """Weights whose input was always zero, [groups, 1, in]."""
         return torch.stack([problem.dead for problem in self.problems])[:, None]
+
+    def without_lowest(self, scores: Tensor, removed: float) -> Tensor:
+        """What is kept once the lowest of the layer's scores [groups, out, in] are gone, a fraction
+        `removed` of its weights in all."""
+        chosen = select(
+            {self.name: self.free(scores)}, removed, masks={self.name: self.free(self.kept)}
+        )
+        return self.cut(self.kept, chosen[self.name])
+
+    def updated(self, kept: Tensor, scores: Tensor, kind: str) -> Tensor:
+        """The weights [groups, out, in] after the update `kind` of common.pruning.obs removed what
+        is not kept; scores order the triangular walk."""
+        parts = zip(self.problems, kept, scores, strict=True)
+        return stacked([problem.updated(k, s, kind, self.name) for problem, k, s in parts])
 
     def error(self, new: Tensor) -> float:
         """The layer's error E, groups added up."""
@@ -290,6 +315,19 @@ class Layer:
             "ridge": max(problem.ridge for problem in self.problems),
         } | ({"dead_inputs": dead} if dead else {})
 
+    def outcome(self, new: Tensor, kept: Tensor) -> Outcome:
+        """What `write` puts into the pruned network."""
+        return new, self.masks(kept), self.report(new), self.notes()
+
+
+def write(result: Pruned, name: str, outcome: Outcome) -> None:
+    """Put the outcome of a layer into the pruned network."""
+    new, masks, report, notes = outcome
+    L.write_joined(result.model.get_submodule(name), new)
+    result.masks |= masks
+    result.layers[name] = report
+    result.notes += notes
+
 
 def stacked(parts: list[Tensor]) -> Tensor:
     """torch.stack that does not copy a single part."""
@@ -297,6 +335,19 @@ def stacked(parts: list[Tensor]) -> Tensor:
 
 
 def layer_statistics(
+    model: nn.Module,
+    calibration: Iterable,
+    layers: dict[str, nn.Module],
+    bias: bool,
+    batch_size: int,
+) -> dict[str, LayerStatistics]:
+    """What each layer sees, by name; under torchrun of the layers alone that distributed.each gives
+    to this process. Raises what `statistics_of` does."""
+    own = distributed.dealt(layers)
+    return statistics_of(model, calibration, own, bias, batch_size) if own else {}
+
+
+def statistics_of(
     model: nn.Module,
     calibration: Iterable,
     layers: dict[str, nn.Module],

@@ -36,9 +36,9 @@ from lobs import dns
 from lobs.bound import propagation
 from lobs.experiments import IMAGENET, LENET300, OURS, STATED
 from lobs.hessian import Layer, layer_statistics
-from lobs.method import Options, prune, prune_layer
 from lobs.net_trim import Options as TrimOptions
 from lobs.net_trim import constraint_entries, net_trim
+from lobs.ours import Fit, Options, prune, prune_layer
 
 log = logging.getLogger(__name__)
 MIDDLE = "fc2"  # the only layer of Table 2 and Fig. 2b
@@ -148,12 +148,12 @@ def net_trim_table(spec: Spec, timer: Timer) -> list[dict]:
         ("l-obs", "triangular", 60_000),
         ("l-obs-joint", "joint", 60_000),
     ):
-        options = Options(update=update, damping=1e-3, relative=True, batch_size=1000)
+        options = Options(update=update)
         with timer.phase("l_obs"):
             seen = layer_statistics(
                 model, data.calibration(samples, 1000), {MIDDLE: module}, True, 1000
             )[MIDDLE]
-            layer = Layer.of(MIDDLE, seen, options, None)
+            layer = Fit.start(Layer.of(MIDDLE, seen, 1e-3, relative=True))
             rows += [
                 entry(method, prune_layer(layer, 1 - keep, options)[0][0], samples=samples)
                 for keep in TRIM_KEEPS
@@ -228,9 +228,8 @@ def memory(spec: Spec, timer: Timer) -> list[dict]:
         batches = list(loader)
         with timer.phase("l_obs"), PeakBytes() as ours:
             seen = layer_statistics(model, batches, {MIDDLE: module}, True, 100)[MIDDLE]
-            prune_layer(
-                Layer.of(MIDDLE, seen, Options(damping=1e-3, relative=True), None), 0.9, Options()
-            )
+            layer = Layer.of(MIDDLE, seen, 1e-3, relative=True)
+            prune_layer(Fit.start(layer), 0.9, Options())
         row = {
             "samples": samples,
             "l_obs_bytes": ours.peak,

@@ -113,5 +113,11 @@ def choose(field: str, value: str, known: Iterable[str]) -> str:
     return value
 
 
+def require(holds: bool, field: str, value: object, problem: str, remedy: str = "") -> None:
+    """Raise UserError with the other arguments unless `holds`."""
+    if not holds:
+        raise UserError(field, value, problem, remedy)
+
+
 class Busy(UserError):
     """Another process holds the folder."""

@@ -67,8 +67,9 @@ METHODS: dict[str, Method] = {
         preset={"scope": "global"},
         curvature="diagonal",
     ),
+    # lobs.ours with its options left alone is the paper's lobs.method
     "l-obs": Method(
-        "lobs.method:prune",
+        "lobs.ours:prune",
         "L-OBS",
         "weights",
         "lobs",
@@ -76,7 +77,7 @@ METHODS: dict[str, Method] = {
         curvature="moment",
     ),
     "l-obs-joint": Method(
-        "lobs.method:prune",
+        "lobs.ours:prune",
         "L-OBS, joint optimum",
         "weights",
         "lobs",
@@ -84,7 +85,7 @@ METHODS: dict[str, Method] = {
         curvature="moment",
     ),
     "l-obs-ours": Method(
-        "lobs.method:prune",
+        "lobs.ours:prune",
         "L-OBS, ours (joint, re-scored)",
         "weights",
         "lobs",

@@ -4,7 +4,7 @@ by accident.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,18 @@ def count(amount: float, total: int) -> int:
             "sparsity", amount, "outside [0, 1)", "give the fraction REMOVED, 0.9 for 90%"
         )
     return round(amount * total)
+
+
+def by_layer(amount: float | Mapping[str, float], layers: Iterable[str]) -> dict[str, float]:
+    """The fraction of each layer, in the layers' order, from one for all or one a layer. Raises
+    UserError for a name that is no layer and for a layer without a fraction."""
+    layers = list(layers)
+    if not isinstance(amount, Mapping):
+        return dict.fromkeys(layers, amount)
+    unmatched = set(amount) ^ set(layers)
+    if unmatched:
+        raise UserError("sparsity", min(unmatched), "names no layer, or a layer has no fraction")
+    return {name: amount[name] for name in layers}
 
 
 def select(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 import torch
@@ -70,17 +70,19 @@ def dealt(values: Mapping[str, Value], first: int = 0) -> dict[str, Value]:
 
 
 def each(
-    names: Sequence[str], work: Callable[[str], Result], first: int = 0
+    names: Iterable[str], work: Callable[[str], Result], in_turn: bool = False
 ) -> Iterator[tuple[str, Result]]:
     """(name, work(name)) for every name, in order. Under torchrun one process does each (as `dealt`
     says) and all receive its result: tensors and plain values, tensors on the group's device.
 
-    A round gives every process one name, so that no more results than processes are held at once.
+    As many names as there are processes are worked on at once, so that no more results are held;
+    `in_turn` one at a time, for work that builds on the results before it.
     """
     names = list(names)
-    for start in range(0, len(names), world()):
-        together = names[start : start + world()]
-        done = {name: work(name) for name in dealt(dict.fromkeys(together), first + start)}
+    at_once = 1 if in_turn else world()
+    for start in range(0, len(names), at_once):
+        together = names[start : start + at_once]
+        done = {name: work(name) for name in dealt(dict.fromkeys(together), start)}
         yield from gathered(done, together).items()
 
 

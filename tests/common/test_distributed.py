@@ -251,21 +251,27 @@ def processes_as_threads(monkeypatch, world: int, work) -> dict[int, object]:
     return results
 
 
+@pytest.mark.parametrize("in_turn", [False, True])
 @pytest.mark.parametrize("world", [1, 2, 5])  # fewer processes than names, and more
-def test_each_name_is_worked_on_by_one_process_and_all_receive_its_result(monkeypatch, world):
+def test_each_name_is_worked_on_by_one_process_and_all_receive_its_result(
+    monkeypatch, world, in_turn
+):
     done = {rank: [] for rank in range(world)}
 
     def process(rank):
-        def work(name):
-            done[rank].append(name)
-            return name.upper()
-
-        return list(distributed.each("abc", work, first=1))
+        results = []
+        for name, result in distributed.each(
+            "abc", lambda name: done[rank].append(name) or (name.upper(), len(results)), in_turn
+        ):
+            results.append((name, result[0]))
+            if in_turn:  # the results before it were there when it was worked on
+                assert result[1] == "abc".index(name)
+        return results
 
     results = processes_as_threads(monkeypatch, world, process)
     assert list(results.values()) == [[("a", "A"), ("b", "B"), ("c", "C")]] * world
     assert sorted(sum(done.values(), [])) == ["a", "b", "c"]
-    assert all(done[(1 + i) % world].count(name) == 1 for i, name in enumerate("abc"))
+    assert all(done[i % world].count(name) == 1 for i, name in enumerate("abc"))
 
 
 def test_one_process_works_as_it_is_asked():

@@ -31,7 +31,6 @@ from common.nets import models
 from common.nets.capture import capture
 from common.system import machine
 from lobs.hessian import Layer, layer_statistics
-from lobs.method import Options
 from tests.lobs import reference
 
 ALPHA, BATCH, ROUNDS = 1e6, 1_000, 5
@@ -48,10 +47,7 @@ CONVOLUTIONS = (
 def ours(model, loader) -> dict:
     """Statistics and inverse of every layer."""
     seen = layer_statistics(model, loader, L.prunable(model), True, BATCH)
-    return {
-        name: Layer.of(name, one, Options(damping=1 / ALPHA), None).problems[0].matrix
-        for name, one in seen.items()
-    }
+    return {name: Layer.of(name, one, 1 / ALPHA).problems[0].matrix for name, one in seen.items()}
 
 
 def measure(samples: int, total: int) -> dict:

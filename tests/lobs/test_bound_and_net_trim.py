@@ -10,9 +10,9 @@ from torch import nn
 
 from common.cells.errors import LayerError, UserError
 from lobs.bound import propagation
-from lobs.method import Options, prune
 from lobs.net_trim import Options as TrimOptions
 from lobs.net_trim import net_trim
+from lobs.ours import Options, prune
 from tests import toy
 from tests.lobs.test_method import data, mlp
 

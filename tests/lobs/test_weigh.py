@@ -15,7 +15,8 @@ from lobs.hessian import layer_statistics
 from lobs.weigh import output_weights
 from tests import toy
 from tests.lobs import reference
-from tests.lobs.test_method import ask, data, equal, mlp
+from tests.lobs.test_method import data, equal, mlp
+from tests.lobs.test_ours import ask
 
 
 @pytest.mark.parametrize("kind", ["plain", "grouped"])

@@ -269,7 +269,7 @@ FAULTS = {
             f"{ORACLES} -k predicted and measured",
         )
     ],
-    "lobs/method.py": [(".masked_fill_(layer.dead(), 0.0).mul_", ".mul_", f"{LOBS} -k dead")],
+    "lobs/method.py": [(".masked_fill_(layer.dead(), 0.0)", "", f"{LOBS} -k dead")],
     "eigendamage/method.py": [
         (
             " = torch.einsum('os,oip,ia->sap', QS,",

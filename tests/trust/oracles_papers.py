@@ -14,7 +14,7 @@ from common.nets import layers as L
 from eigendamage import c_obd, c_obs, depthwise, kron_obd, kron_obs
 from eigendamage import method as eigen
 from lobs import hessian as lobs_hessian
-from lobs import method as lobs
+from lobs import ours as lobs
 from lobs.bound import propagation
 from nap import method as nap
 from tests import reference, toy

@@ -19,7 +19,7 @@ from common.pruning import obs
 from common.running import train as T
 from eigendamage import kron_obs
 from eigendamage import method as eigen
-from lobs import method as lobs
+from lobs import ours as lobs
 from tests import toy
 from woodfisher import method as wood
 

@@ -17,7 +17,7 @@ from common.nets import masks as M
 from common.pruning import baselines, obs
 from common.pruning.select import select
 from eigendamage.threshold import percentile
-from lobs import method as lobs
+from lobs import ours as lobs
 from tests import reference, toy
 from woodfisher import kfac
 from woodfisher import method as wood

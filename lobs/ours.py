@@ -1,0 +1,247 @@
+"""L-OBS carried further (ours). With Options at their defaults it is the paper's algorithm,
+lobs.method.
+
+update="joint"   all kept weights move to the exact optimum, where the paper walks with a fixed Ψ⁻¹
+rescore=n        n steps, each scored by the inverse restricted to what is left: the score of a
+                 weight is then exactly what the optimum loses
+inputs="pruned"  layers in order, each matched to the dense layer's output from what the layers
+                 pruned before it feed it
+scope="global"   one budget over all layers: divided by their errors relative to their outputs
+                 (lobs.budget) or, with `weigh`, one ranking in units of the loss
+weigh            the error of a unit's output counts by what it costs the loss (lobs.weigh)
+relative         damping in units of Ψ's mean diagonal
+stop             "inflection" too: the elbow of the sorted sensitivities
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from common.cells.errors import choose, require
+from common.nets import layers as L
+from common.nets import masks as M
+from common.pruning import obs
+from common.pruning.pruned import Pruned
+from common.pruning.select import by_layer, select
+from common.system import distributed
+from lobs import method
+from lobs.budget import divide, shares
+from lobs.choose import STOPS, judged_on, require_stop, set_apart, stopping
+from lobs.hessian import Layer, Outcome, layer_statistics, statistics_of, write
+from lobs.weigh import output_weights
+
+# the pruning along which scope="global" measures each layer's error
+CURVE_STEPS, CURVE_LEAST = 24, 2e-3
+Known = TypeVar("Known")
+
+
+@dataclass(frozen=True)
+class Options(method.Options):
+    """The paper's options, and ours beside them; the defaults are the paper's algorithm."""
+
+    update: str = "triangular"  # the paper's walk | joint | diagonal | none
+    relative: bool = False  # damping in units of Ψ's mean diagonal
+    scope: str = "layer"  # every layer by itself (Sec. 3.4.1) | global: one budget
+    weigh: bool = False  # units weighed by the loss's mean squared gradient in their output
+    rescore: int = 0  # steps scored by the inverse of what is left; 0 scores once
+    inputs: str = "dense"  # of the dense network (Sec. 3.2) | pruned
+
+    def __post_init__(self):
+        require_stop(self, (*STOPS, "inflection"))
+        choose("update", self.update, obs.UPDATES)
+        choose("scope", self.scope, ("layer", "global"))
+        choose("inputs", self.inputs, ("dense", "pruned"))
+        require(
+            not self.rescore or self.update == "joint",
+            "rescore",
+            self.rescore,
+            "needs the joint optimum at every step",
+            "use --update joint",
+        )
+        require(
+            self.scope == "layer" or self.stop == "ratio",
+            "stop",
+            self.stop,
+            "is a rule for single layers",
+            "use --scope layer",
+        )
+        require(
+            self.stop != "performance" or self.inputs == "dense",
+            "stop",
+            self.stop,
+            "watches one layer at a time in the dense network",
+            "use --inputs dense",
+        )
+
+
+@dataclass
+class Fit:
+    """A layer on its way: weights and which are kept [groups, out, in], and the diagonal of each
+    unit's inverse restricted to them."""
+
+    layer: Layer
+    weights: Tensor
+    kept: Tensor
+    inverse_diagonal: Tensor
+    unit_weights: Tensor | None = None  # s of each unit, [groups, out]; None weighs all alike
+    is_optimal: bool = False  # the weights are the joint optimum over the kept ones
+
+    @classmethod
+    def start(cls, layer: Layer, unit_weights: Tensor | None = None) -> Fit:
+        """The layer as it stands, without what earlier prunings removed."""
+        return cls(layer, layer.target(), layer.kept, layer.inverse_diagonal(), unit_weights)
+
+    def sensitivity(self) -> Tensor:
+        """L_q [groups, out, in]; of unit j s_j L_q, if units are weighed: the loss's increase and
+        not that of the layer's error."""
+        L_q = method.sensitivity(self.layer, self.weights, self.inverse_diagonal)
+        return L_q if self.unit_weights is None else L_q.mul_(self.unit_weights[..., None])
+
+    def refitted(self, kept: Tensor) -> Fit:
+        """At the joint optimum over the kept weights."""
+        if kept is self.kept and (self.is_optimal or kept.all()):
+            return self
+        pairs = zip(self.layer.problems, kept, strict=True)
+        parts = [problem.matrix.refit(problem.target, k) for problem, k in pairs]
+        weights, diagonals = (torch.stack(tensors) for tensors in zip(*parts, strict=True))
+        return Fit(self.layer, weights, kept, diagonals, self.unit_weights, is_optimal=True)
+
+    def left(self) -> tuple[float, int]:
+        """(how many of the weights that may go are kept, how many there are)."""
+        return self.layer.share(self.kept) * self.layer.total, self.layer.total
+
+
+def ranked(
+    fits: Mapping[str, Fit], removed: float, rescore: int, names: Iterable[str] | None = None
+) -> dict[str, Fit]:
+    """The layers once `removed` of their weights are gone, all ranked together, in `rescore` steps;
+    weights are new ones only if re-scored.
+
+    names: all layers of the ranking, of which this process has those of `fits`; None: only those.
+    """
+
+    def known(of: Callable[[Fit], Known]) -> dict[str, Known]:
+        if names is None:
+            return {name: of(fit) for name, fit in fits.items()}
+        return dict(distributed.each(names, lambda name: of(fits[name])))
+
+    if rescore:
+        fits = {name: fit.refitted(fit.kept) for name, fit in fits.items()}
+    fits = dict(fits)
+    counts = known(Fit.left).values()
+    before = sum(left for left, _ in counts) / sum(total for _, total in counts)
+    for share in shares(before, 1 - removed, max(1, rescore)):
+        scores = known(lambda fit: fit.layer.free(fit.sensitivity()))
+        kept = known(lambda fit: fit.layer.free(fit.kept))
+        chosen = select(scores, 1 - share, "global", kept)
+        for name, fit in fits.items():
+            now = fit.layer.cut(fit.kept, chosen[name])
+            fits[name] = fit.refitted(now) if rescore else replace(fit, kept=now)
+    return fits
+
+
+def prune_layer(start: Fit, removed: float, options: Options) -> tuple[Tensor, Tensor]:
+    """(new weights, which are kept), [groups, out, in], of one layer."""
+    if options.rescore:
+        fit = ranked({start.layer.name: start}, removed, options.rescore)[start.layer.name]
+        return fit.weights, fit.kept
+    return method.prune_layer(start.layer, start.sensitivity(), removed, options.update)
+
+
+def error_curve(layer: Layer) -> tuple[list[tuple[float, float]], int]:
+    """([(kept fraction, layer error over its output's energy)], number of weights) along a pruning
+    by the joint optimum, re-scored at each step."""
+    points, fit = [(1.0, 0.0)], Fit.start(layer)
+    for share in shares(1.0, CURVE_LEAST, CURVE_STEPS):
+        if 1 < share * layer.total < layer.share(fit.kept) * layer.total:
+            fit = ranked({layer.name: fit}, 1 - share, 1)[layer.name]
+            points.append((share, layer.error(fit.weights) / (layer.energy() or 1.0)))
+    return points, layer.total
+
+
+def one_budget(
+    fit_of: Callable[[str], Fit], layers: Mapping[str, nn.Module], amount: float, options: Options
+) -> tuple[dict[str, float], M.Masks]:
+    """(fraction removed of each layer, masks by parameter name where the division found them)."""
+    if not options.weigh:
+        curves = dict(distributed.each(layers, lambda name: error_curve(fit_of(name).layer)))
+        sizes = {name: size for name, (_, size) in curves.items()}
+        return divide({name: curve for name, (curve, _) in curves.items()}, sizes, amount), {}
+    fits = {name: fit_of(name) for name in distributed.dealt(layers)}
+    fits = ranked(fits, amount, options.rescore, layers)
+    masks = {k: v for fit in fits.values() for k, v in fit.layer.masks(fit.kept).items()}
+    each = distributed.each(layers, lambda name: 1 - fits[name].layer.share(fits[name].kept))
+    return dict(each), masks
+
+
+def prune(
+    model: nn.Module,
+    calibration: Iterable,
+    amount: float | Mapping[str, float],
+    options: Options,
+    generator: torch.Generator,
+    masks: M.Masks | None = None,
+) -> Pruned:
+    """As lobs.method.prune, with our options. Only `weigh` draws: labels. With scope="global"
+    `amount` is one fraction, of all layers' weights together."""
+    calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
+    held_out, calibration = set_apart(calibration, options)
+    layers = L.prunable(model, options.skip)
+    fractions = by_layer(amount, layers)
+    require(
+        options.scope == "layer" or not isinstance(amount, Mapping),
+        "scope",
+        options.scope,
+        "divides one fraction over the layers",
+        "use --scope layer",
+    )
+    accuracy, how = judged_on(model, held_out), (options.bias, options.batch_size)
+    behind = options.inputs == "pruned"
+    seen = (
+        {}
+        if behind and options.scope == "layer"
+        else layer_statistics(model, calibration, layers, *how)
+    )
+    units = (
+        output_weights(model, calibration, layers, options.batch_size, generator)
+        if options.weigh
+        else {}
+    )
+
+    def fit_of(name: str) -> Fit:
+        layer = Layer.of(
+            name, seen[name], options.damping, options.prune_bias, masks, options.relative
+        )
+        return Fit.start(layer, units.get(name))
+
+    if options.scope == "global":
+        fractions, found = one_budget(fit_of, layers, amount, options)
+        masks = found or masks
+    result = Pruned(copy.deepcopy(model))
+
+    def pruned(name: str) -> Outcome:
+        if behind:
+            here = {name: result.model.get_submodule(name)}
+            seen.update(statistics_of(result.model, calibration, here, *how, dense=model))
+        fit = fit_of(name)
+        del seen[name]
+        removed = stopping(
+            fit.layer,
+            fit.sensitivity(),
+            fractions[name],
+            options,
+            lambda r: prune_layer(fit, r, options)[0],
+            accuracy,
+        )
+        return fit.layer.outcome(*prune_layer(fit, removed, options))
+
+    for name, outcome in distributed.each(layers, pruned, in_turn=behind):
+        write(result, name, outcome)
+    M.apply(result.model, result.masks)
+    return result
