@@ -49,8 +49,10 @@ test: setup         ## run the tests
 coverage: setup     ## lines of common/ and of the papers that the unit tests reach
 	@$(PY) -m pytest -m "not slow" --cov=common --cov=lobs --cov=nap --cov=woodfisher --cov=eigendamage --cov-report=term-missing:skip-covered $(ARGS)
 
-lint: setup         ## ruff
+lint: setup         ## ruff's format and rules, basedpyright over common/
+	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m ruff check .
+	@$(PY) -m basedpyright --project pyproject.toml
 
 bench: setup        ## speed ratios of the curvature kernel against the textbook, side by side (ARGS=--end-to-end: and ResNet-50 whole)
 	@$(PY) -m tests.bench $(ARGS)

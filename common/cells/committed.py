@@ -61,9 +61,9 @@ def stages(spec: Spec, root: Path = ROOT) -> Stages:
         if made is not None and made.seed == spec.seed and identity(made) == wanted:
             found[record.stage] = record
     return {
-        stage: found[stage]
+        stage: record
         for stage in ("train", "prune", "finetune")
-        if found.get(stage) is not None
+        if (record := found.get(stage)) is not None
     }
 
 

@@ -285,11 +285,12 @@ class Spec:
     @property
     def amount(self) -> float:
         """The fraction removed, in whichever unit the cell asks for."""
-        if self.sparsity is None and self.unit_ratio is None:
-            raise UserError(
-                "sparsity", None, "missing", "give --sparsity (weights) or --unit-ratio (channels)"
-            )
-        return self.sparsity if self.sparsity is not None else self.unit_ratio
+        for amount in (self.sparsity, self.unit_ratio):
+            if amount is not None:
+                return amount
+        raise UserError(
+            "sparsity", None, "missing", "give --sparsity (weights) or --unit-ratio (channels)"
+        )
 
     def but(self, **changes) -> Spec:
         """A copy with some fields changed."""

@@ -151,7 +151,9 @@ def _common(records: list[Fields]) -> Fields:
     for record in records:
         for place, value in _places(record).items():
             counts.setdefault(place, Counter())[_json(value)] += 1
-    base = {k: dict.fromkeys(v) if isinstance(v, dict) else None for k, v in records[0].items()}
+    base: Fields = {
+        k: dict.fromkeys(v) if isinstance(v, dict) else None for k, v in records[0].items()
+    }
     for place, values in counts.items():
         text, many = values.most_common(1)[0]
         elsewhere = ".".join(place) in COLUMNS or place[0] == "provenance"
@@ -187,14 +189,15 @@ def _whole(base: Fields, given: dict[Place, object], own: Fields) -> Fields:
 
 def _text(place: Place, record: Fields) -> str:
     """A value as the .csv has it; empty where there is none or it is no number."""
-    found = record.get(place[0])
-    if len(place) > 1:
-        if not isinstance(found, dict) or place[1] not in found:
+    field, *below = place
+    found = record.get(field)
+    for name in below:
+        if not isinstance(found, dict) or name not in found:
             return ""
-        found = found[place[1]]
+        found = found[name]
     if ".".join(place) in WORDS:
         return found if isinstance(found, str) else ""
-    number = place[0] in record and isinstance(found, bool | int | float | None)
+    number = field in record and isinstance(found, bool | int | float | None)
     return _json(found) if number else ""
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import typing
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -198,7 +199,8 @@ def layer_levels(spec: Spec, amounts: list[float]) -> dict[str, list[float]]:
     number is the layer's last amount, a list its amount at each pruning. With `levels` a layer with
     one number goes the same share of its way at each pruning as the whole network does. Raises
     UserError for a list of another length than there are prunings."""
-    given = dict(spec.options).get("layer_sparsity", {})
+    options: dict[str, typing.Any] = dict(spec.options)
+    given = options.get("layer_sparsity", {})
     own = {
         name: [float(level) for level in value]
         for name, value in given.items()

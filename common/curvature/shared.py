@@ -223,11 +223,10 @@ def _batches(rows: Tensor, sizes: Tensor) -> Iterator[Tensor]:
     """`rows` cut into runs whose largest size times their number stays within the working memory;
     sizes rise along `rows`.
     """
-    start = 0
-    sizes = sizes.tolist()
+    start, size = 0, sizes.tolist()
     while start < len(rows):
         stop = start + 1
-        while stop < len(rows) and (stop + 1 - start) * sizes[stop] <= WORK_ENTRIES:
+        while stop < len(rows) and (stop + 1 - start) * size[stop] <= WORK_ENTRIES:
             stop += 1
         yield rows[start:stop]
         start = stop

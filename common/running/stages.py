@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,7 +119,7 @@ class Stage:
     name: str
     folder: Path
     done: Record | None = None
-    start: Record | nn.Module | None = None
+    start: typing.Any = None
     identity: dict = field(default_factory=dict)
     mark: str = ""
     timer: Timer | None = None

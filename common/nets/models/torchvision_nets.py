@@ -36,11 +36,11 @@ def alexnet(classes: int, input_shape: tuple[int, int, int], *, columns: int = 1
     model = torchvision.models.alexnet(weights=None, num_classes=classes)
     if columns == 2:
 
-        def convolution(cin: int, cout: int, size: int, **how: int) -> list[nn.Module]:
-            return [nn.Conv2d(cin, cout, size, **how), nn.ReLU()]
+        def convolution(cin: int, cout: int, size: int, **how: int) -> tuple[nn.Module, ...]:
+            return nn.Conv2d(cin, cout, size, **how), nn.ReLU()
 
-        def norm() -> list[nn.Module]:
-            return [nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2)]
+        def norm() -> tuple[nn.Module, ...]:
+            return nn.LocalResponseNorm(5), nn.MaxPool2d(3, 2)
 
         model.features = nn.Sequential(
             *convolution(3, 96, 11, stride=4, padding=2),
