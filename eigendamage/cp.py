@@ -55,13 +55,7 @@ def prune(
     """A copy of `model` with every convolution that has a kernel decomposed; one that would be
     larger stays (noted).
     """
-    if masks:
-        raise UserError(
-            "masks",
-            sorted(masks)[0],
-            "single weights were masked before",
-            "decompose a network without masks",
-        )
+    M.require_none(masks, "decompose")
     if not 0 <= amount < 1:
         raise UserError(
             "unit_ratio", amount, "outside [0, 1)", "give the fraction REMOVED of the rank"

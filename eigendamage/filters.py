@@ -1,26 +1,25 @@
-"""What C-OBD, C-OBS, Kron-OBD and Kron-OBS share: filters as units, coupled where the network
-couples them, and their removal.
+"""What C-OBD, C-OBS, Kron-OBD and Kron-OBS share: their options, and the removal of filters.
 
-A unit is an output channel with all that must go with it: the filters of every layer that produces
-it (several where residual branches meet), its BatchNorm entries, and the input columns of its
-readers. It scores the sum of its filters' scores. With coupling="union" every filter is a unit of
-its own, and eigendamage.union does the cutting, one time after the other.
+A unit scores the sum of its filters' scores. With coupling="groups" it is a channel with all that
+must go with it (common.pruning.channels); with coupling="union", the paper's way with residual
+networks, every filter is a unit of its own, and eigendamage.union cuts one layer after the other.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from common.cells.errors import NumericalError, UserError, choose
+from common.cells.errors import NumericalError, choose
 from common.curvature.kron import KronInverse, kron_factors
 from common.curvature.labels import FISHERS
 from common.nets import layers as L
-from common.nets.surgery import channel_groups, narrow
+from common.nets import masks as M
+from common.pruning import channels
 from common.pruning.pruned import Pruned
 from eigendamage import union
 from eigendamage.threshold import CAP, percentile, require_cap
@@ -57,53 +56,27 @@ class KronOptions(FilterOptions):
 
 
 class Filters:
-    """A network's units and the layers whose filters they are made of."""
+    """A network's units and, by name, the layers whose filters they are made of."""
 
     def __init__(
         self,
         model: nn.Module,
         calibration: Iterable,
         skip: Iterable[str] = (),
-        masks: Mapping[str, Tensor] | None = None,
+        masks: M.Masks | None = None,
         coupling: str = "groups",
     ):
-        if masks:
-            raise UserError(
-                "masks",
-                sorted(masks)[0],
-                "single weights were masked before",
-                "remove units from a network without masks",
-            )
-        self.model = model
-        self.calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
-        example = next(iter(self.calibration), None)
-        if example is None:
-            raise UserError("calibration", 0, "no batch was seen", "give at least one example")
-        self.example, self.coupling = example[0], coupling
+        M.require_none(masks, "remove units from")
+        self.model, self.coupling = model, coupling
+        self.calibration, self.example = channels.with_example(calibration)
         whole = model
-        # filters that went before are not there; their places in the streams are
-        if coupling == "union":
+        if coupling == "union":  # filters that went before keep their places in the streams
             whole = copy.deepcopy(model)
-            union.widen(whole, example[0])
-        self.groups = channel_groups(whole, example[0], skip)
-        producers = {
-            member.module
-            for group in self.groups
-            for member in group.members
-            if member.axis == "out"
-        }
+            union.widen(whole, self.example)
+        self.channels = channels.find(whole, self.example, skip)
         self.layers = {
-            name: model.get_submodule(union.inner(model, name))
-            for name in L.prunable(whole)
-            if name in producers
+            name: model.get_submodule(union.inner(model, name)) for name in self.channels.layers
         }
-        if not self.groups:
-            raise UserError(
-                "model",
-                type(model).__name__,
-                "has no channels that can go",
-                "leave less in skip, or choose another method",
-            )
         for name, module in self.layers.items():
             if not torch.isfinite(module.weight).all():
                 raise NumericalError(name, "its weights are not finite", "check the checkpoint")
@@ -126,69 +99,28 @@ class Filters:
     def remove(
         self, scores: Mapping[str, Tensor], amount: float, cap: float, update: Update | None = None
     ) -> Pruned:
-        """The units of the lowest scores gone from a copy of the network. `scores`: [filters] by
-        layer. `update` moves what stays in the producing layers first; without it the prediction is
-        the sum of what went."""
-        units = (
-            scores
-            if self.coupling == "union"
-            else {
-                group.name: sum(
-                    torch.stack([scores[member.module][rows].sum() for rows in member.map])
-                    for member in group.members
-                    if self._produces(member)
-                )
-                for group in self.groups
-            }
-        )
-        kept, notes = percentile(units, amount, cap)
-        filters = (
-            {name: ~k for name, k in kept.items()}
-            if self.coupling == "union"
-            else self._filters_gone(kept)
-        )
+        """A copy of the network without the units that score lowest. `scores`: [filters] by layer.
+        `update` moves what stays in the producing layers first; without it the predicted increase
+        is the sum of what went."""
+        alone = self.coupling == "union"
+        kept, notes = percentile(scores if alone else self.channels.scores(scores), amount, cap)
+        gone = {n: ~k for n, k in kept.items()} if alone else self.channels.filters_gone(kept)
         result = Pruned(copy.deepcopy(self.model), predicted_increase=0.0, notes=notes)
-        for name, gone in filters.items():
+        for name, filters in ((name, gone[name]) for name in self.layers):
             if update is None:
-                result.predicted_increase += float(scores[name][gone].sum())
-            elif gone.any():
-                delta, increase = update(name, gone)
+                result.predicted_increase += float(scores[name][filters].sum())
+            elif filters.any():
+                delta, increase = update(name, filters)
                 result.predicted_increase += increase
-                module, moved = (
-                    self.layers[name],
-                    result.model.get_submodule(union.inner(result.model, name)),
-                )
+                moved = result.model.get_submodule(union.inner(result.model, name))
+                module = self.layers[name]
                 L.write_joined(moved, L.joined(module, module.bias is not None) + delta)
-        if self.coupling == "union":
-            result.edits = union.cut(result.model, self.groups, filters, self.example)
-            return result
-        return self.cut(result, kept)
-
-    def cut(self, result: Pruned, kept: Mapping[str, Tensor]) -> Pruned:
-        """The units that are not `kept` (group name -> bool) cut out of `result`, a copy of the
-        network.
-        """
-        result.edits = narrow(
-            result.model,
-            self.groups,
-            {name: k.nonzero().flatten().tolist() for name, k in kept.items()},
+        result.edits = (
+            union.cut(result.model, self.channels.groups, gone, self.example)
+            if alone
+            else self.channels.cut(result.model, kept)
         )
         return result
-
-    def _produces(self, member) -> bool:
-        return member.axis == "out" and member.module in self.layers
-
-    def _filters_gone(self, kept: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Which filters of each layer go with the units that are not `kept`."""
-        gone = {
-            name: torch.zeros(len(m.weight), dtype=torch.bool, device=m.weight.device)
-            for name, m in self.layers.items()
-        }
-        for group in self.groups:
-            for member in filter(self._produces, group.members):
-                for unit in (~kept[group.name]).nonzero().flatten().tolist():
-                    gone[member.module][member.map[unit]] = True
-        return gone
 
 
 def input_form(W: Tensor, A: Tensor, form: str) -> Tensor:

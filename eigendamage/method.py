@@ -132,13 +132,7 @@ def prune(
     """A copy of `model` with `amount` of its eigen-directions removed (Algorithm 1). Layers keep
     their outer shapes.
     """
-    if masks:
-        raise UserError(
-            "masks",
-            sorted(masks)[0],
-            "single weights were masked before",
-            "rotate a network without masks",
-        )
+    M.require_none(masks, "rotate")
     modules = rotatable(model, options.skip)
     for name, module in modules.items():
         if (

@@ -66,8 +66,8 @@ def prune(
     """A copy of `model` without the `amount` of its units whose scales are smallest. UserError for
     a network without any.
     """
-    net = Filters(model, calibration, options.skip, masks)
-    scores = {group.name: importance(model, group) for group in net.groups}
+    units = Filters(model, calibration, options.skip, masks).channels
+    scores = {group.name: importance(model, group) for group in units.groups}
     scaled = {name: score for name, score in scores.items() if score is not None}
     if not scaled:
         raise UserError(
@@ -79,4 +79,6 @@ def prune(
     kept, notes = percentile(scaled, amount, options.cap)
     left = sorted(set(scores) - set(scaled))
     notes += [f"kept whole, no BatchNorm follows: {', '.join(left)}"] if left else []
-    return net.cut(Pruned(copy.deepcopy(model), notes=notes), kept)
+    result = Pruned(copy.deepcopy(model), notes=notes)
+    result.edits = units.cut(result.model, kept)
+    return result

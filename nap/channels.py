@@ -13,20 +13,20 @@ common.nets.flops. Deviations: README.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from common.cells.errors import LayerError, UserError, choose
+from common.cells.errors import LayerError, choose
 from common.curvature.kron import Kron
 from common.nets import layers as L
 from common.nets import masks as M
 from common.nets.edits import depthwise
 from common.nets.flops import costs
-from common.nets.surgery import ChannelGroup, channel_groups, narrow
-from common.pruning import obs
+from common.nets.surgery import ChannelGroup
+from common.pruning import channels, obs
 from common.pruning.pruned import Pruned
 from common.pruning.select import select
 from nap.method import damping_of, factors_of, importance, inverses, normalised, weights_of
@@ -86,29 +86,9 @@ def _fewer(module: nn.Module, axes: Mapping[str, list[list[int]]], unit: int) ->
     return (out * inner - (out - rows) * left) * int(torch.Size(kernel).numel())
 
 
-def channel_importance(
-    groups: Sequence[ChannelGroup],
-    scores: Mapping[str, Tensor],
-    layers: Mapping[str, nn.Module],
-    sides: str = "in",
-) -> dict[str, Tensor]:
-    """ΔL_C of each unit: the sum of ΔL over its filters' weights and biases and, for in+out, over
-    its readers' columns. `scores`: [groups, out, in (+1)] by layer; a layer without scores adds
-    nothing."""
-    result = {}
-    for group in groups:
-        total = torch.zeros(group.size, dtype=torch.float64)
-        for member in group.members:
-            if member.module not in scores or (member.axis == "in" and sides == "in"):
-                continue
-            each = _by_channel(layers[member.module], scores[member.module], member.axis)
-            total += torch.stack([each[channels].sum() for channels in member.map]).cpu()
-        result[group.name] = total
-    return result
-
-
-def _by_channel(module: nn.Module, scores: Tensor, axis: str) -> Tensor:
-    """Scores summed over everything but the layer's output or input channels."""
+def by_channel(module: nn.Module, scores: Tensor, axis: str) -> Tensor:
+    """ΔL [groups, out, in (+1)] of a layer's weights and biases summed over everything but its
+    output ("out") or input ("in") channels; an input channel has no bias."""
     if axis == "out":
         return scores.sum(-1).flatten()
     inside = scores[..., : module.weight[0].numel()]
@@ -144,34 +124,14 @@ def prune(
     """A smaller copy of `model` without the `amount` of its channels whose ΔL_C / ΔFLOPs is lowest
     (at least one channel goes, and one of each layer stays). latent: statistics that nap.statistics
     kept up."""
-    if masks:
-        raise UserError(
-            "masks",
-            sorted(masks)[0],
-            "single weights were masked before",
-            "remove channels from a network without masks",
-        )
-    calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
-    example = next(iter(calibration), None)
-    if example is None:
-        raise UserError("calibration", 0, "no batch was seen", "give at least one example")
+    M.require_none(masks, "remove channels from")
+    calibration, example = channels.with_example(calibration)
     result = Pruned(copy.deepcopy(model), predicted_increase=0.0 if options.compensate else None)
-    groups = channel_groups(result.model, example[0], options.skip)
-    if not groups:
-        raise UserError(
-            "model",
-            type(model).__name__,
-            "has no channels that can go",
-            "leave less in skip, or choose another method",
-        )
-    saved = saved_macs(result.model, groups, example[0].shape[1:])
-    members = {
-        m.module
-        for group in groups
-        for m in group.members
-        if m.axis == "out" or options.sides == "in+out"
-    }
-    layers = {name: module for name, module in L.prunable(result.model).items() if name in members}
+    found = channels.find(result.model, example, options.skip)
+    saved = saved_macs(result.model, found.groups, example.shape[1:])
+    readers = {m.module for group in found.groups for m in group.members if m.axis == "in"}
+    both = set(found.layers) | (readers if options.sides == "in+out" else set())
+    layers = {name: module for name, module in L.prunable(result.model).items() if name in both}
     factors = factors_of(result.model, calibration, layers, options, generator, latent)
     F, W = inverses(factors, options), weights_of(layers)
     scores = {name: importance(W[name], F[name]) for name in layers}
@@ -179,20 +139,23 @@ def prune(
         scores = {
             name: normalised(s, torch.ones_like(s, dtype=torch.bool)) for name, s in scores.items()
         }
-    units = channel_importance(groups, scores, layers, options.sides)
+    filters = {name: by_channel(layers[name], s, "out") for name, s in scores.items()}
+    columns = {name: by_channel(layers[name], s, "in") for name, s in scores.items()}
+    units = found.scores(filters, columns if options.sides == "in+out" else None)
+    units = {name: value.cpu() for name, value in units.items()}
     if options.flops:
         units, result.notes = ratio(units, saved)
-    total = sum(group.size for group in groups)
+    total = sum(group.size for group in found.groups)
     kept = select(units, max(amount, 1 / total), "global")
     if options.compensate:
-        for name, gone in _filters_gone(groups, kept, layers).items():
+        for name, gone in found.filters_gone(kept).items():
+            if not gone.any():
+                continue
             which = gone.reshape(*W[name].shape[:2], 1).expand_as(W[name]).flatten()
             delta, increase = obs.update(W[name].flatten(), F[name], which, "diagonal", name=name)
             L.write_joined(layers[name], W[name] + delta.reshape(W[name].shape))
             result.predicted_increase += increase
-    result.edits = narrow(
-        result.model, groups, {name: k.nonzero().flatten().tolist() for name, k in kept.items()}
-    )
+    result.edits = found.cut(result.model, kept)
     result.latent = pack(carried(factors, result.edits, model))
     result.layers = {name: damping_of(F[name]) for name in layers}
     return result
@@ -220,28 +183,6 @@ def carried(
         columns = torch.cat([columns, torch.arange(width, f.A.shape[-1])]).to(f.A.device)
         factors[edit["module"]] = Kron(f.A[:, columns][:, :, columns], f.G, f.positions)
     return factors
-
-
-def _filters_gone(
-    groups: Sequence[ChannelGroup], kept: Mapping[str, Tensor], layers: Mapping[str, nn.Module]
-) -> dict[str, Tensor]:
-    """Which filters of each layer go with the units that are not `kept`; layers that lose none are
-    left out.
-    """
-    gone: dict[str, Tensor] = {}
-    for group in groups:
-        for member in group.members:
-            for unit in (
-                (~kept[group.name]).nonzero().flatten().tolist()
-                if member.axis == "out" and member.module in layers
-                else ()
-            ):
-                weight = layers[member.module].weight
-                filters = gone.setdefault(
-                    member.module, torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
-                )
-                filters[member.map[unit]] = True
-    return gone
 
 
 def _require_agreement(group: ChannelGroup) -> None:

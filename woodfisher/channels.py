@@ -2,28 +2,27 @@
 run): filters go, and with each its BatchNorm entries, its readers' inputs, and the filters that
 residual branches add to it.
 
-Eq. 18 scores a filter; a unit of coupled filters scores their sum. Uses common.nets.surgery (what
-is coupled, and the cut) and structured.py (statistic and direction).
+Eq. 18 scores a filter; a unit of coupled filters scores their sum. Uses common.pruning.channels
+(what is coupled, and the cut) and structured.py (statistic and direction).
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
 
-from common.cells.errors import UserError
 from common.nets import layers as L
 from common.nets import masks as M
-from common.nets.surgery import channel_groups, narrow
-from common.pruning import obs
+from common.pruning import channels, obs
 from common.pruning.pruned import Pruned
 from common.pruning.select import select
 from woodfisher import structured
-from woodfisher.fisher import fisher_parts
+from woodfisher.method import fisher_parts
+from woodfisher.structured import direction, filters_of, score
 
 
 @dataclass(frozen=True)
@@ -47,69 +46,26 @@ def prune(
     """A copy of `model` without the `amount` of its units that score lowest; the filters that stay
     move along the pruning direction. Every group keeps a unit. predicted_increase is ½ δᵀF̂δ of the
     filters' weights."""
-    if masks:
-        raise UserError(
-            "masks",
-            sorted(masks)[0],
-            "single weights were masked before",
-            "remove units from a network without masks",
-        )
-    calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
+    M.require_none(masks, "remove units from")
+    calibration, example = channels.with_example(calibration)
     result = Pruned(copy.deepcopy(model), predicted_increase=0.0)
-    example = next(iter(calibration), None)
-    if example is None:
-        raise UserError("calibration", 0, "no batch was seen", "give at least one example")
-    groups = channel_groups(result.model, example[0], options.skip)
-    filters = {
-        group.name: [
-            member
-            for member in group.members
-            if member.axis == "out"
-            and isinstance(result.model.get_submodule(member.module), L.PRUNABLE)
-        ]
-        for group in groups
-    }
-    producers = {member.module for members in filters.values() for member in members}
-    if not producers:
-        raise UserError(
-            "model",
-            type(model).__name__,
-            "has no channels that can go",
-            "leave less in skip, or choose another method",
-        )
-    parts = fisher_parts(
-        result.model, calibration, structured.without(options, result.model, producers), generator
-    )
-    index = {name: rows for part in parts for name, rows in structured.filters_of(part).items()}
-    single = {
-        name: structured.score(part, structured.weights_of(part), index[name], options.statistic)
+    units = channels.find(result.model, example, options.skip)
+    others = tuple(name for name in L.prunable(result.model) if name not in units.layers)
+    parts = fisher_parts(result.model, calibration, replace(options, skip=others), generator)
+    filters = {name: each for part in parts for name, each in filters_of(part).items()}
+    scores = {
+        name: score(part, part.weights().double(), filters[name], options.statistic)
         for part in parts
         for name in part.layers
     }
-    units = {
-        name: sum(torch.stack([single[m.module][rows].sum() for rows in m.map]) for m in members)
-        for name, members in filters.items()
-    }
-    kept = select(units, amount, options.scope)
-    gone = {name: set() for name in producers}
-    for name, members in filters.items():
-        for unit in (~kept[name]).nonzero().flatten().tolist():
-            for member in members:
-                gone[member.module].update(member.map[unit])
+    kept = select(units.scores(scores), amount, options.scope)
+    gone = units.filters_gone(kept)
     for part in parts:
-        w = structured.weights_of(part)
-        delta = structured.direction(
-            part,
-            w,
-            [index[name][i] for name in part.layers for i in sorted(gone[name])],
-            options.statistic,
-        )
+        w = part.weights().double()
+        those = [q for n in part.layers for q, g in zip(filters[n], gone[n], strict=True) if g]
+        delta = direction(part, w, those, options.statistic)
         result.predicted_increase += obs.increase(part.curvature, delta)
         for name, value in part.split(w + delta).items():
             part.layers[name].weight.copy_(value)
-    result.edits = narrow(
-        result.model,
-        groups,
-        {name: mask.nonzero().flatten().tolist() for name, mask in kept.items()},
-    )
+    result.edits = units.cut(result.model, kept)
     return result

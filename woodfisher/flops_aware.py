@@ -19,12 +19,12 @@ from common.cells.errors import UserError, choose
 from common.nets import masks as M
 from common.nets.flops import costs
 from common.pruning.pruned import Pruned
-from woodfisher import method
+from woodfisher import method, ours
 
 
 @dataclass(frozen=True)
-class Options(method.Options):
-    """WoodFisher's options and β."""
+class Options(ours.Options):
+    """WoodFisher's options and β (Sec. 5.4)."""
 
     beta: float = 0.3  # Table 6: 0.30, and 0.35 for MobileNetV1; 0 is WoodFisher
     # what `amount` is a fraction of: "weights", or the candidate layers' "macs"
@@ -106,4 +106,5 @@ def prune(
             level = weights_for(scores, price, level, gone, options.min_keep)
         return scores, level
 
-    return method.surgery(model, calibration, amount, options, generator, masks, rank)
+    arguments = model, calibration, amount, options, generator, masks
+    return method.prune(*arguments, rank=rank, update=options.update)

@@ -12,18 +12,20 @@ import torch
 from torch import nn
 
 from common.cells.errors import UserError, choose
+from common.curvature.fisher import Part
 from common.curvature.kron import KronInverse, kron_factors
 from common.curvature.labels import FISHERS
 from common.data.sources import rebatch
 from common.nets import layers as L
 from common.nets import masks as M
 from common.pruning.pruned import Pruned
-from woodfisher.fisher import Part
-from woodfisher.surgeon import SurgeonOptions, statistic, step
+from woodfisher.method import SurgeonOptions
+from woodfisher.ours import UpdateOptions
+from woodfisher.surgeon import selection, statistic, step
 
 
 @dataclass(frozen=True)
-class Options(SurgeonOptions):
+class Options(SurgeonOptions, UpdateOptions):
     """50,000 samples in Fig. 5b."""
 
     # μ = π√λ on A and √λ/π on G, π² the ratio of mean eigenvalues; False: √λ on both (Fig. 5b has
@@ -37,7 +39,8 @@ class Options(SurgeonOptions):
     skip: tuple[str, ...] = ()  # layers left dense
 
     def __post_init__(self):
-        super().__post_init__()
+        SurgeonOptions.__post_init__(self)
+        UpdateOptions.__post_init__(self)
         choose("fisher", self.fisher, FISHERS)
         if not self.damping > 0:
             raise UserError("damping", self.damping, "must be positive", "the paper's is 1e-5")
@@ -72,7 +75,7 @@ def prune(
         Part({name: module}, KronInverse.of(factors[name], options.damping, options.pi, name=name))
         for name, module in layers.items()
     ]
-    result.masks, result.predicted_increase = step(
-        result.model, parts, statistic(parts), amount, options, masks
-    )
+    rho = statistic(parts)
+    result.masks = selection(rho, amount, options.scope, masks, options.min_keep)
+    result.predicted_increase = step(result.model, parts, result.masks, rho, options.update)
     return result

@@ -1,10 +1,9 @@
 """WoodFisher (Singh & Alistarh 2020, arXiv:2004.14340): Optimal Brain Surgeon with the empirical
-Fisher, its inverse by Woodbury.
+Fisher, which the Woodbury identity inverts.
 
-Letters as in the paper: F̂ the empirical Fisher, ρ the pruning statistic, λ the dampening, m rows
-of b examples, blocks of c. Uses common.curvature.rows, common.curvature.blocks (Eq. 2 in low-rank
-form), common.pruning.obs (Eqs. 10, 11), common.pruning.select. Beyond the paper, and ours: update
-"joint" or "triangular", chunk="network". Deviations: README.
+Letters as in the paper: F̂ the empirical Fisher, λ its dampening, m rows of b examples, blocks of c
+weights, ρ the pruning statistic, δw the pruning direction. Uses common.curvature.fisher (Eqs. 1 and
+2) and surgeon.py (Eqs. 10 and 11). Deviations: README. What goes beyond the paper: ours.py.
 """
 
 from __future__ import annotations
@@ -16,34 +15,82 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.cells.errors import UserError
-from common.cells.schedule import levels
+from common.cells.errors import UserError, choose
+from common.curvature.fisher import NETWORK, Part, block_fisher, notes, rows_of
 from common.nets import layers as L
 from common.nets import masks as M
 from common.pruning.pruned import Pruned
-from woodfisher import sharing
-from woodfisher.fisher import FisherOptions, Part, fisher_parts
-from woodfisher.surgeon import SurgeonOptions, statistic, step
+from woodfisher.recompute import targets_to
+from woodfisher.surgeon import selection, statistic, step
 
 Amount = float | Mapping[str, float]
 Rank = Callable[[dict[str, Tensor], Amount, M.Masks], tuple[dict[str, Tensor], Amount]]
 
 
 @dataclass(frozen=True)
-class Options(FisherOptions, SurgeonOptions):
-    """Every field with the paper's value; the estimate in fisher.py, scope and update in
-    surgeon.py.
-    """
+class FisherOptions:
+    """How F̂ is estimated. Of m and b, what is None follows from the calibration data."""
 
-    # R more estimates on the way to the target, without training (Fig. 4)
-    recompute: int = 0
-    recompute_schedule: str = "linear"  # of the R + 1 levels; the released code's default
+    fisher: str = "empirical"  # true labels (Sec. 2); "sampled": the model's own (Table 8)
+    fisher_batch_size: int | None = None  # b: 1 (Sec. 5.1), 100 to 2,400 on ImageNet (Table S1)
+    num_rows: int | None = None  # m: 1,000 (Sec. 5.1), "typically ... 100 to 400" (Sec. 3.2)
+    damping: float = 1e-5  # λ: "1e-5 in all the experiments" (S1.2)
+    chunk: int | str | None = None  # c: a block a layer (Fig. 3a); 1,000 to 10,000 (Table S1);
+    #                                 "network": "full-matrix", one block over all layers (S8.1)
+    skip: tuple[str, ...] = ()  # layers left dense: none (Sec. 4.3), the first one (S4.1)
+
+    def __post_init__(self):
+        choose("fisher", self.fisher, ("empirical", "sampled"))
+        if not self.damping > 0:
+            raise UserError("damping", self.damping, "must be positive", "the paper's is 1e-5")
+        for name in ("fisher_batch_size", "num_rows"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise UserError(name, value, "must be at least 1")
+        if isinstance(self.chunk, str):
+            choose("chunk", self.chunk, (NETWORK,))
+        elif self.chunk is not None and self.chunk < 1:
+            remedy = f"give a block size, {NETWORK!r}, or nothing for a block a layer"
+            raise UserError("chunk", self.chunk, "must be at least 1", remedy)
+
+
+@dataclass(frozen=True)
+class SurgeonOptions:
+    """Which weights go."""
+
+    scope: str = "global"  # Sec. 4.3: "global" is joint WoodFisher, "layer" independent WoodFisher
+    min_keep: int = 1  # weights that each layer keeps at least; not stated
+
+    def __post_init__(self):
+        choose("scope", self.scope, ("global", "layer"))
+
+
+@dataclass(frozen=True)
+class Options(FisherOptions, SurgeonOptions):
+    """All of WoodFisher's, with F̂ recomputed on the way to the target, without training."""
+
+    recompute: int = 0  # R: more estimates (Fig. 4); how many is in no text
+    recompute_schedule: str = "linear"  # of the R + 1 targets; the released code's default
 
     def __post_init__(self):
         FisherOptions.__post_init__(self)
         SurgeonOptions.__post_init__(self)
         if self.recompute < 0:
             raise UserError("recompute", self.recompute, "must not be negative")
+
+
+def fisher_parts(
+    model: nn.Module,
+    calibration: Iterable,
+    options: FisherOptions,
+    generator: torch.Generator,
+    masks: M.Masks | None = None,
+) -> list[Part]:
+    """F̂ = λI + (1/m) Σ ∇∇ᵀ (Eq. 1) in its blocks, with F̂⁻¹ (Eq. 2). Rows of weights that `masks`
+    removed are zero. Raises as `block_fisher` does, and UserError for too little data."""
+    layers = L.prunable(model, options.skip)
+    rows = rows_of(calibration, options.num_rows, options.fisher_batch_size)
+    settings = options.fisher, options.damping, options.chunk
+    return block_fisher(model, layers, calibration, rows, *settings, generator, masks)
 
 
 def prune(
@@ -53,84 +100,32 @@ def prune(
     options: Options,
     generator: torch.Generator,
     masks: M.Masks | None = None,
+    *,
+    rank: Rank = lambda rho, level, masks: (rho, level),
+    update: str = "diagonal",
 ) -> Pruned:
-    """A copy of `model` with `amount` of its weights removed (a fraction, or with scope="layer" one
-    a layer).
+    """A copy of `model` with `amount` of its weights removed: a fraction, or with scope="layer" one
+    a layer.
 
     calibration: (inputs, labels) batches of at least m · b training examples. masks: weights
-    already removed, which stay so and count. predicted_increase is ½ δᵀF̂δ of the update that was
-    made, summed over recomputations.
-    """
-    return surgery(model, calibration, amount, options, generator, masks)
-
-
-def surgery(
-    model: nn.Module,
-    calibration: Iterable,
-    amount: Amount,
-    options: Options,
-    generator: torch.Generator,
-    masks: M.Masks | None = None,
-    rank: Rank = lambda scores, level, masks: (scores, level),
-) -> Pruned:
-    """`prune` where `rank` turns (statistics, amount, masks so far) into the scores and the amount
-    that decide what goes.
+    already removed, which stay so and count. predicted_increase is ½ δwᵀF̂δw of what was done,
+    summed over recomputations. rank (flops_aware.py): what orders the weights in place of ρ, and
+    how many go. update (ours.py): the kind of δw, of common.pruning.obs.
     """
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
     result = Pruned(copy.deepcopy(model), dict(masks or {}), predicted_increase=0.0)
     M.apply(result.model, result.masks)
-    for level in _levels(amount, result, options):
-        # F̂ = λI + (1/m) Σ ∇∇ᵀ (Eq. 1)
-        parts = fisher_parts(result.model, calibration, options, generator, result.masks)
-        # ρ = w² / 2[F̂⁻¹] (Eq. 11)
+    net, layers = result.model, L.prunable(result.model, options.skip)
+    scope, on_the_way = options.scope, (options.recompute, options.recompute_schedule)
+    for target in targets_to(amount, layers, result.masks, scope, *on_the_way):  # Fig. 4
+        # F̂ = λI + (1/m) Σ ∇∇ᵀ (Eq. 1), F̂⁻¹ (Eq. 2)
+        parts = fisher_parts(net, calibration, options, generator, result.masks)
+        # ρ_q = w_q² / 2[F̂⁻¹]_qq (Eq. 11)
         rho = statistic(parts)
-        scores, fraction = rank(rho, level, result.masks)
-        # δw (Eq. 10), masked
-        result.masks, increase = step(result.model, parts, scores, fraction, options, result.masks)
-        result.predicted_increase += increase
+        # the smallest go, over all layers or in each (Sec. 4.3)
+        scores, fraction = rank(rho, target, result.masks)
+        result.masks = selection(scores, fraction, scope, result.masks, options.min_keep)
+        # δw = −Σ_q w_q F̂⁻¹e_q / [F̂⁻¹]_qq of those that go, added up and masked (Eq. 10, Sec. 4.3)
+        result.predicted_increase += step(net, parts, result.masks, scores, update)
         result.notes = list(dict.fromkeys([*result.notes, *notes(parts)]))
     return result
-
-
-def _levels(amount: Amount, result: Pruned, options: Options) -> list[float | dict[str, float]]:
-    """What is removed after each of the R + 1 estimates, from what is removed already to
-    `amount`.
-    """
-    removed = {name: 1 - float(mask.double().mean()) for name, mask in result.masks.items()}
-    steps, kind = options.recompute + 1, options.recompute_schedule
-    if isinstance(amount, Mapping):
-        each = {
-            name: levels(steps, goal, min(goal, removed.get(f"{name}.weight", 0.0)), kind)
-            for name, goal in amount.items()
-        }
-        return [{name: goals[i] for name, goals in each.items()} for i in range(steps)]
-    layers = L.prunable(result.model, options.skip)
-    total = sum(module.weight.numel() for module in layers.values())
-    gone = sum(
-        int((~result.masks[f"{name}.weight"]).sum())
-        for name in layers
-        if f"{name}.weight" in result.masks
-    )
-    least = max(removed.values(), default=0.0) if options.scope == "layer" else gone / total
-    return levels(steps, amount, min(amount, least), kind)
-
-
-def notes(parts: list[Part]) -> list[str]:
-    """What the record should say of an estimate: its rows, layers without any gradient, and whether
-    it was shared.
-    """
-    m, b = parts[0].curvature.count, parts[0].b
-    rows = (
-        f"the Fisher has m = {m:,} rows, each the mean gradient of b = {b:,} example{'s' * (b > 1)}"
-    )
-    silent = [
-        name
-        for part in parts
-        if len(part.layers) == 1 and not part.curvature.rows.any()
-        for name in part.layers
-    ]
-    return [
-        rows,
-        *(f"{name}: all gradients are zero; its weights score λw²/2" for name in silent),
-        *[sharing.NOTE] * parts[0].shared,
-    ]

@@ -4,9 +4,9 @@ flags.
 
 import sys
 
+from common.curvature.sharing import sharing
 from common.running.cli import run
 from woodfisher.experiments import FIGURES, TABLES
-from woodfisher.sharing import sharing
 
 if __name__ == "__main__":
     with sharing():  # cells that differ only in the amount follow each other

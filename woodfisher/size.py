@@ -26,6 +26,7 @@ from torch import nn
 
 from common.cells.errors import Parser, choose, number
 from common.cells.record import write_json
+from common.curvature.fisher import NETWORK, rows_of
 from common.curvature.spool import SpooledRows, work_bytes
 from common.data import sources as D
 from common.nets import layers as L
@@ -35,9 +36,8 @@ from common.running.cli import guarded
 from common.running.timing import Timer
 from common.system import machine
 from woodfisher.experiments import DENSE_ENDS
-from woodfisher.fisher import NETWORK, fisher_parts, rows_of
-from woodfisher.method import Options
-from woodfisher.surgeon import statistic, step
+from woodfisher.method import Options, fisher_parts
+from woodfisher.surgeon import selection, statistic, step
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -69,7 +69,7 @@ def measure(
     beside what was forecast before: what it holds already, the rows, if in memory, and the work on
     them. memory_budget: GB for the process, 0 for 60% of what is free. *_cpu_s is the process's own
     time, over all threads: what the phase takes on one idle core."""
-    m, b = rows_of(calibration, case.options)
+    m, b = rows_of(calibration, case.options.num_rows, case.options.fisher_batch_size)
     weights = [module.weight.numel() for module in L.prunable(model, case.options.skip).values()]
     rows_gb, work_gb = (
         4 * m * sum(weights) / 2**30,
@@ -93,7 +93,8 @@ def measure(
     with phase("scores"):
         rho = statistic(parts)
     with phase("selection_and_update"):
-        masks, predicted = step(model, parts, rho, case.amount, case.options)
+        masks = selection(rho, case.amount, case.options.scope)
+        predicted = step(model, parts, masks, rho)
     on_disk = isinstance(parts[0].curvature.rows, SpooledRows)
     forecast = held + work_gb + (0.0 if on_disk else rows_gb)
     peak = machine.peak_memory_mb() / 1024

@@ -8,19 +8,19 @@ parameters (bias, BatchNorm). channels.py removes them from the network, the reg
 from __future__ import annotations
 
 import copy
-from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from common.cells.errors import choose
-from common.nets import layers as L
+from common.curvature.fisher import Part
 from common.nets import masks as M
 from common.pruning import obs
 from common.pruning.pruned import Pruned
 from common.pruning.select import select
-from woodfisher.fisher import FisherOptions, Part, fisher_parts
+from woodfisher.method import FisherOptions, fisher_parts
 
 STATISTICS = ("correlated", "sum", "exact")
 
@@ -92,7 +92,7 @@ def prune(
     parts = fisher_parts(result.model, calibration, options, generator, result.masks)
     index = {name: rows for part in parts for name, rows in filters_of(part).items()}
     scores = {
-        name: score(part, weights_of(part), index[name], options.statistic)
+        name: score(part, part.weights().double(), index[name], options.statistic)
         for part in parts
         for name in part.layers
     }
@@ -103,7 +103,7 @@ def prune(
     }
     kept = select(scores, amount, options.scope, before)
     for part in parts:
-        w = weights_of(part)
+        w = part.weights().double()
         pruned = [
             q
             for name in part.layers
@@ -122,13 +122,6 @@ def prune(
     return result
 
 
-def weights_of(part: Part) -> Tensor:
-    """The part's weights, flat, float64."""
-    return part.flat(
-        {name: module.weight.detach() for name, module in part.layers.items()}
-    ).double()
-
-
 def filters_of(part: Part) -> dict[str, list[Tensor]]:
     """Each layer's filters as flat indices into the part."""
     result, start = {}, 0
@@ -141,15 +134,6 @@ def filters_of(part: Part) -> dict[str, list[Tensor]]:
         )
         start += total
     return result
-
-
-def without(options: FisherOptions, model: nn.Module, wanted: Container[str]) -> FisherOptions:
-    """The Fisher options alone, every layer but the `wanted` ones left out."""
-    skip = tuple(name for name in L.prunable(model) if name not in wanted)
-    return replace(
-        FisherOptions(**{f.name: getattr(options, f.name) for f in fields(FisherOptions)}),
-        skip=skip,
-    )
 
 
 def _indicator(q: Tensor, w: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from common.cells.record import Record
 from common.cells.spec import Recipe, Spec
 from common.commands.agreement import overlap
 from common.curvature.blocks import BlockFisher
+from common.curvature.fisher import Part
 from common.curvature.rows import gradient_rows
 from common.data import sources as D
 from common.data.images import Loader
@@ -42,8 +43,7 @@ from common.running import train as T
 from common.running.cli import guarded
 from common.running.timing import Timer
 from common.system import machine
-from woodfisher.fisher import Part
-from woodfisher.surgeon import SurgeonOptions, statistic, step
+from woodfisher.surgeon import selection, statistic, step
 
 DAMPING = 1e-5  # Sec. S1.2
 ROWS = ((100, 10), (400, 10), (1000, 1))  # (m, b)
@@ -71,7 +71,9 @@ def pruned(
     """
     result = copy.deepcopy(model)
     parts = [Part({name: module}, curvatures[name]) for name, module in L.prunable(result).items()]
-    masks, _ = step(result, parts, statistic(parts), amount, SurgeonOptions(update=update))
+    rho = statistic(parts)
+    masks = selection(rho, amount, "global")
+    step(result, parts, masks, rho, update)
     return result, masks
 
 

@@ -18,15 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import NumericalError, UserError
+from common.curvature.fisher import Part, notes
 from common.nets import masks as M
 from common.pruning.pruned import Pruned
-from woodfisher.fisher import FisherOptions, Part, fisher_parts
-from woodfisher.method import notes
-from woodfisher.surgeon import SurgeonOptions, statistic, step
+from woodfisher.method import FisherOptions, SurgeonOptions, fisher_parts
+from woodfisher.ours import UpdateOptions
+from woodfisher.surgeon import selection, statistic, step
 
 
 @dataclass(frozen=True)
-class Options(FisherOptions, SurgeonOptions):
+class Options(FisherOptions, SurgeonOptions, UpdateOptions):
     """λ couples the two terms, so it matters more than WoodFisher's."""
 
     damping: float = 0.1  # Fig. 7 on MLPNet; 1e-3 was best for ResNet-20 (S8.1)
@@ -34,6 +35,7 @@ class Options(FisherOptions, SurgeonOptions):
     def __post_init__(self):
         FisherOptions.__post_init__(self)
         SurgeonOptions.__post_init__(self)
+        UpdateOptions.__post_init__(self)
         if self.fisher != "empirical":
             raise UserError(
                 "fisher",
@@ -72,8 +74,9 @@ def prune(
     # − F̂⁻¹ ∇L, the last term of Eqs. 21, 22
     gain = _move(parts)
     rho = statistic(parts)  # Eq. 23
+    result.masks = selection(rho, amount, options.scope, masks, options.min_keep)
     # the first term of Eq. 21, masked
-    result.masks, increase = step(result.model, parts, rho, amount, options, masks)
+    increase = step(result.model, parts, result.masks, rho, options.update)
     result.predicted_increase, result.notes = increase - gain, notes(parts)
     return result
 

@@ -38,7 +38,7 @@ class Method:
 
 # gradient rows of a Fisher where a Spec says neither how many nor of how many examples each
 OPEN_ROWS = 100
-_ROWS = {"curvature": "rows", "session": "woodfisher.sharing:sharing"}
+_ROWS = {"curvature": "rows", "session": "common.curvature.sharing:sharing"}
 METHODS: dict[str, Method] = {
     "random": Method("common.pruning.baselines:random", "Random", "weights"),
     "magnitude-layer": Method(
@@ -99,7 +99,7 @@ METHODS: dict[str, Method] = {
         curvature="moment",
     ),
     "woodfisher": Method(
-        "woodfisher.method:prune",
+        "woodfisher.ours:prune",
         "WoodFisher, global",
         "weights",
         "woodfisher",
@@ -107,7 +107,7 @@ METHODS: dict[str, Method] = {
         **_ROWS,
     ),
     "woodfisher-layer": Method(
-        "woodfisher.method:prune",
+        "woodfisher.ours:prune",
         "WoodFisher, per layer",
         "weights",
         "woodfisher",

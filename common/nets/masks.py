@@ -31,6 +31,19 @@ def _parameters(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, nn.P
     return {name: parameters[name] for name in masks}
 
 
+def require_none(masks: Mapping[str, Tensor] | None, deed: str) -> None:
+    """UserError where single weights were removed before, for a method that changes the shape of
+    layers. deed: what it does, "remove units from" (a network).
+    """
+    if masks:
+        raise UserError(
+            "masks",
+            sorted(masks)[0],
+            "single weights were masked before",
+            f"{deed} a network without masks",
+        )
+
+
 @torch.no_grad()
 def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set every masked weight to exactly zero (whatever it was: NaN too)."""

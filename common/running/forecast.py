@@ -24,8 +24,6 @@ SHAPES = {
     "tiny-imagenet": (200, (3, 64, 64)),
     "imagenet": (1_000, (3, 224, 224)),
 }
-# gradient rows where neither their number nor their size is said (woodfisher.fisher.ROWS)
-DEFAULT_ROWS = 100
 
 
 def forecast(spec: Spec, verb: str) -> dict[str, float]:
@@ -66,7 +64,7 @@ def _curvature(model: nn.Module, spec: Spec, budget: float) -> tuple[int, int]:
     weights = sum(module.weight.numel() for module in layers.values())
     if kind == "rows":
         examples, batch = spec.num_samples or DEFAULT_CALIBRATION, options.fisher_batch_size
-        m = options.num_rows or (examples // batch if batch else min(DEFAULT_ROWS, examples))
+        m = options.num_rows or (examples // batch if batch else min(registry.OPEN_ROWS, examples))
         rows, work = (
             4 * weights * m,
             work_bytes((module.weight.numel() for module in layers.values()), m, options.chunk),

@@ -13,6 +13,7 @@ from common.curvature.kron import Kron, KronInverse
 from common.nets import checkpoint, models
 from common.nets import layers as L
 from common.nets.surgery import apply_edits, channel_groups, zero_units
+from common.pruning import channels
 from eigendamage import c_obd, c_obs, filters, kron_obd, kron_obs
 from eigendamage import method as eigen
 from eigendamage.threshold import percentile
@@ -145,7 +146,7 @@ def test_the_narrowed_network_is_the_masked_one(method, name, monkeypatch):
     model, data = network(name), loader()
     result = prune(model, data, 0.5, options, toy.generator())
     monkeypatch.setattr(
-        filters, "narrow", lambda m, groups, keep: zero_units(m, groups, keep) and []
+        channels, "narrow", lambda m, groups, keep: zero_units(m, groups, keep) and []
     )
     masked = prune(model, data, 0.5, options, toy.generator())
     assert sum(p.numel() for p in result.model.parameters()) < sum(
@@ -169,12 +170,12 @@ def test_a_coupled_unit_scores_the_sum_of_its_filters_and_exactly_the_asked_numb
     }
     coupled = next(
         g
-        for g in net.groups
+        for g in net.channels.groups
         if {"conv2", "conv4"} <= {m.module for m in g.members if m.axis == "out"}
     )
     best = int((scores["conv2"] + scores["conv4"]).argmax())
     result = net.remove(scores, 0.5, 1.0)
-    total = sum(g.size for g in net.groups)
+    total = sum(g.size for g in net.channels.groups)
     left = sum(g.size for g in channel_groups(result.model, data[0][0]))
     assert left == total - round(0.5 * total)
     kept = next(

@@ -320,8 +320,20 @@ FAULTS = {
             f"{ORACLES} -k WoodFisher",
         )
     ],
-    "woodfisher/fisher.py": [
-        ("rows[name][:, lost] = 0", "rows[name][:, ~lost] = 0", f"{WOOD} -k second_pruning")
+    "common/curvature/fisher.py": [
+        ("found[name][:, lost] = 0", "found[name][:, ~lost] = 0", f"{WOOD} -k second_pruning")
+    ],
+    "common/pruning/channels.py": [
+        (
+            "each[rows].sum() for rows",
+            "each[rows].mean() for rows",
+            "tests/common/test_channels.py",
+        ),
+        (
+            "(~kept[group.name]).nonzero",
+            "kept[group.name].nonzero",
+            "tests/common/test_channels.py",
+        ),
     ],
     "woodfisher/flops_aware.py": [
         (

@@ -22,7 +22,7 @@ from common.nets import models
 from common.running.cli import parser, run
 from common.system import machine
 from tests import toy
-from woodfisher.fisher import FisherOptions, fisher_parts
+from woodfisher.method import FisherOptions, fisher_parts
 
 # flag -> (words, what the resolved Spec then says); None: no field of the Spec
 COMMON = {

@@ -21,7 +21,7 @@ from eigendamage import kron_obs
 from eigendamage import method as eigen
 from lobs import ours as lobs
 from tests import toy
-from woodfisher import method as wood
+from woodfisher import ours as wood
 
 TYPED = (NumericalError, LayerError, UserError)
 NAME = "the layer"

@@ -20,7 +20,7 @@ from eigendamage.threshold import percentile
 from lobs import ours as lobs
 from tests import reference, toy
 from woodfisher import kfac
-from woodfisher import method as wood
+from woodfisher import ours as wood
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 many = settings(

@@ -15,8 +15,9 @@ from common.pruning.baselines import ScopeOptions, magnitude
 from common.system import machine
 from tests import reference, toy
 from tests.woodfisher import twin
-from woodfisher.fisher import fisher_parts
-from woodfisher.method import Options, prune
+from woodfisher import method
+from woodfisher.method import fisher_parts
+from woodfisher.ours import Options, prune
 from woodfisher.surgeon import statistic
 
 
@@ -90,6 +91,23 @@ def test_the_whole_method(b, chunk, scope, update, amount):
     assert torch.equal(torch.cat([~result.masks[f"{n}.weight"].flatten() for n in names]), pruned)
     assert result.predicted_increase == pytest.approx(predicted, rel=1e-8, abs=1e-15)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_the_registered_method_is_the_papers_until_another_update_is_asked_for(scope):
+    settings = {"fisher_batch_size": 2, "damping": 1e-3, "scope": scope, "recompute": 1}
+    paper, ours, joint = (
+        f(twin.net(), twin.data(), 0.5, options, toy.generator())
+        for f, options in (
+            (method.prune, method.Options(**settings)),
+            (prune, Options(**settings)),
+            (prune, Options(update="joint", **settings)),
+        )
+    )
+    assert M.digest(paper.masks) == M.digest(ours.masks)
+    assert paper.predicted_increase == ours.predicted_increase > joint.predicted_increase
+    for a, b in zip(paper.model.parameters(), ours.model.parameters()):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("update", ["diagonal", "joint"])

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from common.curvature import fisher
+from common.curvature.sharing import NOTE, sharing
 from common.data.images import Loader
 from common.nets import masks as M
 from tests import toy
 from tests.woodfisher import twin
-from woodfisher import fisher
-from woodfisher.method import Options, prune
-from woodfisher.sharing import NOTE, sharing
+from woodfisher.ours import Options, prune
 
 
 @pytest.fixture

@@ -1,15 +1,15 @@
-"""Cells that differ only in the amount or the update have one Fisher: inside `sharing()` the last
-one is kept and used again.
+"""One estimate of a Fisher for several cells: inside `sharing()` the last one is kept and used
+again.
 
-It is known by its contents (weights, masks, data, order, options, generator), so a hit is what
-would be computed. Off unless asked for, because rows are large: one shared Fisher of ResNet-20
-holds a gigabyte. Timings of a cell that found its Fisher ready do not contain it; the record's
+Cells that differ only in the amount or the update ask for the same Fisher. It is known by its
+contents (weights, masks, data and their order, settings, generator), so what is found is what would
+be computed. Nothing is kept unless asked for, because rows are large: those of ResNet-20 take a
+gigabyte. The timing of a cell that finds its Fisher ready leaves the estimate out; its record's
 notes say so.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ NOTE = "the Fisher was ready from another cell; prune_s leaves its time out"
 
 @contextmanager
 def sharing() -> Iterator[None]:
-    """Keep the last Fisher inside."""
+    """Keep the last estimate that is made inside."""
     token = _kept.set({})
     try:
         yield
@@ -52,11 +52,13 @@ def keep(key: tuple, curvatures: list[BlockFisher]) -> None:
 def key(
     model: nn.Module,
     calibration: Iterable,
-    options: object,
+    settings: tuple,
     generator: torch.Generator,
     masks: Mapping[str, Tensor] | None,
 ) -> tuple | None:
-    """What decides a Fisher; None where sharing is off, or the data does not say what it is."""
+    """What decides an estimate, `settings` among it; None where sharing is off, or where the data
+    does not say which examples it holds in which order.
+    """
     batches = getattr(calibration, "batch_sampler", None)
     if _kept.get() is None or not isinstance(batches, list):
         return None
@@ -73,4 +75,4 @@ def key(
             else repr(tensor.item()).encode()
         )
     sha.update(repr(batches).encode())
-    return sha.hexdigest(), calibration.dataset, dataclasses.astuple(options)
+    return sha.hexdigest(), calibration.dataset, settings
