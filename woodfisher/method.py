@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.cells.errors import UserError, choose
+from common.cells.errors import choose, require
 from common.curvature.fisher import NETWORK, Part, block_fisher, notes, rows_of
 from common.nets import layers as L
 from common.nets import masks as M
@@ -41,16 +41,18 @@ class FisherOptions:
 
     def __post_init__(self):
         choose("fisher", self.fisher, ("empirical", "sampled"))
-        if not self.damping > 0:
-            raise UserError("damping", self.damping, "must be positive", "the paper's is 1e-5")
+        require(
+            self.damping > 0, "damping", self.damping, "must be positive", "the paper's is 1e-5"
+        )
         for name in ("fisher_batch_size", "num_rows"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise UserError(name, value, "must be at least 1")
+            value = getattr(self, name)
+            require(value is None or value >= 1, name, value, "must be at least 1")
         if isinstance(self.chunk, str):
             choose("chunk", self.chunk, (NETWORK,))
-        elif self.chunk is not None and self.chunk < 1:
+        else:
             remedy = f"give a block size, {NETWORK!r}, or nothing for a block a layer"
-            raise UserError("chunk", self.chunk, "must be at least 1", remedy)
+            positive = self.chunk is None or self.chunk >= 1
+            require(positive, "chunk", self.chunk, "must be at least 1", remedy)
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,7 @@ class Options(FisherOptions, SurgeonOptions):
     def __post_init__(self):
         FisherOptions.__post_init__(self)
         SurgeonOptions.__post_init__(self)
-        if self.recompute < 0:
-            raise UserError("recompute", self.recompute, "must not be negative")
+        require(self.recompute >= 0, "recompute", self.recompute, "must not be negative")
 
 
 def fisher_parts(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from common.curvature.fisher import Part
 from common.nets import masks as M
 from common.pruning import obs
-from common.pruning.select import by_layer, select
+from common.pruning.select import select
 
 
 def statistic(parts: list[Part]) -> dict[str, Tensor]:
@@ -33,7 +33,10 @@ def selection(
     """The masks without the lowest `scores`, over all layers or in each (Sec. 4.3). masks: weights
     already removed, which stay so and count towards `amount`. Raises as `select` does.
     """
-    kept = select(scores, amount, scope, by_layer(masks), min_keep)
+    before = None
+    if masks is not None:
+        before = {name.removesuffix(".weight"): mask for name, mask in masks.items()}
+    kept = select(scores, amount, scope, before, min_keep)
     return {f"{name}.weight": mask for name, mask in kept.items()}
 
 
