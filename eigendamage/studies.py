@@ -21,7 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.cells.errors import Parser, UserError, choose
-from common.cells.record import Record, read_all
+from common.cells.library import read_all
+from common.cells.record import Record
 from common.cells.spec import Recipe, Spec
 from common.curvature.kron import kron_factors
 from common.curvature.labels import losses

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from common.cells.committed import Stages, by_cell
 from common.cells.errors import UserError
+from common.cells.library import table_name
 from common.cells.record import Record
 from common.cells.spec import Spec
 from common.cells.trace import steps_between
@@ -51,7 +52,7 @@ def runs(spec: Spec, root: Path = ROOT) -> dict[int, Stages]:
     """
     found: dict[int, Stages] = {}
     wanted = spec.slug()
-    for record in by_cell(spec.paper, root).get((spec.table, spec.cell), ()):
+    for record in by_cell(spec.paper, root).get((table_name(spec.table), spec.cell), ()):
         if _slug(record) == wanted:
             found.setdefault(record.spec.get("seed", 0), {})[record.stage] = record
     return found

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.cells.errors import Parser, UserError
-from common.cells.record import read_all
+from common.cells.library import read_all
 from figures import paired, report, side_panels
 from figures.records import QUANTITIES, UNITS, Comparison, Row, Stat, gather
 

@@ -8,7 +8,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from common.cells.errors import UserError
-from common.cells.record import read_all
+from common.cells.library import read_all
 from figures import style
 from figures.eigendamage_records import NETWORKS, RESULTS, save
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 
 from common.cells.errors import UserError
-from common.cells.record import Record, read_all
+from common.cells.library import of_cell, read_all, table_name
+from common.cells.record import Record
 from figures import script, style
 
 PAPER = Path(__file__).resolve().parents[1] / "eigendamage"
@@ -39,7 +40,7 @@ def records(
     """The records of a stage in these tables whose cells are <network>-<ratio>-...; UserError where
     there is none.
     """
-    tables = tuple(tables)
+    tables = tuple(map(table_name, tables))
     found = [
         r
         for r in read_all(results)
@@ -57,10 +58,10 @@ def records(
 
 def study(cell: str, results: Path = RESULTS) -> Record:
     """The record of one study; UserError says how to make it."""
-    path = results / f"{cell}.json"
-    if not path.exists():
+    found = of_cell(results, cell)
+    if not found:
         raise UserError("results", cell, "no such record", "run python -m eigendamage.studies")
-    return Record.read(path)
+    return found[0]
 
 
 def series(found: Iterable[Record]) -> Series:

@@ -11,7 +11,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from common.cells.errors import UserError
-from common.cells.record import Record, read_all
+from common.cells.library import read_all
+from common.cells.record import Record
 from figures import style
 from figures.eigendamage_records import (
     NETWORKS,

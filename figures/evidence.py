@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from common.cells.record import read_all
+from common.cells.library import read_all, table_name
 from figures import cells
 from figures.records import Comparison, Stat, gather
 from figures.style import base
@@ -172,7 +172,9 @@ def table(paper: str, name: str, model: str, pattern: str = "*") -> Comparison:
     records = [
         r
         for r in read_all(ROOT / paper / "results")
-        if r.table == name and r.spec.get("model") == model and fnmatchcase(r.cell, pattern)
+        if r.table == table_name(name)
+        and r.spec.get("model") == model
+        and fnmatchcase(r.cell, pattern)
     ]
     if not records:
         raise Missing(f"{paper} {name} {model}")

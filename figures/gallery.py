@@ -10,9 +10,11 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from common.cells.errors import UserError, choose
+from common.cells.library import read_all
 from common.cells.record import Record, wall_seconds
 from common.cells.spec import Spec
 from figures.cells import groups, runs, verb
@@ -228,8 +230,11 @@ def state(item: Item, root: Path = ROOT) -> State:
             needed = verb(spec)
             ran[spec.scale] += any(needed in stages for stages in found.values())
             records += [record for stages in found.values() for record in stages.values()]
+    folder = root / item.paper / "results"
+    committed = {f"{record.cell}.json" for record in read_all(folder)}
+    committed |= {path.name for path in folder.glob("*.json")}
     outputs = tuple(
-        name for name in item.results if any((root / item.paper / "results").glob(name))
+        name for name in item.results if any(fnmatchcase(known, name) for known in committed)
     )
     peak = max((number(record.timing.get("peak_rss_mb")) or 0 for record in records), default=0)
     return State(ran, asked, outputs, sum(map(wall_seconds, records)), peak, tuple(records))

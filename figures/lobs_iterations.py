@@ -53,7 +53,7 @@ def figure() -> Figure:
         named = set()
         for pruning in records("prune", "lenet300-1.5-"):
             name = series_of(pruning.cell)
-            if pruning.table != "1" or pruning.cell not in tuned or pruning.spec["steps"] < 2:
+            if pruning.table != "table-1" or pruning.cell not in tuned or pruning.spec["steps"] < 2:
                 continue
             label, colour, marker = SERIES[name]
             points = course(pruning, tuned[pruning.cell])

@@ -9,7 +9,8 @@ import functools
 from pathlib import Path
 
 from common.cells.errors import UserError
-from common.cells.record import Record, read_all
+from common.cells.library import read_all
+from common.cells.record import Record
 from figures import script
 
 PAPER = Path(__file__).resolve().parents[1] / "lobs"

@@ -58,7 +58,7 @@ def grouped() -> dict[tuple[str, str, float], dict[str, list[Record]]]:
     found: dict = defaultdict(lambda: defaultdict(list))
     for record in records():
         network = record.cell.split("-")[0]
-        if record.table == "1" and network in NETWORKS:
+        if record.table == "table-1" and network in NETWORKS:
             kept = round(100 * (1 - record.achieved["sparsity"]), 2)
             found[network, series_of(record.cell), kept][record.stage].append(record)
     return found

@@ -39,7 +39,7 @@ def table() -> str:
         "error more than that, points | seeds |",
         "|---" * 9 + "|",
     ]
-    found = [r for r in records(stage="finetune") if r.table in ("1", "5")]
+    found = [r for r in records(stage="finetune") if r.table in ("table-1", "table-5")]
     for cell, seeds in by_cell(found).items():
         a = seeds[0].achieved
         lines.append(
@@ -161,7 +161,7 @@ def settings(ax: Axes, found: list[Record]) -> None:
 
 def figure() -> Figure:
     """A panel a network of Table 1, and one for Table 5's settings."""
-    first = records("1") if any(r.table == "1" for r in records()) else []
+    first = records("1") if any(r.table == "table-1" for r in records()) else []
     shown = {n: found for n in NETWORKS if (found := [r for r in first if r.cell.startswith(n)])}
     if not shown:
         raise UserError(
@@ -170,7 +170,7 @@ def figure() -> Figure:
             "no such record",
             "run python -m nap.finetune --table 1 --scale cpu",
         )
-    fifth = [r for r in records(stage="finetune") if r.table == "5"]
+    fifth = [r for r in records(stage="finetune") if r.table == "table-5"]
     with matplotlib.rc_context(style.RC):
         panels = len(shown) + bool(fifth)
         result = Figure(figsize=(4.6 * panels, 4.2), layout="constrained")

@@ -10,7 +10,8 @@ from statistics import fmean, median
 
 from scipy import stats
 
-from common.cells.record import Record, read_all
+from common.cells.library import of_cell, read_all, table_name
+from common.cells.record import Record
 from figures.evidence import Evidence, Missing, Number, cell, claim, printed, shows, verdict
 from figures.values import ROOT, Value, read
 
@@ -181,9 +182,9 @@ def prunings() -> dict[tuple[str, str], list[Record]]:
 
 def pruned(table: str, name: str) -> list[Record]:
     """The prune records of a cell, all its seeds. Raises Missing."""
-    if (table, name) not in prunings():
+    if (table_name(table), name) not in prunings():
         raise Missing(f"nap {table} {name}")
-    return prunings()[table, name]
+    return prunings()[table_name(table), name]
 
 
 def _kept(name: str, table: str) -> dict[str, float]:
@@ -399,10 +400,10 @@ def nap_same_channels() -> Evidence:
 
 def study(name: str) -> list[dict]:
     """The rows of a study. Raises Missing."""
-    path = RESULTS / f"{name}.json"
-    if not path.exists():
-        raise Missing(path.name)
-    return Record.read(path).trajectory
+    found = of_cell(RESULTS, name)
+    if not found:
+        raise Missing(f"{name}.json")
+    return found[0].trajectory
 
 
 @shows("Figure 4")

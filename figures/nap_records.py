@@ -8,7 +8,8 @@ import statistics
 from pathlib import Path
 
 from common.cells.errors import UserError
-from common.cells.record import Record, read_all
+from common.cells.library import read_all, table_name
+from common.cells.record import Record
 from figures import script, values
 
 PAPER = Path(__file__).resolve().parents[1] / "nap"
@@ -27,7 +28,7 @@ def records(
     found = [
         r
         for r in read_all(results)
-        if table in ("", r.table) and stage in ("", r.stage) and cell in r.cell
+        if table_name(table) in ("", r.table) and stage in ("", r.stage) and cell in r.cell
     ]
     if not found:
         raise UserError(

@@ -11,12 +11,11 @@ import matplotlib
 import matplotlib.ticker
 from matplotlib.figure import Figure
 
+from common.cells import library
 from common.cells.errors import UserError
-from common.cells.record import Record
 from figures import style
 from figures.nap_records import (
     EVERY_STEP,
-    RESULTS,
     added,
     against_control,
     by_cell,
@@ -44,7 +43,7 @@ def table() -> str:
         "error more than that, points | seeds |",
         "|---" * 9 + "|",
     ]
-    found = [r for r in records(stage="finetune") if r.table in ("3", "curve", "nap-time")]
+    found = [r for r in records(stage="finetune") if r.table in ("table-3", "curve", "nap-time")]
     places = list(NETWORKS)
     for cell, seeds in sorted(
         by_cell(found).items(),
@@ -75,7 +74,7 @@ def table() -> str:
         ours = [
             r
             for r in found
-            if r.table == "3" and r.cell.startswith(network) and r.cell.startswith(PROFILED)
+            if r.table == "table-3" and r.cell.startswith(network) and r.cell.startswith(PROFILED)
         ]
         for place, layer in enumerate(ours[0].layers if ours else []):
             lines_of = paper("Table 6", model=name, layer=layer["name"])
@@ -97,11 +96,10 @@ def siblings(network: str) -> list[tuple[str, float, float]]:
     """
     points = []
     for name in SIBLINGS:
-        for r in map(
-            Record.read, sorted((RESULTS.parents[1] / name / "results").rglob("*-finetune.json"))
-        ):
+        for r in library.records(name):
             if (
-                str(r.spec.get("model")) == network
+                r.stage == "finetune"
+                and str(r.spec.get("model")) == network
                 and str(r.spec.get("dataset")).startswith("mnist")
                 and r.method.startswith(("l-obs", "woodfisher"))
                 and r.achieved.get("kept_params")
@@ -118,7 +116,7 @@ def figure() -> Figure:
         found = [
             r
             for r in records(stage="finetune")
-            if r.table in ("3", "curve", "nap-time") and "dense-tuned" not in r.cell
+            if r.table in ("table-3", "curve", "nap-time") and "dense-tuned" not in r.cell
         ]
         shown = [n for n in NETWORKS if any(r.cell.startswith(n + "-") for r in found)]
         if not shown:
@@ -134,7 +132,7 @@ def figure() -> Figure:
                 for source, text in (
                     ("curve", "short run"),
                     ("curve" + EVERY_STEP, "short run, statistics at every step"),
-                    ("3", "long run"),
+                    ("table-3", "long run"),
                     ("nap-time", "stopped by error"),
                 ):
                     points = sorted(

@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import fmean
 
 from common.cells.errors import Parser, UserError, choose
-from common.cells.record import read_all
+from common.cells.library import read_all
 from figures import cells, claims, gallery, tables  # noqa: F401  the rules of the claims register themselves
 from figures.compare import write_file
 from figures.evidence import SEEN, seen

@@ -8,13 +8,14 @@ are the sample's (n - 1).
 from __future__ import annotations
 
 import json
+import logging
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from common.cells.errors import UserError
-from common.cells.record import Record, log
+from common.cells.record import Record
 from common.cells.registry import METHODS, OPEN_ROWS
 from common.cells.spec import NOT_IDENTITY, Spec
 from figures.style import base, look, rank
@@ -22,6 +23,7 @@ from figures.style import base, look, rank
 # key of Record.requested -> how it is written
 UNITS = {"sparsity": "sparsity", "unit_ratio": "unit ratio"}
 GROUPS = {"weights": "Single weights", "units": "Channels and low rank"}
+log = logging.getLogger(__name__)
 # Spec fields that belong to the method: they may differ between methods, never within one.
 OF_METHOD = (
     "scope",

@@ -22,7 +22,7 @@ from pathlib import Path
 from unittest import mock
 
 from common.cells.errors import Parser, UserError
-from common.cells.record import read_all
+from common.cells.library import read_all
 from figures import side_panels
 from figures.compare import FORMATS, write_file
 from figures.records import gather

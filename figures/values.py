@@ -15,10 +15,10 @@
 
 `cells` holds patterns apart by `|`. A pattern names cells of <paper>/experiments.py, shell
 wildcards allowed, in the row's own table (lenet300-8.4-l-obs) or in another (Figure
-3a/woodfisher-0.7-seed*). A pattern with `.json` reads a number of a committed file instead:
-`lenet300-net-trim.json?method=l-obs&kept=0.074#error*100` is the field `error`, times 100, of the
-one entry so described; a description that fits several is an error. `A~B` is the lead of the cells
-A over the cells B of the same table, seed by seed.
+3a/woodfisher-0.7-seed*). A pattern with `.json` reads a number of a study's record, or of another
+committed file: `lenet300-net-trim.json?method=l-obs&kept=0.074#error*100` is the field `error`,
+times 100, of the one entry so described; a description that fits several is an error. `A~B` is the
+lead of the cells A over the cells B of the same table, seed by seed.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.cells.errors import UserError
+from common.cells.library import of_cell
 
 ROOT = Path(__file__).resolve().parent.parent
 PAPERS = {"eigendamage": "EigenDamage", "lobs": "L-OBS", "nap": "NAP", "woodfisher": "WoodFisher"}
@@ -170,6 +171,15 @@ def tables(paper: str, root: Path = ROOT) -> list[str]:
     return list(dict.fromkeys(value.table for value in read(paper, root)))
 
 
+def _content(folder: Path, name: str) -> object:
+    """Of the file, or as a dict of the record of a study that is so called; None where there is
+    none."""
+    if (folder / name).exists():
+        return _json(folder / name)
+    found = of_cell(folder, name.removesuffix(".json"))
+    return vars(found[0]) if found else None
+
+
 @functools.cache
 def _json(path: Path) -> object:
     return json.loads(path.read_text(encoding="utf-8"))
@@ -208,10 +218,9 @@ def select(folder: Path, pattern: str) -> Found:
     )
     conditions, _, field = rest.partition("#")
     field, _, factor = field.partition("*")
-    path = folder / name
-    if not path.exists():
+    data = _content(folder, name)
+    if data is None:
         return Found(None, {}, {})
-    data = _json(path)
     entries = data if isinstance(data, list) else data.get("trajectory") or [data]
     wanted = [condition.split("=", 1) for condition in conditions.split("&") if condition]
     fitting = [

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from common.cells.errors import UserError
 from figures import style
-from figures.woodfisher_cells import RESULTS, by_setting, save, series
+from figures.woodfisher_cells import RESULTS, by_setting, save, series, there
 
 COLOURS, MARKERS = (style.BLUE, style.VERMILION, style.GREEN), "os^"
 
@@ -143,8 +143,8 @@ PANELS = {
 def figure() -> Figure:
     """One panel for each that has records."""
     with matplotlib.rc_context(style.RC):
-        there = [panel for folder, panel in PANELS.items() if (RESULTS / folder).is_dir()]
-        if not there:
+        panels = [panel for folder, panel in PANELS.items() if there(folder)]
+        if not panels:
             raise UserError(
                 "results",
                 ", ".join(PANELS),
@@ -152,13 +152,13 @@ def figure() -> Figure:
                 "run python -m woodfisher.prune --table 6",
             )
         result = Figure(
-            figsize=(5.6 * min(2, len(there)), 3.8 * -(-len(there) // 2)), layout="constrained"
+            figsize=(5.6 * min(2, len(panels)), 3.8 * -(-len(panels) // 2)), layout="constrained"
         )
-        axes = list(result.subplots(-(-len(there) // 2), min(2, len(there)), squeeze=False).flat)
-        for ax, (draw, title) in zip(axes, there, strict=False):
+        axes = list(result.subplots(-(-len(panels) // 2), min(2, len(panels)), squeeze=False).flat)
+        for ax, (draw, title) in zip(axes, panels, strict=False):
             draw(ax)
             ax.set_title(title)
-        for ax in axes[len(there) :]:
+        for ax in axes[len(panels) :]:
             ax.remove()
         return result
 

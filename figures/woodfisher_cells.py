@@ -19,7 +19,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.cells.errors import UserError
-from common.cells.record import Record, read_all
+from common.cells.library import read_all, records
+from common.cells.record import Record
 from figures import script
 from figures.panels import accuracy_axis
 from figures.style import RC
@@ -53,8 +54,8 @@ def series(folder: str, results: Path = RESULTS) -> dict[str, dict[float, list[R
     """
     found: dict[str, dict[float, list[Record]]] = defaultdict(lambda: defaultdict(list))
     hashes = set()
-    for record in read_all(results / folder):
-        if record.stage == "prune":
+    for record in read_all(results):
+        if record.table == folder and record.stage == "prune":
             found[record.cell.rsplit("-", 2)[0]][float(record.requested["sparsity"])].append(record)
             hashes.add(record.dense_hash)
     if not found:
@@ -72,6 +73,11 @@ def series(folder: str, results: Path = RESULTS) -> dict[str, dict[float, list[R
             "run the cells again from one",
         )
     return found
+
+
+def there(table: str) -> bool:
+    """Whether anything of the table is committed."""
+    return bool(records("woodfisher", table))
 
 
 def study(name: str, results: Path = RESULTS) -> list[Record]:

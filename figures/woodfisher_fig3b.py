@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from common.cells.errors import UserError
 from figures import style
-from figures.woodfisher_cells import RESULTS, by_setting, save
+from figures.woodfisher_cells import RESULTS, by_setting, save, there
 
 NAMES = {"layer": "a block\na layer", "network": "one block\n(ours)"}
 PANELS = {"figure-3b": "joint", "figure-S8": "independent"}
@@ -31,7 +31,7 @@ def sizes_of(settings: list[str]) -> list[str]:
 
 def table() -> str:
     """Markdown of both panels."""
-    folders = [folder for folder in PANELS if (RESULTS / folder).is_dir()]
+    folders = [folder for folder in PANELS if there(folder)]
     sizes = sizes_of(
         sorted({name for folder in folders for name in by_setting(folder, RESULTS)[0]})
     )
@@ -85,9 +85,7 @@ def figure() -> Figure:
     """Joint and independent WoodFisher side by side."""
     with matplotlib.rc_context(style.RC):
         result = Figure(figsize=(9.4, 3.8), layout="constrained")
-        panels = [
-            (folder, title) for folder, title in PANELS.items() if (RESULTS / folder).is_dir()
-        ]
+        panels = [(folder, title) for folder, title in PANELS.items() if there(folder)]
         if not panels:
             raise UserError(
                 "results",

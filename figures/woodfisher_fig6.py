@@ -13,13 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.cells.errors import UserError
-from common.cells.record import Record, read_all
+from common.cells.library import records
+from common.cells.record import Record
 from common.cells.spec import Spec
 from common.cells.trace import Prune, Train, course
 from figures.panels import accuracy_axis
 from figures.style import RC, look, rank
 from figures.values import spread
-from figures.woodfisher_cells import NAMES, RESULTS, save
+from figures.woodfisher_cells import NAMES, save
 
 FOLDERS = ("table-1", "table-2", "table-5", "figure-6")
 Key = tuple[str, str, float, float]  # folder, model, epochs of training in all, sparsity
@@ -30,7 +31,7 @@ def runs() -> dict[Key, dict[str, list[Pair]]]:
     """The gradual runs -> method -> its seeds' records, methods in the order of legends."""
     halves: dict[tuple, dict[str, Record]] = defaultdict(dict)
     for folder in FOLDERS:
-        for record in read_all(RESULTS / folder) if (RESULTS / folder).is_dir() else ():
+        for record in records("woodfisher", folder):
             if record.scale == "cpu":
                 key = (
                     folder,

@@ -1,4 +1,4 @@
-"""What is committed of a cell: the records below <paper>/results, read once. Standard library only.
+"""What is committed of a cell: its records in the library, read once. Standard library only.
 
 A record is a cell's where its table, its cell and all that decides the result agree; the digest in
 its name, which has been of six hexadecimal digits and of more, plays no part.
@@ -11,18 +11,11 @@ import json
 from pathlib import Path
 
 from common.cells.errors import UserError
-from common.cells.record import Record, read_all
+from common.cells.library import ROOT, read_all, results, table_name
+from common.cells.record import Record
 from common.cells.spec import Spec
 
-ROOT = Path(__file__).resolve().parents[2]
 Stages = dict[str, Record]  # stage -> record
-
-
-def results(paper: str, root: Path = ROOT) -> Path:
-    """The folder of a paper's committed records; those of common.commands.compare lie beside the
-    figures.
-    """
-    return root / {"compare": "figures"}.get(paper, paper) / "results"
 
 
 @functools.cache
@@ -32,7 +25,7 @@ def _records(paper: str, root: Path) -> list[Record]:
 
 @functools.cache
 def by_cell(paper: str, root: Path = ROOT) -> dict[tuple[str, str], list[Record]]:
-    """(Spec.table, Spec.cell) -> its records of every seed, stage and setting, without the dense
+    """(table's name, Spec.cell) -> its records of every seed, stage and setting, without the dense
     networks'. A cell that was changed and run again has records of both settings."""
     found: dict[tuple[str, str], list[Record]] = {}
     for record in _records(paper, root):
@@ -54,7 +47,7 @@ def dense(paper: str, root: Path = ROOT) -> dict[str, Record]:
 def stages(spec: Spec, root: Path = ROOT) -> Stages:
     """The committed stages of one cell, in the order in which they ran; {} where there are none."""
     found = {"train": dense(spec.paper, root).get(_dense_key(spec))}
-    named = by_cell(spec.paper, root).get((spec.table, spec.cell), ())
+    named = by_cell(spec.paper, root).get((table_name(spec.table), spec.cell), ())
     wanted = identity(spec) if named else ""
     for record in named:
         made = spec_of(record)

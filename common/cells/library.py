@@ -50,9 +50,15 @@ def records(paper: str, table: str | None = None, root: Path = ROOT) -> list[Rec
     ]
 
 
+def of_cell(folder: str | Path, cell: str) -> list[Record]:
+    """The records below a folder of the cell, or the study, of this name."""
+    return [record for record in read_all(folder) if record.cell == cell]
+
+
 def _sorted(folder: Path) -> list[Record]:
-    found = [replace(record, table=table_name(record.table)) for record in read_all(folder)]
-    return sorted(found, key=lambda r: (shelf(r.table, r.stage), *tablefile.order(vars(r))))
+    return sorted(
+        read_all(folder), key=lambda r: (shelf(r.table, r.stage), *tablefile.order(vars(r)))
+    )
 
 
 def table_name(table: str) -> str:
@@ -70,9 +76,9 @@ def shelf(table: str, stage: str) -> str:
 
 
 def read_all(*folders: str | Path) -> Iterator[Record]:
-    """Every record below the folders, in path order. Others are passed over: with a warning where a
-    file is damaged, in silence where it is JSON that names no stage, another kind of result.
-    UserError for a damaged table."""
+    """Every record below the folders, in path order, its table in the one spelling. Other files are
+    passed over: with a warning where one is damaged, in silence where it is JSON that names no
+    stage, another kind of result. UserError for a damaged table."""
     for folder in map(Path, folders):
         for path in sorted([*folder.rglob("*.json"), *folder.rglob("*.jsonl")]):
             yield from _records(path, *_stamps(path))
@@ -97,11 +103,15 @@ def _stamps(path: Path) -> tuple[tuple[int, int], ...]:
 @functools.lru_cache(8192)
 def _records(path: Path, *stamps: tuple[int, int]) -> tuple[Record, ...]:
     """The records of one file; `stamps` make a changed file a new one."""
-    if path.suffix == ".jsonl":
-        return tuple(map(Record.from_dict, tablefile.read(path.with_suffix(""))))
     try:
-        return (Record.read(path),)
+        if path.suffix == ".jsonl":
+            found = [Record.from_dict(fields) for fields in tablefile.read(path.with_suffix(""))]
+        else:
+            found = [Record.read(path)]
+        return tuple(replace(record, table=table_name(record.table)) for record in found)
     except UserError as error:
+        if path.suffix == ".jsonl":
+            raise
         log.log(logging.DEBUG if _other(path) else logging.WARNING, "passed over: %s", error)
         return ()
 

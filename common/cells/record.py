@@ -8,10 +8,9 @@ times are seconds. Fields are added, never renamed.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from common.cells.errors import UserError
 # study: numbers that are no cell, in the trajectory
 STAGES = ("train", "prune", "finetune", "study")
 MAX_BYTES = 1 << 20  # a record is at most tens of kilobytes; larger files are not records
-log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -161,24 +159,3 @@ def replace_files(texts: Mapping[Path, str]) -> None:
     finally:
         for temporary in written:
             Path(temporary).unlink(missing_ok=True)
-
-
-def read_all(*folders: str | Path) -> Iterator[Record]:
-    """Every record below the folders, in path order. Others are passed over: with a warning where a
-    file is damaged, in silence where it is JSON that names no stage, another kind of result."""
-    for folder in folders:
-        for path in sorted(Path(folder).rglob("*.json")):
-            try:
-                yield Record.read(path)
-            except UserError as error:
-                log.log(
-                    logging.DEBUG if _other(path) else logging.WARNING, "passed over: %s", error
-                )
-
-
-def _other(path: Path) -> bool:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
-    return not isinstance(data, dict) or "stage" not in data

@@ -241,6 +241,7 @@ def _damaged(stem: Path, what: str) -> UserError:
 
 
 def _json(value: object) -> str:
+    """Raises ValueError for NaN and infinities, which are no JSON."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 

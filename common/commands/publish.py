@@ -1,49 +1,61 @@
-"""Copy the records that a published table rests on to where they are committed.
+"""Put the records that a published table rests on to the committed ones.
 
+    python -m common.publish runs/nap/3              into nap/results, its table's two files
     python -m common.publish runs/compare/lenet300-mnist figures/results/lenet300-mnist
 
-One flat folder, one file a stage, named by the record's id; networks and snapshots stay behind. Of
-a trajectory that makes its record larger than MAX_BYTES every second step is kept, or every third,
-and a note says so. A record whose working tree differed from its commit is refused, as nobody can
-find the code that made it: --dirty is for trying.
+Records join those that their table has (common.cells.tablefile); one of an id that is there takes
+its place. Networks and snapshots stay behind. Of a trajectory that makes its record larger than
+MAX_BYTES every second step is kept, or every third, and a note says so. A record whose working tree
+differed from its commit is refused, as nobody can find the code that made it: --dirty is for
+trying.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from common.cells import library, tablefile
 from common.cells.errors import Parser, UserError
 from common.cells.record import Record
 from common.running.cli import guarded
+from common.system.claims import alone
 
 MAX_BYTES = 20_480
-# of a record: nothing that leaves the folder
+# of a record or its table: nothing that leaves the folder
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.,=+-]{0,200}")
 
 
-def publish(source: Path, target: Path, dirty: bool = False) -> int:
-    """Copy every record below `source`, or none; returns how many. Raises UserError for a record
-    too large to commit, for one of a dirty tree (unless `dirty`), and for one whose id is no file's
+def publish(sources: Sequence[Path], target: Path | None = None, dirty: bool = False) -> int:
+    """Add every record below the folders to those of `target`, by default where the committed ones
+    of its paper lie, or add none; returns how many. Raises UserError for a record too large to
+    commit, for one of a dirty tree (unless `dirty`), and for one whose id or table is no file's
     name."""
     found = [
         (path, Record.read(path))
+        for source in sources
         for stage in ("train", "prune", "finetune")
         for path in sorted(source.rglob(f"{stage}.json"))
     ]
     if not found:
-        raise UserError("source", str(source), "holds no records", "name a folder below runs/")
+        names = ", ".join(map(str, sources))
+        raise UserError("source", names, "holds no records", "name a folder below runs/")
+    tables: dict[Path, list[dict]] = {}
     for path, record in found:
-        if not NAME.fullmatch(record.id):
-            raise UserError(
-                "id",
-                record.id,
-                f"of {path.name} is no file's name",
-                "delete the record to compute the cell again",
-            )
+        table = library.shelf(record.table, record.stage)
+        for field, name in (("id", record.id), ("table", table)):
+            if not NAME.fullmatch(name):
+                raise UserError(
+                    field,
+                    name,
+                    f"of {path.name} is no file's name",
+                    "delete the record to compute the cell again",
+                )
         if not dirty and (record.provenance.get("dirty") or not record.provenance.get("git")):
             raise UserError(
                 "dirty",
@@ -51,9 +63,26 @@ def publish(source: Path, target: Path, dirty: bool = False) -> int:
                 "was made by code that is in no commit",
                 "commit, run the cell again in another --output-dir, or say --dirty to try",
             )
-    for record in [fitting(record, path) for path, record in found]:
-        record.write(target / f"{record.id}.json")
+        folder = place(record) if target is None else target
+        tables.setdefault(folder / table, []).append(dataclasses.asdict(fitting(record, path)))
+    with contextlib.ExitStack() as held:
+        for folder in sorted({stem.parent for stem in tables}):
+            held.enter_context(alone(folder))
+        for stem in tables:
+            tablefile.read(stem)  # a damaged one stops all
+        for stem, records in tables.items():
+            tablefile.merge(stem, records)
     return len(found)
+
+
+def place(record: Record) -> Path:
+    """Where committed records of its paper lie; a comparison has a folder of its own."""
+    if record.paper not in library.PAPERS:
+        raise UserError("paper", record.paper, "has no results", "name the folder to fill")
+    if record.paper == "compare" and record.stage == "train":
+        raise UserError("target", record.id, "is of no comparison alone", "name the folder to fill")
+    folder = library.results(record.paper)
+    return folder / record.table if record.paper == "compare" else folder
 
 
 def fitting(record: Record, path: Path) -> Record:
@@ -80,19 +109,21 @@ def main(argv: list[str] | None = None) -> int:
     """Command line; returns the exit status."""
     p = Parser(description=__doc__)
     p.add_argument("source", type=Path, help="a folder of runs")
-    p.add_argument("target", type=Path, help="the results folder to fill")
+    p.add_argument(
+        "target", type=Path, nargs="?", help="the results folder to fill (default: the paper's)"
+    )
     p.add_argument(
         "--dirty",
         action="store_true",
         help="publish records of a working tree that differs from its commit too",
     )
     arguments = p.parse_args(argv)
-    return guarded(
-        lambda: print(
-            f"{publish(arguments.source, arguments.target, arguments.dirty)} records in "
-            f"{arguments.target}"
-        )
-    )
+
+    def told() -> None:
+        count = publish([arguments.source], arguments.target, arguments.dirty)
+        print(f"{count} records in {arguments.target or 'the results of their papers'}")
+
+    return guarded(told)
 
 
 if __name__ == "__main__":

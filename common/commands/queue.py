@@ -191,15 +191,8 @@ def publish(jobs: Sequence[Job]) -> Iterator[str]:
             if missing:
                 yield f"{entry.name}, seed {seed}: {missing} of {len(mine)} cells are not there yet"
                 continue
-            target = _results(entry, mine[0][0])
-            beside = committed.results(mine[0][0].paper) / "dense"
-            count = sum(
-                copy(path.parent, target) for _, path, dense in mine if path.parent != dense
-            )
-            count += sum(
-                copy(dense, beside if beside.is_dir() else target)
-                for dense in {dense for _, _, dense in mine}
-            )
+            folders = {path.parent for _, path, _ in mine} | {dense for *_, dense in mine}
+            count = copy(sorted(folders), _results(entry, mine[0][0]))
             yield f"{entry.name}, seed {seed}: {count} records"
 
 

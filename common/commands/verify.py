@@ -28,7 +28,8 @@ from pathlib import Path
 
 from common.cells import committed
 from common.cells.errors import LayerError, NumericalError, Parser, UserError, choose, whole
-from common.cells.record import Record, core_seconds, read_all, write_json
+from common.cells.library import read_all, table_name
+from common.cells.record import Record, core_seconds, write_json
 from common.cells.spec import Spec
 from common.running.cli import guarded
 
@@ -67,7 +68,7 @@ def pool(papers: Sequence[str] = PAPERS, table: str = "") -> list[Cell]:
             if (
                 record.paper == paper
                 and record.stage in ("prune", "finetune")
-                and table in ("", record.table)
+                and table_name(table) in ("", record.table)
             ):
                 stages.setdefault(
                     (record.table, record.cell, record.id.removesuffix(f"-{record.stage}")), {}

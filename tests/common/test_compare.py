@@ -14,7 +14,8 @@ import pytest
 from PIL import Image
 
 from common.cells import registry
-from common.cells.record import Record, read_all
+from common.cells.library import read_all
+from common.cells.record import Record
 from common.commands import compare
 from common.commands.compare import main
 

@@ -2,6 +2,7 @@
 holds a folder.
 """
 
+import json
 import logging
 import os
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from common.cells.errors import UserError
-from common.cells.record import Record
+from common.cells.library import read_all
 from common.commands import publish
 from common.system import machine, progress
 from tests.figures.fixtures import record
@@ -86,30 +87,30 @@ def test_progress_in_a_log_is_a_line_now_and_then_with_what_is_left(monkeypatch,
     assert len(caplog.messages) == 1
 
 
-def test_published_records_are_flat_named_by_id_and_small(tmp_path, capsys):
+def test_published_records_join_their_table_and_are_small(tmp_path, capsys):
     runs, target = tmp_path / "runs", tmp_path / "results"
     stages = {stage: record(stage) for stage in ("prune", "finetune")}
     for stage, one in stages.items():
         one.write(runs / "cell" / "seed0" / f"{stage}.json")
         (runs / "cell" / "seed0" / f"{stage}d.safetensors").write_bytes(b"weights stay behind")
     assert publish.main([str(runs), str(target)]) == 0 and "2 records" in capsys.readouterr().out
-    assert {path.name for path in target.iterdir()} == {f"{one.id}.json" for one in stages.values()}
-    assert all(Record.read(target / f"{one.id}.json") == one for one in stages.values())
+    assert {path.name for path in target.iterdir()} == {"cells.csv", "cells.jsonl"}
+    assert {one.id: one for one in read_all(target)} == {one.id: one for one in stages.values()}
     large = stages["prune"]
     large.layers = [{"name": str(i)} for i in range(publish.MAX_BYTES // 10)]
     large.write(runs / "cell" / "seed1" / "prune.json")
     with pytest.raises(UserError, match="larger than"):
-        publish.publish(runs, target)
+        publish.publish([runs], target)
 
 
 def test_a_long_trajectory_is_thinned_and_says_so(tmp_path):
     long = record("prune")
     long.trajectory = [{"step": i} for i in range(publish.MAX_BYTES // 8)]
     long.write(tmp_path / "runs" / "prune.json")
-    assert publish.publish(tmp_path / "runs", tmp_path / "results") == 1
-    (path,) = (tmp_path / "results").iterdir()
-    small, steps = Record.read(path), len(long.trajectory)
-    assert path.stat().st_size <= publish.MAX_BYTES and small.id == long.id
+    assert publish.publish([tmp_path / "runs"], tmp_path / "results") == 1
+    (small,) = read_all(tmp_path / "results")
+    steps = len(long.trajectory)
+    assert len(json.dumps(vars(small), indent=1)) <= publish.MAX_BYTES and small.id == long.id
     every = small.trajectory[1]["step"]
     assert [entry["step"] for entry in small.trajectory[:-1]] == list(
         range(0, steps - 1, every)

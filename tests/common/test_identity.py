@@ -14,6 +14,7 @@ from PIL import Image
 
 from common.cells import registry
 from common.cells.errors import UserError
+from common.cells.library import read_all
 from common.cells.record import Record
 from common.cells.spec import Recipe, Spec
 from common.commands.publish import publish
@@ -375,17 +376,19 @@ def test_only_code_that_is_in_a_commit_is_published(tmp_path):
     for bad, word in (({"dirty": True}, "dirty"), ({"git": ""}, "dirty")):
         dataclasses.replace(clean, provenance=clean.provenance | bad).write(path)
         with pytest.raises(UserError, match=f"{word}=.*in no commit.*--dirty"):
-            publish(path.parent, tmp_path / "results")
-    assert publish(path.parent, tmp_path / "results", dirty=True) == 1
+            publish([path.parent], tmp_path / "results")
+    assert publish([path.parent], tmp_path / "results", dirty=True) == 1
     for name in ("../../outside", "/tmp/outside", "a/b", "..", ""):
         dataclasses.replace(clean, id=name).write(path)
         with pytest.raises(UserError, match="id=.*no file's name"):
-            publish(path.parent, tmp_path / "results")
+            publish([path.parent], tmp_path / "results")
     clean.write(path)
-    assert publish(path.parent, tmp_path / "results") == 1
-    assert [p.name for p in (tmp_path / "results").iterdir()] == [f"{record.id}.json"] and not (
-        tmp_path.parent / "outside.json"
-    ).exists()
+    assert publish([path.parent], tmp_path / "results") == 1
+    assert [one.id for one in read_all(tmp_path / "results")] == [record.id]
+    dataclasses.replace(clean, table="../outside").write(path)
+    with pytest.raises(UserError, match="table=.*no file's name"):
+        publish([path.parent], tmp_path / "results")
+    assert not list(tmp_path.glob("outside*"))
 
 
 def test_registered_methods_have_options_that_a_record_can_hold():

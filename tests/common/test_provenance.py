@@ -11,7 +11,8 @@ import types
 import pytest
 
 from common.cells import committed
-from common.cells.record import Record, core_seconds, read_all, wall_seconds
+from common.cells.library import read_all
+from common.cells.record import Record, core_seconds, wall_seconds
 from common.cells.spec import Recipe, Spec
 from common.running import pipeline, stages
 from common.running.timing import Timer

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from common.cells.errors import UserError
-from common.cells.record import Record, read_all, record_id
+from common.cells.library import read_all
+from common.cells.record import Record, record_id
 from common.cells.registry import METHODS, lookup
 from common.cells.spec import Recipe, Spec, split_options
 

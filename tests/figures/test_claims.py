@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.cells.errors import UserError
-from common.cells.record import read_all
+from common.cells.library import of_cell, read_all
 from figures import claims, evidence, lobs_claims
 from figures.evidence import (
     FAILS,
@@ -55,6 +55,7 @@ def test_records_that_are_named_exist():
     for name in re.findall(r"`(\S+\.json)`", TEXT):
         assert any(
             (ROOT / paper / "results" / name).exists()
+            or of_cell(ROOT / paper / "results", name.removesuffix(".json"))
             for paper in ("eigendamage", "lobs", "nap", "woodfisher")
         ), name
     for folder in re.findall(r"figures/results/[\w-]+", TEXT):

@@ -1,4 +1,4 @@
-"""Every number of docs/tables/*.md once more, from the committed files alone: plain json and csv,
+"""Every number of docs/tables/*.md once more, from the committed files alone: records as JSON, csv,
 none of figures' reading.
 
 A field is "paper / ours". The paper's side is looked up in paper_values.csv; ours is worked out
@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
+from common.cells import library
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPERS = ("eigendamage", "lobs", "nap", "woodfisher")
@@ -158,11 +160,18 @@ FIRST = ("method", "ours is", "network", "data set")
 def records(paper: str) -> dict[tuple[str, str], list[dict]]:
     """(table, cell) -> its records, of every stage and setting."""
     found: dict[tuple[str, str], list[dict]] = {}
-    for path in sorted((ROOT / paper / "results").rglob("*.json")):
-        one = json.loads(path.read_text())
-        if isinstance(one, dict) and one.get("stage") in ("prune", "finetune") and one.get("cell"):
+    for one in library.whole(ROOT / paper / "results"):
+        if one["stage"] in ("prune", "finetune") and one["cell"]:
             found.setdefault((str(one["table"]), one["cell"]), []).append(one)
     return found
+
+
+def steps(paper: str, name: str) -> list[dict]:
+    """The entries of a study's record, or of another committed file."""
+    folder = ROOT / paper / "results"
+    if (folder / f"{name}.json").exists():
+        return json.loads((folder / f"{name}.json").read_text())
+    return [e for one in library.whole(folder) if one["cell"] == name for e in one["trajectory"]]
 
 
 @cache
@@ -285,10 +294,9 @@ def check(
     command = commands[int(line["command"].strip("[]")) - 1] if line["command"] else ""
     group = re.search(r"--(table|figure) (\S+)", command)
     conditions = re.findall(r", ([^,=]+)=([^,]*(?:,(?! [^,=]+=)[^,]*)*)", name)
-    file = ROOT / paper / "results" / f"{name.split(', ')[0]}.json"
-    if conditions or (file.exists() and not group):
-        data = json.loads(file.read_text())
-        entries = data if isinstance(data, list) else data["trajectory"]
+    entries = [] if group else steps(paper, name.split(", ")[0])
+    if conditions or entries:
+        entries = entries or steps(paper, name.split(", ")[0])
 
         def fits(entry: dict) -> bool:
             return all(
@@ -362,10 +370,8 @@ def test_what_ours_kept_is_what_the_records_say(paper):
                 r"--(table|figure) (\S+)", commands[int(line["command"].strip("[]")) - 1]
             )
             if group is None:
-                data = json.loads(
-                    (ROOT / paper / "results" / f"{name.split(', ')[0]}.json").read_text()
-                )
-                found = {round(100 * e.get("kept_then", e["kept"]), 9) for e in data["trajectory"]}
+                entries = steps(paper, name.split(", ")[0])
+                found = {round(100 * e.get("kept_then", e["kept"]), 9) for e in entries}
                 assert any(f"{one:.3g}" == share[0] for one in found), (label, line)
                 continue
             runs, _ = seeds_of(paper, f"{group[1]} {group[2]}", name)
@@ -470,10 +476,8 @@ def test_dynamic_surgery_at_a_fixed_budget_is_read_at_its_last_step():
     """Step 500 of 4,000 has 1.66% error, with 77% of the weights; 1.8% are left at the last one
     alone.
     """
-    steps_of = json.loads((ROOT / "lobs" / "results" / "lenet300-dns.json").read_text())[
-        "trajectory"
-    ]
-    final = [e for e in steps_of if e["kept"] == 0.018 and e["steps"] == 4000][-1]
+    entries = steps("lobs", "lenet300-dns")
+    final = [e for e in entries if e["kept"] == 0.018 and e["steps"] == 4000][-1]
     (line,) = [
         one
         for label, lines, _ in tables("lobs")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from common.cells.errors import UserError
-from common.cells.record import read_all
+from common.cells.library import read_all
 from figures import cells, tables, values
 from figures.cells import Ours
 from figures.values import PAPERS, Value
@@ -133,7 +133,7 @@ def test_a_cell_that_was_changed_and_run_again_has_its_new_records_whatever_the_
     }
     for order in ([*made.values(), *old.values()], [*old.values(), *made.values()]):
         monkeypatch.setattr(
-            cells, "by_cell", lambda paper, root, order=order: {(spec.table, spec.cell): order}
+            cells, "by_cell", lambda paper, root, order=order: {("table-1", spec.cell): order}
         )
         assert cells.runs(spec) == {0: made}
     assert {one.id for one in cells.runs(spec.but(damping=0.5))[0].values()} == {

@@ -16,7 +16,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from common.cells.errors import UserError
-from common.cells.record import Record, read_all
+from common.cells.library import read_all
+from common.cells.record import Record
 from common.cells.spec import Recipe, Spec
 from common.data import sources as data
 from common.nets import checkpoint, models, tensorfile

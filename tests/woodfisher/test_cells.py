@@ -3,14 +3,15 @@ show what the records say.
 """
 
 import importlib
-import json
+import re
 import statistics
 from pathlib import Path
 
 import pytest
 
 from common.cells.errors import UserError
-from common.cells.record import Record, read_all
+from common.cells.library import read_all
+from common.cells.record import Record
 from common.cells.spec import Spec
 from common.cells.trace import Prune, course
 from common.curvature.spool import work_bytes
@@ -90,8 +91,12 @@ def test_lines_are_the_means_of_the_records(name):
         if series not in module.LINES:
             continue
         for x, y in zip(*line.get_data()):
-            paths = (RESULTS / folder).glob(f"{series}-{x / 100:g}-seed*-prune.json")
-            values = [100 * json.loads(path.read_text())["accuracy"]["pruned"] for path in paths]
+            cell = re.compile(re.escape(f"{series}-{x / 100:g}-seed") + r"\d+")
+            values = [
+                100 * record.accuracy["pruned"]
+                for record in RECORDS
+                if record.table == folder and cell.fullmatch(record.cell)
+            ]
             assert y == pytest.approx(statistics.fmean(values))
 
 
@@ -216,10 +221,12 @@ def test_an_ablations_bars_are_its_records():
     names, lines = drawing.by_setting("figure-3b", RESULTS)
     assert {"chunk-20", "chunk-layer", "chunk-network"} <= set(names)
     for amount, values in lines.items():
-        record = json.loads(
-            (RESULTS / "figure-3b" / f"chunk-20-{amount:g}-seed0-prune.json").read_text()
+        (record,) = (
+            record
+            for record in RECORDS
+            if (record.table, record.cell) == ("figure-3b", f"chunk-20-{amount:g}-seed0")
         )
-        assert values["chunk-20"] == 100 * record["accuracy"]["pruned"]
+        assert values["chunk-20"] == 100 * record.accuracy["pruned"]
 
 
 def test_layers_of_table_s6_add_up_to_what_was_asked_for():
