@@ -20,7 +20,7 @@ from itertools import pairwise
 
 from common.cells import registry, schedule
 from common.cells.errors import UserError
-from common.cells.spec import Recipe, Spec
+from common.cells.spec import Recipe, Spec, split_options
 
 EXAMPLES = {
     "digits": 1_438,
@@ -87,7 +87,7 @@ def course(spec: Spec, examples: int | None = None) -> list[Event]:
     """The events of a cell from its dense network to the end of fine-tuning. examples: training
     images, for recipes that count steps; by default those of the data set's name. Raises UserError
     for prunings that a course has no room for."""
-    examples = examples or EXAMPLES.get(spec.dataset.partition(":")[0])
+    examples = examples or training_images(spec.dataset)
     amounts = goals(spec)
     by_layer = layer_levels(spec, amounts)
     if spec.clock == "course":
@@ -168,12 +168,22 @@ def steps_between(spec: Spec) -> int:
     """Optimiser steps before the last pruning, of a data set whose size its name says
     (EXAMPLES).
     """
-    examples = EXAMPLES[spec.dataset.partition(":")[0]]
+    examples = training_images(spec.dataset)
+    if examples is None:
+        raise KeyError(spec.dataset)
     return sum(
         round(event.epochs * math.ceil(examples / event.recipe.batch_size))
         for event in course(spec, examples)
         if isinstance(event, Train) and event.stage != "final"
     )
+
+
+def training_images(dataset: str) -> int | None:
+    """How many training images a data set has, where its name says it; None for a folder's, and
+    where some are held out.
+    """
+    base, options = split_options(dataset, "dataset")
+    return None if "holdout" in options else EXAMPLES.get(base)
 
 
 def goals(spec: Spec) -> list[float]:

@@ -25,9 +25,9 @@ import torch
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from common.system import machine
 from common.cells.errors import UserError
 from common.data.images import decode, square
+from common.system import machine
 from common.system.progress import progress
 
 SPLIT_SEED, TEST_SHARE = 0, 0.2
@@ -162,10 +162,7 @@ def parts(root: Path) -> tuple[Path | None, Path | None]:
     rivals = train if len(train) > 1 else test[:2]
     if len(rivals) > 1 and (rivals is train or rivals[0].casefold() == rivals[1].casefold()):
         raise UserError(
-            "data_dir",
-            str(root),
-            f"has both {rivals[0]} and {rivals[1]}",
-            "keep one of them there",
+            "data_dir", str(root), f"has both {rivals[0]} and {rivals[1]}", "keep one of them there"
         )
     if not train:
         alone = [name for name in test if name.casefold() not in ALSO_A_CLASS]
@@ -329,7 +326,9 @@ def contents(folder: Folder, cache: Path | None) -> str:
     if sum(map(os.path.getsize, folder.paths)) > HASHED_BYTES:
         names = [os.path.relpath(path, folder.root) for path in folder.paths]
         chosen = sorted(
-            sorted(chosen, key=lambda i: hashlib.sha256(os.fsencode(names[i])).digest())[:HASHED_FILES]
+            sorted(chosen, key=lambda i: hashlib.sha256(os.fsencode(names[i])).digest())[
+                :HASHED_FILES
+            ]
         )
         log.info(
             "%s is large: %d of its %d files are compared by content",
@@ -397,7 +396,8 @@ def split_indices(keys: Sequence[str], labels: Sequence[int]) -> tuple[list[int]
     and an added example moves few others."""
     members: dict[int, list[int]] = {}
     for index in sorted(
-        range(len(keys)), key=lambda i: hashlib.sha256(os.fsencode(f"{SPLIT_SEED}/{keys[i]}")).digest()
+        range(len(keys)),
+        key=lambda i: hashlib.sha256(os.fsencode(f"{SPLIT_SEED}/{keys[i]}")).digest(),
     ):
         members.setdefault(labels[index], []).append(index)
     test = sorted(

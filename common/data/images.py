@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,8 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.transforms.functional import pil_to_tensor
 
-from common.system import machine
 from common.cells.errors import UserError
+from common.system import machine
 
 MAX_WORKERS = 8
 # whatever a file's name says; others have readers that start programs (EPS)
@@ -82,6 +84,17 @@ class Images(Dataset):
         other._moves = torch.cat([shifts, mirror], dim=1)
         return other
 
+    def subset(self, indices: Sequence[int]) -> Images:
+        """Only the images at `indices`."""
+        other = copy.copy(self)
+        chosen = torch.as_tensor(indices)
+        other.images, other.labels = self.images[chosen], self.labels[chosen]
+        return other
+
+    def keys(self) -> Iterator[bytes]:
+        """What tells an image from the others: its pixels."""
+        return (image.numpy().tobytes() for image in self.images)
+
     def __len__(self) -> int:
         return len(self.images)
 
@@ -121,6 +134,17 @@ class Files(Dataset):
         other = copy.copy(self)
         other._seed = seed
         return other
+
+    def subset(self, indices: Sequence[int]) -> Files:
+        """Only the images at `indices`."""
+        other = copy.copy(self)
+        other.paths = [self.paths[i] for i in indices]
+        other.labels = [self.labels[i] for i in indices]
+        return other
+
+    def keys(self) -> Iterator[bytes]:
+        """What tells an image from the others: its class folder and file name."""
+        return (os.fsencode(os.path.join(*Path(path).parts[-2:])) for path in self.paths)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import logging
 import math
@@ -25,10 +26,22 @@ from torch import Tensor
 from torchvision import transforms
 
 from common.cells.errors import UserError, choose
-from common.data.folders import Folder, annotated, below, contents, decoded, digest_of, locate, parts, same_classes, scan, split_indices
-from common.data.images import UNIT, Files, Images, Loader, Norm, square
 from common.cells.options import read_options
 from common.cells.spec import split_options
+from common.data.folders import (
+    Folder,
+    annotated,
+    below,
+    contents,
+    decoded,
+    digest_of,
+    locate,
+    parts,
+    same_classes,
+    scan,
+    split_indices,
+)
+from common.data.images import UNIT, Files, Images, Loader, Norm, square
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # folders whose decoded images fit in this are decoded once; larger ones are read as needed
@@ -65,7 +78,9 @@ class Data:
     """A classification data set. input_shape is (c, h, w); `sha256` identifies the images and
     labels, not the options: of known sets of files by their names and sizes, of all others by
     content. `content` is a digest of every pixel, label and class; of a set that memory does not
-    hold, of the files' bytes in place of pixels (folders.contents)."""
+    hold, of the files' bytes in place of pixels (folders.contents). `valid` are training images
+    held out by the option `holdout`: all that is decided on the way is decided on them, and `test`
+    is for the report alone."""
 
     name: str
     classes: int
@@ -74,6 +89,7 @@ class Data:
     test: Images | Files
     sha256: str
     content: str = ""
+    valid: Images | Files | None = None
 
     def train_loader(
         self, batch_size: int, seed: int = 0, augment: bool = False, rank: int = 0, world: int = 1
@@ -93,6 +109,11 @@ class Data:
     def test_loader(self, batch_size: int = 256) -> Loader:
         """The test set in its own order."""
         return Loader(self.test, torch.arange(len(self.test)), batch_size)
+
+    def judge_loader(self, batch_size: int = 256) -> Loader:
+        """The images that decide between epochs and steps: held out ones, if there are any."""
+        judge = self.test if self.valid is None else self.valid
+        return Loader(judge, torch.arange(len(judge)), batch_size)
 
     def calibration(self, num_samples: int, batch_size: int = 64, seed: int = 0) -> Loader:
         """`num_samples` un-augmented training images, drawn by `seed` without replacement; a larger
@@ -139,6 +160,7 @@ def named(name: str) -> tuple[str, Callable[..., Data], dict[str, object]]:
     value or normalisation, without a look at any file."""
     base, texts = split_options(name, "dataset")
     source = SOURCES[choose("dataset", base, SOURCES)]
+    _holdout(name, texts.pop("holdout", None))
     options = read_options("dataset", name, source, texts)
     if "norm" in options:
         _norm("cifar10" if base == "cifar10-jpeg" else base, options["norm"])
@@ -157,7 +179,41 @@ def load(name: str, data_dir: str = "") -> Data:
         raise UserError(
             "data_dir", data_dir, "missing", "give --data-dir, the folder that holds your images"
         )
-    return dataclasses.replace(source(data_root(data_dir), **options), name=name)
+    data = dataclasses.replace(source(data_root(data_dir), **options), name=name)
+    fraction = _holdout(name, split_options(name, "dataset")[1].get("holdout"))
+    return hold_out(data, fraction) if fraction else data
+
+
+def hold_out(data: Data, fraction: float) -> Data:
+    """`data` with a `fraction` of its training images as `valid`. A hash of the image decides, so
+    that the same image is held out whatever the order, the normalisation and the seed are. Raises
+    UserError where nothing would be left to train on, or to judge by."""
+    parts: tuple[list[int], list[int]] = [], []
+    for index, key in enumerate(data.train.keys()):
+        drawn = int.from_bytes(hashlib.sha256(key).digest()[:8], "big")
+        parts[drawn < fraction * 2**64].append(index)
+    if not all(parts):
+        raise UserError(
+            "dataset",
+            data.name,
+            f"has {len(data.train)} training images, of which {len(parts[1])} would be held out",
+            "choose another holdout",
+        )
+    train, valid = (data.train.subset(part) for part in parts)
+    return dataclasses.replace(data, train=train, valid=valid)
+
+
+def _holdout(name: str, text: str | None) -> float:
+    """The option `holdout` of every data set, the fraction of the training images that is held
+    out; 0 where it is not given."""
+    if text is None:
+        return 0.0
+    with contextlib.suppress(ValueError):
+        if 0 < (fraction := float(text)) < 1:
+            return fraction
+    raise UserError(
+        "dataset", name, f"cannot read holdout={text!r}", "give a fraction between 0 and 1"
+    )
 
 
 def data_root(data_dir: str = "") -> Path:

@@ -73,7 +73,7 @@ def run(
                 T.recalibrate_bn(result.model, loader, spec.recalibrate_bn)
         if len(prunings) == 1:
             return result, []
-        before = T.evaluate(result.model, judge.test_loader())
+        before = T.evaluate(result.model, judge.judge_loader())
         entry = _entry(spec, result, data, prunings[step], step, before[1], macs)
         last = step + 1 == len(prunings) or _fast_enough(spec, entry)
         # after the last pruning comes the final fine-tuning, unless its error decides here
@@ -298,13 +298,13 @@ def _train(spec: Spec, result: Pruned, data: D.Data, stretch: Train, **how: obje
 
 
 def _judged_by(data: D.Data, samples: int) -> D.Data:
-    """The same data with a fixed draw of its test images; all of them for 0."""
-    if not samples or samples >= len(data.test):
+    """The same data, judged by a fixed draw of the images that judge; by all of them for 0."""
+    judges = data.test if data.valid is None else data.valid
+    if not samples or samples >= len(judges):
         return data
-    drawn = torch.randperm(len(data.test), generator=torch.Generator().manual_seed(0))[
-        :samples
-    ].tolist()
-    return dataclasses.replace(data, test=torch.utils.data.Subset(data.test, drawn))
+    drawn = torch.randperm(len(judges), generator=torch.Generator().manual_seed(0))
+    fewer = judges.subset(drawn[:samples].tolist())
+    return dataclasses.replace(data, **{"test" if data.valid is None else "valid": fewer})
 
 
 def tune(

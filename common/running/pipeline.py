@@ -76,7 +76,8 @@ def train(spec: Spec) -> Record:
         cost = costs(model, data.input_shape)
         record = record_of(work, data, cost, cost, where)
         record.dense_hash = checkpoint.state_hash(model)
-        record.accuracy = {"dense": fit.last, **_accuracy(fit), **_top5(model, data, "dense")}
+        record.accuracy = _accuracy(fit, model, data)
+        record.accuracy |= {"dense": record.accuracy["last"]} | _top5(model, data, "dense")
         record.loss = {"dense": loss, "examples": min(LOSS_EXAMPLES, len(data.train))}
         record.trajectory, record.notes = fit.history, _divergence(fit)
         return work.publish(record, Pruned(model), data)
@@ -96,7 +97,7 @@ def prune(spec: Spec) -> Record:
         before = costs(start, data.input_shape)
         with machine.memory_budget(spec.memory_budget):
             result, trajectory = gradual.run(
-                work, start, data, function, options, dense.accuracy["last"], before.macs
+                work, start, data, function, options, _judged(dense), before.macs
             )
         with timer.phase("evaluate"):
             loss, _ = T.evaluate(result.model, _loss_loader(data))
@@ -139,6 +140,9 @@ def finetune(spec: Spec) -> Record:
         model = loaded.model.to(where)
         latent = recalled_tensors(loaded.extra_tensors)
         result = Pruned(model, loaded.masks, loaded.edits, **latent)
+        # known already, unless held out images judge
+        start = (pruning.loss["pruned_test"], pruning.accuracy["pruned"])
+        start = start if data.valid is None else None
         with timer.phase("finetune"):
             recipe, clock = gradual.final(spec, len(data.train))
             fit = gradual.tune(
@@ -149,7 +153,7 @@ def finetune(spec: Spec) -> Record:
                 clock=clock,
                 seed=spec.seed,
                 snapshot=work.snapshot(),
-                before=(pruning.loss["pruned_test"], pruning.accuracy["pruned"]),
+                before=start,
                 desc=f"fine-tune {spec.method} {spec.amount:g}",
             )
         record = dataclasses.replace(
@@ -157,7 +161,7 @@ def finetune(spec: Spec) -> Record:
             id=record_id(spec.slug(), spec.seed, "finetune"),
             stage="finetune",
             timing=timer.report(),
-            accuracy=pruning.accuracy | _accuracy(fit) | _top5(model, data, "last"),
+            accuracy=pruning.accuracy | _accuracy(fit, model, data) | _top5(model, data, "last"),
             trajectory=fit.history,
             notes=pruning.notes + _divergence(fit),
             provenance=provenance_of(work, data, where),
@@ -211,8 +215,19 @@ def _top5(model: torch.nn.Module, data: D.Data, name: str) -> dict[str, float]:
     return {f"top5_{name}": T.top_accuracy(model, data.test_loader())} if data.classes > 10 else {}
 
 
-def _accuracy(fit: T.Fit) -> dict:
-    return {"last": fit.last, "best": fit.best, "best_selected_on": "test"}
+def _accuracy(fit: T.Fit, model: torch.nn.Module, data: D.Data) -> dict:
+    """For Record.accuracy. "last" is always the test set's. With images held out these decide:
+    "valid" is their accuracy at the end, and "best" the best epoch's on them.
+    """
+    if data.valid is None:
+        return {"last": fit.last, "best": fit.best, "best_selected_on": "test"}
+    _, last = T.evaluate(model, data.test_loader())
+    return {"last": last, "valid": fit.last, "best": fit.best, "best_selected_on": "held out"}
+
+
+def _judged(dense: Record) -> float:
+    """The dense network's accuracy on the images that judge a run."""
+    return dense.accuracy.get("valid", dense.accuracy["last"])
 
 
 def _divergence(fit: T.Fit) -> list[str]:

@@ -72,12 +72,14 @@ class Fit:
 
     @property
     def last(self) -> float:
-        """Test accuracy at the end."""
+        """Accuracy at the end, on the images that judge (Data.judge_loader)."""
         return self.history[-1]["accuracy"]
 
     @property
     def best(self) -> float:
-        """Best test accuracy of any epoch: chosen on the test set, as the papers do."""
+        """Best accuracy of any epoch on the images that judge: without images held out these are
+        the test set's, as in the papers.
+        """
         return max(entry["accuracy"] for entry in self.history)
 
 
@@ -155,6 +157,7 @@ def fit(
     total = round(recipe.epochs * steps_per_epoch)
     total = min(total, recipe.max_steps) if recipe.max_steps else total
     optimizer = make_optimizer(model, recipe)
+    judged = "test" if data.valid is None else "held out"
     _recall(model, optimizer, moments or {})
     ahead, whole = (round(epochs * steps_per_epoch) for epochs in clock) if clock else (0, total)
     state = State(
@@ -172,7 +175,7 @@ def fit(
     if state.hold:
         state.hold(optimizer)
     if not state.history:
-        loss, accuracy = before or evaluate(model, data.test_loader())
+        loss, accuracy = before or evaluate(model, data.judge_loader())
         state.history.append(
             {
                 "epoch": 0,
@@ -218,7 +221,7 @@ def fit(
                 if snapshot and inside and time.monotonic() - saved > SNAPSHOT_SECONDS:
                     _save(snapshot, state, loss_sum, elapsed + time.monotonic() - started, good)
                     saved = time.monotonic()
-            loss, accuracy = evaluate(model, data.test_loader())
+            loss, accuracy = evaluate(model, data.judge_loader())
             if not math.isfinite(loss):  # the epoch's last step was the bad one
                 state.loss = loss
                 return _diverged(state, good, callbacks, desc)
@@ -234,7 +237,7 @@ def fit(
                     "seconds": round(seconds, 3),
                 }
             )
-            bar.set_postfix_str(f"test {100 * accuracy:.2f}%", refresh=False)
+            bar.set_postfix_str(f"{judged} {100 * accuracy:.2f}%", refresh=False)
             loss_sum, good = 0.0, copy.deepcopy(model.state_dict())
             _tell(callbacks, state, "epoch")
             if snapshot and time.monotonic() - saved > 1.0:
