@@ -1,12 +1,16 @@
-"""The bottleneck of a rotated layer: Q_Aᵀ -> W' -> Q_S as three plain layers, or two; and a second
-rotation merged into the first.
+"""The bottleneck that stands for a rotated layer, Q_Aᵀ -> W' -> Q_S, as three plain layers: which
+layers become one, its weights, and its place in the network.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
+from common.cells.errors import LayerError, NumericalError, UserError
+from common.nets import layers as L
 from common.nets.edits import FACTORS
 from common.nets.surgery import apply_edits, factorize
 
@@ -18,9 +22,62 @@ def is_bottleneck(module: nn.Module) -> bool:
     )
 
 
+def rotatable(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module]:
+    """The layers to rotate by name, without the last Linear; of a bottleneck its core, under the
+    bottleneck's name. Raises LayerError for a grouped convolution that `skip` does not name,
+    NumericalError for weights that are not finite, UserError where no layer is left."""
+    narrow = {name: module.core for name, module in model.named_modules() if is_bottleneck(module)}
+    skip = set(skip)
+    plain = {
+        name: module
+        for name, module in L.prunable(model, skip - set(narrow)).items()
+        if name.rpartition(".")[0] not in narrow
+    }
+    heads = [name for name, module in plain.items() if isinstance(module, nn.Linear)]
+    layers = {
+        name: module
+        for name, module in (plain | narrow).items()
+        if name not in skip | set(heads[-1:])
+    }
+    for name, module in layers.items():
+        if L.groups(module) > 1:
+            raise LayerError(name, "a grouped convolution cannot be rotated; name it in skip")
+        if not torch.isfinite(module.weight).all():
+            raise NumericalError(name, "its weights are not finite", "check the checkpoint")
+    if not layers:
+        raise UserError(
+            "model", type(model).__name__, "has no layer to rotate", "leave less in skip"
+        )
+    return layers
+
+
+def require_once_more(model: nn.Module, names: Iterable[str], factor: str, depthwise: bool) -> None:
+    """Raise UserError where one of these layers is a bottleneck that cannot be rotated once more in
+    this way.
+    """
+    for name in names:
+        layer = model.get_submodule(name)
+        if not is_bottleneck(layer):
+            continue
+        if factor == "patch" and layer.core.weight[0, 0].numel() > 1:
+            raise UserError(
+                "factor",
+                factor,
+                f"the core of {name!r} has a kernel of its own, which no 1x1 basis merges with",
+                "choose one factor for all steps",
+            )
+        if depthwise:
+            raise UserError(
+                "depthwise",
+                True,
+                f"{name!r} is a bottleneck already",
+                "take the depthwise step at the first pruning",
+            )
+
+
 def factors_of(module: nn.Module, QA: Tensor, W: Tensor, QS: Tensor) -> list[Tensor]:
-    """[first, core, last], in the layer's own kind, of kept bases QA [in, a] and QS [out, r] and
-    core W [r, a, offsets].
+    """[first, core, last], the weights of a bottleneck of the layer's own kind, from the kept bases
+    QA [in, a] and QS [out, r] and the core W [r, a, offsets].
     """
     if isinstance(module, nn.Linear):
         return [QA.T, W[..., 0], QS]
@@ -33,26 +90,16 @@ def factors_of(module: nn.Module, QA: Tensor, W: Tensor, QS: Tensor) -> list[Ten
     ]
 
 
-def folded(weights: list[Tensor]) -> list[Tensor]:
-    """The same map with one basis multiplied into the core where that leaves fewer weights, which
-    for 1x1 kernels it always does (ours: with q = min(r, a), q (in + out) ≤ a in + a r + r out).
-    Exact."""
-    first, core, last = weights
-    return min(
-        [first, product(last, core)],
-        [product(core, first), last],
-        weights,
-        key=lambda ws: sum(w.numel() for w in ws),
+def larger(model: nn.Module, name: str, weights: list[Tensor]) -> str:
+    """A note that the layer `name` stays dense, because these weights are more than it has; "" for
+    one that becomes smaller, and for a bottleneck, which only ever does."""
+    layer = model.get_submodule(name)
+    after = sum(weight.numel() for weight in weights)
+    if is_bottleneck(layer) or after <= layer.weight.numel():
+        return ""
+    return (
+        f"{name}: left dense, its bottleneck would have {after} weights for {layer.weight.numel()}"
     )
-
-
-def product(left: Tensor, right: Tensor) -> Tensor:
-    """The weight of `left` [out, mid, ...] after `right` [mid, in, ...], of which at most one has a
-    kernel.
-    """
-    if left[0, 0].numel() > 1:
-        return torch.einsum("om...,mi->oi...", left, right.flatten(1))
-    return torch.einsum("om,mi...->oi...", left.flatten(1), right)
 
 
 @torch.no_grad()

@@ -19,9 +19,8 @@ from torch import nn
 from common.cells.errors import UserError
 from common.nets import masks as M
 from common.pruning.pruned import Pruned
-from eigendamage.bottleneck import factors_of, place
+from eigendamage.bottleneck import factors_of, place, rotatable
 from eigendamage.depthwise import joined, separate
-from eigendamage.method import rotatable
 
 
 @dataclass(frozen=True)

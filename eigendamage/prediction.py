@@ -19,7 +19,8 @@ from torch.func import functional_call, jvp
 
 from common.curvature.kron import kron_factors
 from common.system.progress import progress
-from eigendamage.method import Rotated, rotatable, rotate
+from eigendamage.bottleneck import rotatable
+from eigendamage.method import Rotated, rotate
 from eigendamage.threshold import percentile
 
 Batches = list[tuple[Tensor, Tensor]]

@@ -176,7 +176,7 @@ METHODS: dict[str, Method] = {
         "eigendamage.kron_obs:prune", "Kron-OBS", "channels", "eigendamage", curvature="kron"
     ),
     "eigendamage": Method(
-        "eigendamage.method:prune", "EigenDamage", "low-rank", "eigendamage", curvature="channel"
+        "eigendamage.ours:prune", "EigenDamage", "low-rank", "eigendamage", curvature="channel"
     ),
 }
 

@@ -19,9 +19,10 @@ from common.curvature.kron import kron_factors
 from common.nets import checkpoint, models
 from common.nets.surgery import apply_edits
 from common.running import pipeline
-from eigendamage import experiments, method
-from eigendamage.bottleneck import factors_of, folded, is_bottleneck, place, product
+from eigendamage import experiments, method, ours
+from eigendamage.bottleneck import factors_of, is_bottleneck, place, rotatable
 from eigendamage.depthwise import joined, separate
+from eigendamage.ours import folded, product
 from tests import toy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -95,7 +96,7 @@ def test_the_pruned_network_projects_each_weight_onto_what_was_kept(name, factor
         toy.generator(),
     )
     twin, predicted = copy.deepcopy(model), 0.0
-    modules = method.rotatable(model)
+    modules = rotatable(model)
     f = estimate(model, [(x, y)], modules, factor)
     for layer_name, module in modules.items():
         new = result.model.get_submodule(layer_name)
@@ -153,12 +154,12 @@ def test_a_folded_network_is_the_projected_one_smaller_and_can_be_pruned_again(n
     model = toy.seeded(models.build(name, 3, (1, 16, 16), 0))
     data = [toy.batch(12, (1, 16, 16))]
     plain = method.prune(model, data, 0.4, method.Options(), toy.generator())
-    once = method.prune(model, data, 0.4, method.Options(fold=True), toy.generator())
+    once = ours.prune(model, data, 0.4, ours.Options(fold=True), toy.generator())
     count = lambda m: sum(p.numel() for p in m.parameters())
     assert count(once.model) < count(plain.model)
     dense = lambda result: sum("left dense" in note for note in result.notes)
     assert dense(once) <= dense(plain)
-    modules, twin, predicted = method.rotatable(model), copy.deepcopy(model), 0.0
+    modules, twin, predicted = rotatable(model), copy.deepcopy(model), 0.0
     f = estimate(model, data, modules, "channel")
     for layer_name, module in modules.items():
         new = once.model.get_submodule(layer_name)
@@ -173,14 +174,14 @@ def test_a_folded_network_is_the_projected_one_smaller_and_can_be_pruned_again(n
             )
     torch.testing.assert_close(once.model(data[0][0]), twin(data[0][0]), rtol=1e-8, atol=1e-10)
     assert once.predicted_increase == pytest.approx(predicted, rel=1e-6)
-    twice = method.prune(once.model, data, 0.6, method.Options(fold=True), toy.generator())
+    twice = ours.prune(once.model, data, 0.6, ours.Options(fold=True), toy.generator())
     assert count(twice.model) < count(once.model)
     again = copy.deepcopy(model)
     apply_edits(again, once.edits + twice.edits)
     again.load_state_dict(twice.model.state_dict())
     assert torch.equal(again(data[0][0]), twice.model(data[0][0]))
     with pytest.raises(UserError, match="one of fold and depthwise"):
-        method.Options(fold=True, depthwise=True)
+        ours.Options(fold=True, depthwise=True)
 
 
 @pytest.mark.parametrize("name", ["digits_cnn", "lenet300"])

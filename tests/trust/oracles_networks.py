@@ -21,7 +21,7 @@ from common.nets.flops import costs
 from common.nets.surgery import channel_groups, narrow, zero_units
 from common.running.train import recalibrate_bn
 from eigendamage import method as eigen
-from eigendamage.bottleneck import factors_of, place
+from eigendamage.bottleneck import factors_of, place, rotatable
 from tests import reference, toy
 from tests.trust.oracles import floats, normal, numbers, oracle, pair
 
@@ -159,7 +159,7 @@ def bottlenecks(dtype):
         expected = twin(x2)
         # the second is merged into the first
         for step in range(2 if name.startswith("digits") else 1):
-            for layer, module in eigen.rotatable(
+            for layer, module in rotatable(
                 model, [n for n, m in model.named_modules() if L.groups(m) > 1]
             ).items():
                 d = module.weight.shape
@@ -173,7 +173,7 @@ def bottlenecks(dtype):
     for name in ("resnet20:shortcut=B", "vgg19:width=0.125"):
         model, twin = pair(toy.seeded(models.build(name, 3, NETS[name], 0)), dtype)
         ((x, x2),) = numbers(dtype, toy.batch(2, NETS[name])[0])
-        for layer, module in eigen.rotatable(model).items():
+        for layer, module in rotatable(model).items():
             a, g = (normal(1, n, n, seed=3) for n in (module.weight[0].numel(), len(module.weight)))
             rotated = eigen.rotate(module.weight, Kron(a + a.mT, g + g.mT, 1))
             place(model, layer, factors_of(module, rotated.QA, rotated.W, rotated.QS))
