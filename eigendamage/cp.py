@@ -9,7 +9,6 @@ cout weights a rank. Fully connected layers stay. No curvature, so no prediction
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from torch import nn
 
 from common.cells.errors import UserError
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning.pruned import Pruned
 from eigendamage.bottleneck import factors_of, place, rotatable
 from eigendamage.depthwise import joined, separate
@@ -71,7 +71,7 @@ def prune(
             "has no convolution to decompose",
             "choose another method",
         )
-    result = Pruned(copy.deepcopy(model))
+    result = Pruned(clone(model))
     for name, module in layers.items():
         W = module.weight.detach().double().flatten(2)
         rank = options.of(W, amount)

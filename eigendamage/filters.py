@@ -7,7 +7,6 @@ networks, every filter is a unit of its own, and eigendamage.union cuts one laye
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from common.curvature.kron import KronInverse, kron_factors
 from common.curvature.labels import FISHERS
 from common.nets import layers as L
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning import channels
 from common.pruning.pruned import Pruned
 from eigendamage import union
@@ -71,7 +71,7 @@ class Filters:
         self.calibration, self.example = channels.with_example(calibration)
         whole = model
         if coupling == "union":  # filters that went before keep their places in the streams
-            whole = copy.deepcopy(model)
+            whole = clone(model)
             union.widen(whole, self.example)
         self.channels = channels.find(whole, self.example, skip)
         self.layers = {
@@ -105,7 +105,7 @@ class Filters:
         alone = self.coupling == "union"
         kept, notes = percentile(scores if alone else self.channels.scores(scores), amount, cap)
         gone = {n: ~k for n, k in kept.items()} if alone else self.channels.filters_gone(kept)
-        result = Pruned(copy.deepcopy(self.model), predicted_increase=0.0, notes=notes)
+        result = Pruned(clone(self.model), predicted_increase=0.0, notes=notes)
         for name, filters in ((name, gone[name]) for name in self.layers):
             if update is None:
                 result.predicted_increase += float(scores[name][filters].sum())

@@ -10,7 +10,6 @@ Deviations: README. What goes beyond the paper: ours.py.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from common.cells.errors import choose, require
 from common.curvature.kron import Kron, kron_factors
 from common.curvature.labels import FISHERS
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning.pruned import Pruned
 from eigendamage.bottleneck import (
     factors_of,
@@ -113,7 +113,7 @@ def prune(
     (ours.py): what is made of a new bottleneck's weights.
     """
     M.require_none(masks, "rotate")
-    modules, result = rotatable(model, options.skip), Pruned(copy.deepcopy(model))
+    modules, result = rotatable(model, options.skip), Pruned(clone(model))
     require_once_more(model, modules, options.factor, options.depthwise)
     # 1: A = E[aaᵀ], S = E[{∇_s L}{∇_s L}ᵀ]
     labels, channel = options.fisher, options.factor == "channel"

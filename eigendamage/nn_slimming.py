@@ -9,7 +9,6 @@ channel-selection layers there instead. No curvature, so no prediction, and no w
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from common.cells.errors import NumericalError, UserError
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.nets.edits import BATCHNORM
 from common.nets.surgery import ChannelGroup
 from common.pruning.pruned import Pruned
@@ -79,6 +79,6 @@ def prune(
     kept, notes = percentile(scaled, amount, options.cap)
     left = sorted(set(scores) - set(scaled))
     notes += [f"kept whole, no BatchNorm follows: {', '.join(left)}"] if left else []
-    result = Pruned(copy.deepcopy(model), notes=notes)
+    result = Pruned(clone(model), notes=notes)
     result.edits = units.cut(result.model, kept)
     return result

@@ -9,7 +9,6 @@ factors, by the gradient and by the quadratic can be told apart.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
 from common.curvature.kron import kron_factors
+from common.nets.clone import clone
 from common.system.progress import progress
 from eigendamage.bottleneck import rotatable
 from eigendamage.method import Rotated, rotate
@@ -75,7 +75,7 @@ def rows(
     """One row a factor of A, layer and ratio: the score, the exact expansion, and the measured
     increase over the same examples.
     """
-    model, batches = copy.deepcopy(model).eval(), list(loader)
+    model, batches = clone(model).eval(), list(loader)
     modules, dense = rotatable(model), mean_loss(model, batches)
     with progress(
         total=len(factors) * len(modules) * len(ratios), desc="expansion", unit="removal"

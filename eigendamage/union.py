@@ -11,7 +11,6 @@ that its maps left out, as zeros, so that every channel has the number it has in
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 
 from common.cells.errors import LayerError
 from common.nets import layers as L
+from common.nets.clone import clone
 from common.nets.edits import BATCHNORM, apply_edits, channel_count, map_side
 from common.nets.surgery import ChannelGroup, narrow
 
@@ -225,7 +225,7 @@ def _written(
     ones: sums cannot cancel, so a channel is zero exactly where every filter that writes it is
     gone.
     """
-    twin = copy.deepcopy(model).cpu().double().eval()
+    twin = clone(model).cpu().double().eval()
     for name, module in twin.named_modules():
         if isinstance(module, L.PRUNABLE):
             module.weight.fill_(1 / module.weight[0].numel())

@@ -8,7 +8,6 @@ call √δE.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from common.cells.errors import UserError, choose, require
 from common.data.sources import rebatch
 from common.nets import layers as L
+from common.nets.clone import clone
 from common.running.train import evaluate
 from lobs.hessian import Layer
 
@@ -172,7 +172,7 @@ def judged_on(model: nn.Module, batches: list) -> Accuracy:
     """The accuracy, on `batches`, of the model with one layer's weights exchanged."""
 
     def accuracy(name: str, weights: Tensor) -> float:
-        other = copy.deepcopy(model)
+        other = clone(model)
         L.write_joined(other.get_submodule(name), weights)
         return evaluate(other, batches)[1]
 

@@ -10,7 +10,6 @@ surgery lasts, then held.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -23,6 +22,7 @@ from common.data.images import Images
 from common.data.sources import Data
 from common.nets import layers as L
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning.pruned import Pruned
 from common.pruning.select import select
 from common.running import train as T
@@ -109,7 +109,7 @@ def prune(
     amounts = dict(amount) if isinstance(amount, Mapping) else dict.fromkeys(layers, amount)
     x, y = (torch.cat(parts) for parts in zip(*calibration, strict=True))
     classes = int(y.max()) + 1
-    result = Pruned(copy.deepcopy(model))
+    result = Pruned(clone(model))
     surgery = Surgery(result.model, amounts, options)
     images = Images(x.float(), y, classes)
     data = Data(

@@ -9,7 +9,6 @@ L_q with it (README, Units). Uses lobs.hessian (Psi, its inverse, the layer's er
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from common.nets import layers as L
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning import obs
 from common.pruning.pruned import Pruned
 from common.pruning.select import by_layer
@@ -88,7 +88,7 @@ def prune(
         # Steps 4 and 5
         return layer.outcome(*prune_layer(layer, L_q, removed))
 
-    result = Pruned(copy.deepcopy(model))
+    result = Pruned(clone(model))
     for name, outcome in distributed.each(layers, pruned):
         write(result, name, outcome)
     M.apply(result.model, result.masks)

@@ -15,7 +15,6 @@ stop             "inflection" too: the elbow of the sorted sensitivities
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 from common.cells.errors import choose, require
 from common.nets import layers as L
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning import obs
 from common.pruning.pruned import Pruned
 from common.pruning.select import by_layer, select
@@ -223,7 +223,7 @@ def prune(
     if options.scope == "global":
         fractions, found = one_budget(fit_of, layers, amount, options)
         masks = found or masks
-    result = Pruned(copy.deepcopy(model))
+    result = Pruned(clone(model))
 
     def pruned(name: str) -> Outcome:
         if behind:

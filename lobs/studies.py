@@ -10,7 +10,6 @@ initialised: no accuracy is claimed.
 
 from __future__ import annotations
 
-import copy
 import logging
 import sys
 import weakref
@@ -27,6 +26,7 @@ from common.cells.spec import Spec
 from common.nets import checkpoint, models
 from common.nets import layers as L
 from common.nets.capture import capture
+from common.nets.clone import clone
 from common.running import pipeline
 from common.running import train as T
 from common.running.cli import guarded
@@ -297,7 +297,7 @@ def measured_errors(dense: nn.Module, pruned: nn.Module, loader) -> dict[str, fl
 
 def _with_layer(model: nn.Module, name: str, W: Tensor) -> nn.Module:
     """A copy of the model whose layer `name` has the weights and bias of W [out, in + 1]."""
-    other = copy.deepcopy(model)
+    other = clone(model)
     with torch.no_grad():
         other.get_submodule(name).weight.copy_(W[:, :-1])
         other.get_submodule(name).bias.copy_(W[:, -1])

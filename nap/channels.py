@@ -12,7 +12,6 @@ common.nets.flops. Deviations: README.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from common.cells.errors import LayerError, choose
 from common.curvature.kron import Kron
 from common.nets import layers as L
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.nets.edits import depthwise
 from common.nets.flops import costs
 from common.nets.surgery import ChannelGroup
@@ -48,15 +48,13 @@ class Options(CurvatureOptions):
 
 
 def saved_macs(
-    model: nn.Module, groups: Sequence[ChannelGroup], input_shape: Sequence[int]
+    model: nn.Module, groups: Sequence[ChannelGroup], example: Sequence[int] | Tensor
 ) -> dict[str, Tensor]:
     """ΔFLOPs, in MACs of one image, of removing each unit alone from the network as it is now:
     [units] by group, float64.
     """
     places = {
-        cost.name: cost.macs // cost.params
-        for cost in costs(model, tuple(input_shape)).layers
-        if cost.params
+        cost.name: cost.macs // cost.params for cost in costs(model, example).layers if cost.params
     }
     saved = {}
     for group in groups:
@@ -126,9 +124,9 @@ def prune(
     kept up."""
     M.require_none(masks, "remove channels from")
     calibration, example = channels.with_example(calibration)
-    result = Pruned(copy.deepcopy(model), predicted_increase=0.0 if options.compensate else None)
+    result = Pruned(clone(model), predicted_increase=0.0 if options.compensate else None)
     found = channels.find(result.model, example, options.skip)
-    saved = saved_macs(result.model, found.groups, example.shape[1:])
+    saved = saved_macs(result.model, found.groups, example[:1])
     readers = {m.module for group in found.groups for m in group.members if m.axis == "in"}
     both = set(found.layers) | (readers if options.sides == "in+out" else set())
     layers = {name: module for name, module in L.prunable(result.model).items() if name in both}

@@ -10,7 +10,6 @@ counts). Choices and deviations: README.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from common.curvature.kron import Kron, KronInverse, kron_factors
 from common.data.sources import rebatch
 from common.nets import layers as L
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning import obs
 from common.pruning.pruned import Pruned
 from common.pruning.select import select
@@ -125,7 +125,7 @@ def prune(
             "NAP finds each layer's ratio by itself",
             "give one fraction",
         )
-    result = Pruned(copy.deepcopy(model), predicted_increase=0.0 if options.compensate else None)
+    result = Pruned(clone(model), predicted_increase=0.0 if options.compensate else None)
     M.apply(result.model, masks or {})
     layers = L.prunable(result.model, options.skip)
     factors = factors_of(result.model, calibration, layers, options, generator, latent)

@@ -8,7 +8,6 @@ Eq. 18 scores a filter; a unit of coupled filters scores their sum. Uses common.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -17,6 +16,7 @@ from torch import nn
 
 from common.nets import layers as L
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning import channels, obs
 from common.pruning.pruned import Pruned
 from common.pruning.select import select
@@ -48,7 +48,7 @@ def prune(
     filters' weights."""
     M.require_none(masks, "remove units from")
     calibration, example = channels.with_example(calibration)
-    result = Pruned(copy.deepcopy(model), predicted_increase=0.0)
+    result = Pruned(clone(model), predicted_increase=0.0)
     units = channels.find(result.model, example, options.skip)
     others = tuple(name for name in L.prunable(result.model) if name not in units.layers)
     parts = fisher_parts(result.model, calibration, replace(options, skip=others), generator)

@@ -9,7 +9,6 @@ others, `train` the original's one run from dense to sparse.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +21,7 @@ from common.cells.spec import Recipe
 from common.data.sources import Data
 from common.nets import layers as L
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning.baselines import ScopeOptions
 from common.pruning.pruned import Pruned
 from common.pruning.select import select
@@ -132,7 +132,7 @@ def prune(
     """A copy of `model` with `amount` of the dense weights `latent` (its own, if none are given)
     masked. What `masks` removed before may come back."""
     dense = dict(latent or weights(model, options.skip))
-    result = Pruned(copy.deepcopy(model), largest(dense, amount, options), latent=dense)
+    result = Pruned(clone(model), largest(dense, amount, options), latent=dense)
     with torch.no_grad():
         for name, weight in dense.items():
             result.model.get_parameter(name).copy_(weight)

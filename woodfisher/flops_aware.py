@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import UserError, choose
+from common.data.batches import first
 from common.nets import masks as M
 from common.nets.flops import costs
 from common.pruning.pruned import Pruned
@@ -52,9 +53,9 @@ class Options(ours.Options):
             )
 
 
-def macs_per_weight(model: nn.Module, input_shape: tuple[int, int, int]) -> dict[str, float]:
-    """Multiply-accumulates a weight by layer name, for one image of `input_shape` (c, h, w)."""
-    return {layer.name: layer.macs / layer.params for layer in costs(model, input_shape).layers}
+def macs_per_weight(model: nn.Module, example: tuple[int, int, int] | Tensor) -> dict[str, float]:
+    """Multiply-accumulates a weight by layer name, for one image (c, h, w) or example [1, ...]."""
+    return {layer.name: layer.macs / layer.params for layer in costs(model, example).layers}
 
 
 def weights_for(
@@ -96,7 +97,7 @@ def prune(
     stays that of the update.
     """
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
-    price = macs_per_weight(model, tuple(next(iter(calibration))[0].shape[1:]))
+    price = macs_per_weight(model, first(calibration)[0][:1])
 
     def rank(
         rho: dict[str, Tensor], level: float, gone: M.Masks

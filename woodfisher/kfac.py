@@ -4,7 +4,6 @@ use KFC's factors (the paper compares on MLPNet alone)."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -18,6 +17,7 @@ from common.curvature.labels import FISHERS
 from common.data.sources import rebatch
 from common.nets import layers as L
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning.pruned import Pruned
 from woodfisher.method import SurgeonOptions
 from woodfisher.ours import UpdateOptions
@@ -61,7 +61,7 @@ def prune(
 
     Factors are of all weights, so already pruned ones (`masks`) stay zero by selection alone.
     """
-    result = Pruned(copy.deepcopy(model))
+    result = Pruned(clone(model))
     M.apply(result.model, masks or {})
     layers = L.prunable(result.model, options.skip)
     factors = kron_factors(

@@ -8,7 +8,6 @@ weights, ρ the pruning statistic, δw the pruning direction. Uses common.curvat
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from common.cells.errors import choose, require
 from common.curvature.fisher import NETWORK, Part, block_fisher, notes, rows_of
 from common.nets import layers as L
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning.pruned import Pruned
 from woodfisher.recompute import targets_to
 from woodfisher.surgeon import selection, statistic, step
@@ -114,7 +114,7 @@ def prune(
     how many go. update (ours.py): the kind of δw, of common.pruning.obs.
     """
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
-    result = Pruned(copy.deepcopy(model), dict(masks or {}), predicted_increase=0.0)
+    result = Pruned(clone(model), dict(masks or {}), predicted_increase=0.0)
     M.apply(result.model, result.masks)
     net, layers = result.model, L.prunable(result.model, options.skip)
     scope, on_the_way = options.scope, (options.recompute, options.recompute_schedule)

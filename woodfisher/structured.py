@@ -7,7 +7,6 @@ parameters (bias, BatchNorm). channels.py removes them from the network, the reg
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from common.cells.errors import choose
 from common.curvature.fisher import Part
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning import obs
 from common.pruning.pruned import Pruned
 from common.pruning.select import select
@@ -87,7 +87,7 @@ def prune(
     """A copy of `model` with `amount` of its filters zero: of all, or of each layer (a fraction, or
     one a layer).
     """
-    result = Pruned(copy.deepcopy(model), dict(masks or {}), predicted_increase=0.0)
+    result = Pruned(clone(model), dict(masks or {}), predicted_increase=0.0)
     M.apply(result.model, result.masks)
     parts = fisher_parts(result.model, calibration, options, generator, result.masks)
     index = {name: rows for part in parts for name, rows in filters_of(part).items()}

@@ -14,7 +14,6 @@ of its Fishers from test images, and measures all accuracies on the other half o
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 import sys
@@ -37,6 +36,7 @@ from common.data.images import Loader
 from common.nets import checkpoint, models
 from common.nets import layers as L
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning import baselines
 from common.running import pipeline
 from common.running import train as T
@@ -69,7 +69,7 @@ def pruned(
     """A copy of `model` pruned by joint WoodFisher from ready curvatures by layer, and its
     masks.
     """
-    result = copy.deepcopy(model)
+    result = clone(model)
     parts = [Part({name: module}, curvatures[name]) for name, module in L.prunable(result).items()]
     rho = statistic(parts)
     masks = selection(rho, amount, "global")

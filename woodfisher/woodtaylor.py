@@ -10,7 +10,6 @@ Newton step; it is the same whichever weight goes, in every layer, and is left o
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from common.cells.errors import NumericalError, UserError
 from common.curvature.fisher import Part, notes
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning.pruned import Pruned
 from woodfisher.method import FisherOptions, SurgeonOptions, fisher_parts
 from woodfisher.ours import UpdateOptions
@@ -68,7 +68,7 @@ def prune(
     is removed (amount 0).
     """
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
-    result = Pruned(copy.deepcopy(model), dict(masks or {}))
+    result = Pruned(clone(model), dict(masks or {}))
     M.apply(result.model, result.masks)
     parts = fisher_parts(result.model, calibration, options, generator, result.masks)
     # − F̂⁻¹ ∇L, the last term of Eqs. 21, 22

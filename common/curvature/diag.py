@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from common.cells.errors import NumericalError, UserError
 from common.curvature.labels import losses, require_curvature
 from common.curvature.rows import PER_EXAMPLE_ENTRIES
+from common.data.batches import batches
 from common.nets import layers as L
 from common.nets.capture import capture
 from common.system import distributed
@@ -35,7 +36,7 @@ def diagonal_fisher(
         for name, module in layers.items()
     }
     examples = 0
-    for index, (x, y) in enumerate(loader):
+    for index, (x, y) in enumerate(batches(loader)):
         x, y = x.to(device), y.to(device)
         examples += len(x)
         mine = distributed.mine(index)

@@ -20,6 +20,7 @@ from common.curvature.blocks import BlockFisher, Rows
 from common.curvature.labels import require_curvature
 from common.curvature.rows import gradient_rows
 from common.curvature.spool import spooled, work_bytes
+from common.data.batches import batches
 from common.system import distributed, machine
 
 NETWORK = "network"  # chunk: one block over all layers
@@ -55,8 +56,8 @@ class Part:
 
 def count(calibration: Iterable) -> int:
     """Number of examples in the loader; a DataLoader is asked, anything else is gone through."""
-    batches = getattr(calibration, "batch_sampler", None)
-    return sum(map(len, batches if batches is not None else (y for _, y in calibration)))
+    known = getattr(calibration, "batch_sampler", None)
+    return sum(map(len, known if known is not None else (y for _, y in batches(calibration))))
 
 
 def rows_of(calibration: Iterable, m: int | None, b: int | None) -> tuple[int, int]:

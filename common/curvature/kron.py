@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from common.cells.errors import LayerError, NumericalError, UserError, choose
 from common.curvature import patches
 from common.curvature.labels import FISHERS, losses, require_curvature
+from common.data.batches import batches
 from common.nets import layers as L
 from common.nets.capture import capture
 from common.system import distributed
@@ -177,7 +178,7 @@ def kron_factors(
     """Factors averaged over all of `loader`; options as for KronEstimator."""
     estimator = KronEstimator(model, layers, **options)
     device = next(model.parameters()).device
-    for index, (x, y) in enumerate(loader):
+    for index, (x, y) in enumerate(batches(loader)):
         take = estimator.update if distributed.mine(index) else estimator.skip
         take(x.to(device), y.to(device))
     return estimator.factors()
@@ -265,7 +266,7 @@ def input_hessian(
     """
     layers = L.prunable(model) if layers is None else layers
     device, sums, rows = next(model.parameters()).device, {}, {}
-    for x, _ in loader:
+    for x, _ in batches(loader):
         with capture(model, layers, gradients=False) as tape:
             tape.forward(x.to(device))
             for name, module in layers.items():

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.cells.errors import NumericalError, UserError, choose
+from common.nets.assumptions import prediction
+from common.nets.layers import at_least_single
 
 FISHERS = ("sampled", "empirical", "exact")
 LOSSES = ("cross_entropy", "mse")
@@ -31,7 +33,7 @@ def losses(
     products is the expectation.
     """
     choose("fisher", fisher, FISHERS)
-    _require_predictions(output, loss)
+    output = _predictions(output, loss)
     if fisher == "empirical":
         y = targets(output, y, loss)
     if fisher == "sampled" and generator is None:
@@ -70,7 +72,7 @@ def losses(
 
 def mean_loss(output: Tensor, y: Tensor, loss: str = "cross_entropy") -> Tensor:
     """The training loss itself, averaged over the batch."""
-    _require_predictions(output, loss)
+    output = _predictions(output, loss)
     y = targets(output, y, loss)
     return (
         F.cross_entropy(output, y)
@@ -79,10 +81,10 @@ def mean_loss(output: Tensor, y: Tensor, loss: str = "cross_entropy") -> Tensor:
     )
 
 
-def _require_predictions(output: Tensor, loss: str) -> None:
-    """Raise UserError for an output that the loss has no curvature in."""
+def _predictions(output: Tensor, loss: str) -> Tensor:
+    """The output, float32 at least; UserError for one that the loss has no curvature in."""
     choose("loss", loss, LOSSES)
-    if output.dim() != 2:
+    if prediction(output).dim() != 2:
         raise UserError(
             "model",
             tuple(output.shape),
@@ -96,6 +98,7 @@ def _require_predictions(output: Tensor, loss: str) -> None:
             "cross-entropy over one class is zero whatever the weights are",
             "give the network two outputs or more, or take the loss mse",
         )
+    return at_least_single(output)
 
 
 def targets(output: Tensor, y: Tensor, loss: str = "cross_entropy") -> Tensor:
@@ -131,7 +134,7 @@ def targets(output: Tensor, y: Tensor, loss: str = "cross_entropy") -> Tensor:
             f"is no class of 0 to {output.shape[1] - 1}",
             "leave out examples without a label, or give the network that many outputs",
         )
-    return y.long()
+    return (y.clone() if y.is_inference() else y).long()
 
 
 def require_curvature(zero: bool, layers: Iterable[str]) -> None:

@@ -36,8 +36,8 @@ def gradient_rows(
     generator: torch.Generator | None = None,
     out: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
-    """Rows by layer name: [num_rows, weights of the layer], in the network's dtype, evaluation
-    mode.
+    """Rows by layer name: [num_rows, weights of the layer], in the network's dtype, but float32 at
+    least; evaluation mode.
 
     Consumes num_rows × batch examples of `loader`, in order. `out` takes the place of the rows:
     tensors, or in one process a file's (spool.py). Raises UserError when the rows would not fit the
@@ -56,7 +56,8 @@ def gradient_rows(
     most = max(32, -(-num_rows // 16))
     if out is None:
         size = num_rows * sum(
-            module.weight.numel() * module.weight.element_size() for module in layers.values()
+            module.weight.numel() * L.single(module.weight.dtype).itemsize
+            for module in layers.values()
         )
         machine.require_memory(
             f"{num_rows} gradient rows",
@@ -64,7 +65,9 @@ def gradient_rows(
             "lower --num-samples, or raise --memory-budget",
         )
         out = {
-            name: module.weight.new_empty(num_rows, module.weight.numel())
+            name: module.weight.new_empty(
+                num_rows, module.weight.numel(), dtype=L.single(module.weight.dtype)
+            )
             for name, module in layers.items()
         }
     at_once = 1

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from common.cells.errors import UserError
 from common.curvature.blocks import KEPT_ENTRIES
+from common.nets import layers as L
 
 WORK_BYTES = 80  # a weight, for scores, selection and update in float64 (measured on ResNet-50)
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
@@ -139,7 +140,10 @@ def spooled(
     """
     like = next(iter(layers.values())).weight
     together = SpooledRows(
-        count, sum(module.weight.numel() for module in layers.values()), like.dtype, like.device
+        count,
+        sum(module.weight.numel() for module in layers.values()),
+        L.single(like.dtype),
+        like.device,
     )
     parts, start = {}, 0
     for name, module in layers.items():

@@ -28,6 +28,7 @@ from torchvision import transforms
 from common.cells.errors import UserError, choose
 from common.cells.options import read_options
 from common.cells.spec import split_options
+from common.data.batches import batches
 from common.data.folders import (
     Folder,
     annotated,
@@ -142,7 +143,7 @@ def rebatch(loader: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tupl
 def _rebatch(loader: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
     held: list[tuple[Tensor, Tensor]] = []
     count = 0
-    for x, y in loader:
+    for x, y in batches(loader):
         while len(x):
             part = size - count
             held.append((x[:part], y[:part]))

@@ -57,7 +57,7 @@ def check(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> None:
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         with torch.no_grad(), _watched(layers) as batch:
-            batch_output = model(two)
+            batch_output = prediction(model(two), type(model).__name__)
         weights = [module.weight for module in layers.values()]
         try:
             for weight in weights:
@@ -75,32 +75,75 @@ def check(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> None:
     _tried.update(layers.values())
 
 
+def read(name: str, module: nn.Module, args: tuple, kwargs: Mapping) -> Tensor:
+    """What a layer was called with. Raises UserError for inputs of another precision than its
+    weight, LayerError for a call without a tensor."""
+    x = args[0] if args else kwargs.get("input")
+    if not torch.is_tensor(x):
+        raise LayerError(name, "is called without a tensor as its input")
+    weight = module.weight
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        remedy = "give x.float() / 255" if x.dtype == torch.uint8 else f"give x.to({weight.dtype})"
+        raise UserError(
+            "calibration",
+            str(x.dtype),
+            f"layer {name!r} would read it, and has weights in {weight.dtype}",
+            remedy,
+        )
+    return x
+
+
+def prediction(output: object, model: str = "the network") -> Tensor:
+    """The network's output. Raises UserError for a dict, a tuple or any other that is no tensor."""
+    if torch.is_tensor(output):
+        return output
+    key = next(iter(output), 0) if isinstance(output, Mapping) else 0
+    raise UserError(
+        "model",
+        model,
+        f"its output is a {type(output).__name__}, not a tensor [batch, classes]",
+        f"wrap the network so that it gives the logits alone, output[{key!r}] perhaps",
+    )
+
+
+def _recomputing() -> bool:
+    """Whether a backward pass is going on: gradient checkpointing calls layers again in it."""
+    return torch._C._current_graph_task_id() != -1
+
+
 @contextlib.contextmanager
 def _watched(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, _Seen]]:
     """What the layers meet inside, by name in the order of their calls."""
     seen: dict[str, _Seen] = {}
 
-    def hook(name: str):
-        def see(module: nn.Module, args: tuple, output: Tensor) -> None:
-            if name in seen:
+    inputs: dict[str, Tensor] = {}
+
+    def before(name: str):
+        def see(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            inputs[name] = read(name, module, args, kwargs).detach().clone()
+
+        return see
+
+    def after(name: str):
+        def see(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
+            if name in seen and not _recomputing():
                 raise LayerError(name, USED_TWICE)
-            met = seen[name] = _Seen(args[0], args[0]._version, inputs.pop(name), output.detach())
-            met.output = met.output.clone()  # a later in-place ReLU may change it
+            if name in seen:
+                return
+            given = read(name, module, args, kwargs)
+            # cloned, for a later in-place ReLU may change it
+            output_now = output.detach().clone()
+            met = seen[name] = _Seen(given, given._version, inputs.pop(name), output_now)
             if output.requires_grad:
                 output.register_hook(lambda g: setattr(met, "gradient", g))
 
         return see
 
-    inputs: dict[str, Tensor] = {}
-
-    def before(name: str):
-        return lambda _, args: inputs.__setitem__(name, args[0].detach().clone())
-
     handles = []
     try:
         for name, module in layers.items():
-            handles.append(module.register_forward_pre_hook(before(name)))
-            handles.append(module.register_forward_hook(hook(name)))
+            handles.append(module.register_forward_pre_hook(before(name), with_kwargs=True))
+            handles.append(module.register_forward_hook(after(name), with_kwargs=True))
         yield seen
     finally:
         for handle in handles:
@@ -111,7 +154,9 @@ def _one(model: nn.Module, x: Tensor) -> Tensor:
     """The output for one example. It was taken in a batch of two, so what fails now is its being
     alone."""
     try:
-        return model(x)
+        return prediction(model(x), type(model).__name__)
+    except UserError:
+        raise
     except (RuntimeError, ValueError, IndexError) as error:
         raise UserError(
             "model",
@@ -160,8 +205,6 @@ def _base(module: nn.Module) -> str:
 
 def _require_independent(model: nn.Module, batch: Tensor, alone: Tensor) -> None:
     """The network's output for one example is what it is in a batch."""
-    if not torch.is_tensor(alone) or not torch.is_tensor(batch):
-        return
     if batch.dim() and alone.dim() and not _agree(batch[:1], alone):
         raise UserError(
             "model",
@@ -176,7 +219,7 @@ def _require_single_use(
     layers: Mapping[str, nn.Module], alone: Mapping[str, _Seen], output: Tensor
 ) -> None:
     """The gradient in each weight is what the layer's own input and output gradient make."""
-    if not torch.is_tensor(output) or not output.requires_grad:
+    if not output.requires_grad:
         return
     if any(seen.given._version != seen.version for seen in alone.values()):
         return  # overwritten in place: autograd has no gradient there, and the tape names the layer
@@ -189,7 +232,8 @@ def _require_single_use(
             seen = alone[name]
             if total is None or seen.gradient is None:
                 continue
-            own = L.weight_gradients(layers[name], seen.input, seen.gradient, each=False)
+            x, gradient = L.at_least_single(seen.input), L.at_least_single(seen.gradient)
+            own = L.weight_gradients(layers[name], x, gradient, each=False)
             noise = float(seen.input.double().norm() * seen.gradient.double().norm())
             if not _agree(own.reshape(total.shape), total, noise):
                 raise LayerError(

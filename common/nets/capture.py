@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from common.cells.errors import LayerError
 from common.nets import assumptions
+from common.nets import layers as L
 
 
 class Tape:
@@ -29,18 +30,25 @@ class Tape:
         self._gradients: dict[str, Tensor] = {}
         self._leaves: list[Tensor] = []
         self._trying = False  # a trial pass is not captured
+        self._running = False  # nor what gradient checkpointing computes again in a backward pass
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the model, forgetting what was captured before. Raises LayerError for a layer used
         twice or not at all, and where the network breaks an assumption (assumptions.py).
         """
+        if x.is_inference():
+            x = x.clone()  # autograd saves no tensor of inference mode
         self._trying = True
         try:
             assumptions.check(self._model, self._layers, x)
         finally:
             self._trying = False
         self._inputs, self._gradients, self._leaves = {}, {}, []
-        output = self._model(x)
+        self._running = True
+        try:
+            output = assumptions.prediction(self._model(x), type(self._model).__name__)
+        finally:
+            self._running = False
         for name in self._layers:
             if name not in self._inputs:
                 raise LayerError(name, "saw no input in the forward pass; leave it out")
@@ -54,8 +62,8 @@ class Tape:
         torch.autograd.grad(loss, self._leaves, retain_graph=retain, allow_unused=True)
 
     def input(self, name: str) -> Tensor:
-        """The layer's input, [batch, ...]. Raises LayerError if it was overwritten in place
-        since.
+        """The layer's input, [batch, ...], float32 at least. Raises LayerError if it was
+        overwritten in place since.
         """
         x, version = self._inputs[name]
         if x._version != version:
@@ -63,16 +71,18 @@ class Tape:
                 name,
                 "its input was changed in place after the layer read it; use inplace=False there",
             )
-        return x
+        return L.at_least_single(x)
 
     def gradient(self, name: str) -> Tensor:
-        """The last backward pass's gradient in the layer's output, [batch, ...]."""
+        """The last backward pass's gradient in the layer's output, [batch, ...], float32 at
+        least.
+        """
         if name not in self._gradients:
             raise LayerError(name, "its output does not reach the loss")
-        return self._gradients[name]
+        return L.at_least_single(self._gradients[name])
 
     def _see_input(self, name: str, x: Tensor) -> None:
-        if self._trying:
+        if not self._running:
             return
         if name in self._inputs:
             raise LayerError(name, assumptions.USED_TWICE)
@@ -81,10 +91,19 @@ class Tape:
     def _see_output(self, name: str, output: Tensor) -> Tensor:
         if self._trying:
             return output
+        if not torch.is_grad_enabled():
+            raise LayerError(
+                name,
+                "runs without gradients (torch.no_grad in the forward pass, or re-entrant gradient "
+                "checkpointing); switch that off",
+            )
         if not output.requires_grad:
             leaf = output.detach().requires_grad_()
-            self._leaves.append(leaf)
+            if self._running:
+                self._leaves.append(leaf)
             output = leaf.clone()  # not the leaf itself: a later in-place ReLU may change it
+        if not self._running:
+            return output
         # a tensor hook, unlike autograd.grad(loss, output), still means this output after an
         # in-place ReLU
         output.register_hook(lambda g: self._gradients.__setitem__(name, g))
@@ -109,7 +128,10 @@ def capture(
         for name, module in layers.items():
             hooks.append(
                 module.register_forward_pre_hook(
-                    lambda _, args, name=name: tape._see_input(name, args[0])
+                    lambda module, args, kwargs, name=name: tape._see_input(
+                        name, assumptions.read(name, module, args, kwargs)
+                    ),
+                    with_kwargs=True,
                 )
             )
             if gradients:
@@ -118,7 +140,7 @@ def capture(
                         lambda _, args, out, name=name: tape._see_output(name, out)
                     )
                 )
-        with torch.set_grad_enabled(gradients):
+        with torch.inference_mode(False), torch.set_grad_enabled(gradients):
             yield tape
     finally:
         for hook in hooks:

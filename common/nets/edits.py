@@ -26,8 +26,10 @@ from common.cells.errors import LayerError, UserError
 from common.nets.layers import groups as conv_groups
 from common.nets.models.resnet import PadShortcut
 
-BATCHNORM = (nn.BatchNorm1d, nn.BatchNorm2d)
-SLICEABLE = (nn.Conv2d, nn.Linear, *BATCHNORM, PadShortcut)
+BATCHNORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
+NORMS = (*BATCHNORM, nn.InstanceNorm1d, nn.InstanceNorm2d)  # of one channel alone
+ONE_SIDED = (*NORMS, nn.PReLU)  # what goes out is what came in
+SLICEABLE = (nn.Conv2d, nn.Linear, *ONE_SIDED, PadShortcut)
 FACTORS = ("first", "core", "last")
 SIDES = ("before", "after")
 OPERATIONS = ("slice", "factorize", "map", "unmap", "widen")
@@ -99,7 +101,7 @@ def channel_count(module: nn.Module, axis: str) -> int | None:
         return module.out_features if axis == "out" else module.in_features
     if isinstance(module, PadShortcut):
         return len(module.index) if axis == "out" else None
-    return module.num_features
+    return module.num_parameters if isinstance(module, nn.PReLU) else module.num_features
 
 
 def depthwise(module: nn.Module) -> bool:
@@ -117,7 +119,7 @@ def _slice(module: nn.Module, name: str, axis: object, keep: object) -> None:
     """
     if not isinstance(module, SLICEABLE):
         raise UserError("edits", name, f"cannot slice a {type(module).__name__}")
-    if axis not in (("out",) if isinstance(module, BATCHNORM) else ("out", "in")):
+    if axis not in (("out",) if isinstance(module, ONE_SIDED) else ("out", "in")):
         raise UserError("edits", axis, f"no axis of {name!r}")
     limit = channel_count(module, axis)
     if not (isinstance(keep, Sequence) and keep and all(type(i) is int for i in keep)):
@@ -144,9 +146,12 @@ def _slice(module: nn.Module, name: str, axis: object, keep: object) -> None:
             dim=0 if axis == "out" else 1,
         )
         setattr(module, "out_features" if axis == "out" else "in_features", len(keep))
-    elif isinstance(module, BATCHNORM):
+    elif isinstance(module, NORMS):
         _take(module, ("weight", "bias", "running_mean", "running_var"), index)
         module.num_features = len(keep)
+    elif isinstance(module, nn.PReLU):
+        _take(module, ("weight",), index)
+        module.num_parameters = len(keep)
     elif axis == "out":
         module.index = module.index[index]
     else:

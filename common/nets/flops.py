@@ -67,10 +67,13 @@ class Costs:
 
 
 def costs(
-    model: nn.Module, input_shape: tuple[int, int, int], masks: Mapping[str, Tensor] | None = None
+    model: nn.Module,
+    example: tuple[int, int, int] | Tensor,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> Costs:
-    """Count `model` on one image of `input_shape` (c, h, w), in evaluation mode, where the model
-    lies (the meta device too, whose weights all count as kept). The model is left as it was.
+    """Count `model` on one image of the shape (c, h, w), or on an example [1, ...] of any kind, in
+    evaluation mode, where the model lies (the meta device too, whose weights all count as kept).
+    The model is left as it was.
 
     masks: parameter name -> bool, True = kept; only "<layer>.weight" matters. Raises UserError for
     a mask that fits no parameter of the model, LayerError where two layers share one weight.
@@ -114,7 +117,9 @@ def costs(
                 handles.append(module.register_forward_hook(count_projection(projection)))
         try:
             like = next(model.parameters(), torch.empty(0))
-            model(torch.zeros(1, *input_shape, device=like.device, dtype=like.dtype))
+            x = example if torch.is_tensor(example) else torch.zeros(1, *example)
+            tokens = x.dtype in (torch.int64, torch.int32)
+            model(x.to(like.device) if tokens else x.to(like.device, like.dtype))
         finally:
             for handle in handles:
                 handle.remove()

@@ -31,6 +31,8 @@ def prunable(model: nn.Module, skip: Iterable[str] = (), least: int = 1) -> dict
     LayerError for a layer whose weight is no parameter of its own (shared with another module, or
     computed from other tensors).
     """
+    if least and torch.is_inference_mode_enabled():
+        raise UserError("torch.inference_mode", True, "has no gradients", "prune outside of it")
     layers = {
         name: module for name, module in model.named_modules() if isinstance(module, PRUNABLE)
     }
@@ -122,6 +124,17 @@ def forward(module: nn.Module, x: Tensor) -> Tensor:
 def groups(module: nn.Module) -> int:
     """Number of convolution groups; 1 for Linear."""
     return module.groups if isinstance(module, nn.Conv2d) else 1
+
+
+def single(dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which sums over a network of this dtype are formed: float32 for 16 bits, whose
+    squares overflow and whose sums lose the small terms."""
+    return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
+
+
+def at_least_single(x: Tensor) -> Tensor:
+    """The tensor in float32 if it has 16 bits, else as it is."""
+    return x.to(single(x.dtype))
 
 
 def to_matrix(module: nn.Module, weight: Tensor) -> Tensor:

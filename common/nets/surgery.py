@@ -9,21 +9,24 @@ checkpoint builds it again.
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_pruning import DependencyGraph
+from torch_pruning import Dependency, DependencyGraph
+from torch_pruning.dependency import graph as tracing
 
 from common.cells.errors import LayerError, UserError
 from common.nets import masks as M
+from common.nets.assumptions import prediction
+from common.nets.clone import clone
 from common.nets.edits import (
-    BATCHNORM,
+    NORMS,
     SLICEABLE,
     apply_edits,
     channel_count,
@@ -46,6 +49,8 @@ __all__ = [
     "replace_module",
     "zero_units",
 ]
+
+UNFOLLOWED = "where its channels go cannot be followed (a reshape? a reuse?); name it in skip"
 
 
 class Member(NamedTuple):
@@ -100,71 +105,136 @@ def channel_groups(
     """
     skip = set(skip)
     roots = prunable(model, skip, least=0 if skip else 1)
-    twin = copy.deepcopy(model).eval().requires_grad_()
+    twin = clone(model).eval().requires_grad_()
     modules, calls = dict(twin.named_modules()), Counter()
     for name, module in modules.items():
         module.register_forward_hook(lambda *_, name=name: calls.update([name]))
-    like = next(twin.parameters())
-    with torch.enable_grad():  # the product marks the output, so that its group is known by it
-        graph = DependencyGraph().build_dependency(
-            twin,
-            example_input[:1].to(like),
-            forward_fn=lambda net, x: net(x) * 1,
-            customized_pruners={PadShortcut: _Decoupled()},
-            verbose=False,
-        )
+    graph, entry = _traced(twin, example_input)
     found, seen = [], defaultdict(set)
     for name in roots:
         free = sorted(set(range(channel_count(modules[name], "out"))) - seen[name])
         if not free or modules[name] not in graph.module2node:
             continue
-        links, is_output = _links(name, free, graph, modules)
+        links, splits, is_fixed = _links(name, free, graph, modules, entry)
         for (member, axis), pairs in links.items():
             seen[member] |= {index for index, _ in pairs} if axis == "out" else set()
-        if is_output or skip & {member for member, axis in links if axis == "out"}:
+        if is_fixed or skip & {member for member, axis in links if axis == "out"}:
             continue
         for member, _ in links:
             _require_sliceable(modules[member], member, calls[member])
-        found.append(_grouped(name, free, links, modules))
+        found.append(_grouped(name, free, links, splits, modules))
     if found and not _consistent(model, found, example_input):
         culprit = next(
             (group for group in found if not _consistent(model, [group], example_input)), found[0]
         )
-        raise LayerError(
-            culprit.name,
-            "where its channels go cannot be followed (a reshape? a reuse?); name it in skip",
-        )
+        raise LayerError(culprit.name, UNFOLLOWED)
     return found
 
 
+class _Entered(nn.Module):
+    """A network behind a layer of its own for its input, whose channels the tracing then knows."""
+
+    def __init__(self, entry: nn.Module | None, net: nn.Module):
+        super().__init__()
+        self.entry, self.net = entry, net
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x if self.entry is None else self.entry(x))
+
+
+def _traced(twin: nn.Module, example_input: Tensor) -> tuple[DependencyGraph, nn.Module | None]:
+    """(torch-pruning's graph of the network, the layer put before it or None). Raises UserError
+    where that library, or the network itself, fails."""
+    x, like = example_input[:1], next(twin.parameters())
+    entry = None
+    if x.is_floating_point():
+        x = x.to(like)
+        channels = x.shape[1] if x.dim() > 1 else 0
+        if x.dim() in (2, 4) and channels:
+            entry = (
+                nn.Conv2d(channels, channels, 1) if x.dim() == 4 else nn.Linear(channels, channels)
+            )
+            entry.to(like)
+    with _third_party(twin), torch.enable_grad():
+        # the product marks the output, so that its group is known by it
+        graph = DependencyGraph().build_dependency(
+            _Entered(entry, twin),
+            x.to(like.device),
+            forward_fn=lambda net, x: prediction(net(x), type(twin).__name__) * 1,
+            customized_pruners={PadShortcut: _Decoupled()},
+            verbose=False,
+        )
+    return graph, entry
+
+
+@contextlib.contextmanager
+def _third_party(model: nn.Module, name: str = "") -> Iterator[None]:
+    """Turns whatever goes wrong inside into a UserError, and a walk without end, from the layer
+    `name`, into a LayerError: torch-pruning follows a flattened tensor that is brought back to its
+    shape round and round, with more indices each time."""
+    limit = 4 * max(max(parameter.shape, default=1) for parameter in model.parameters())
+
+    class Bounded(tracing.Group):
+        def add_dep(self, dep: Dependency, idxs: list) -> None:
+            if len(idxs) > limit:
+                raise LayerError(name, UNFOLLOWED)
+            super().add_dep(dep, idxs)
+
+    own, tracing.Group = tracing.Group, Bounded
+    try:
+        yield
+    except (LayerError, UserError):
+        raise
+    except Exception as error:
+        problem = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            "model",
+            type(model).__name__,
+            f"its channels cannot be traced ({type(error).__name__}: {problem})",
+            "remove single weights instead of channels",
+        ) from error
+    finally:
+        tracing.Group = own
+
+
 def _links(
-    name: str, channels: list[int], graph: DependencyGraph, modules: Mapping[str, nn.Module]
-) -> tuple[dict, bool]:
-    """{(module, axis): [(its channel, the channel of `name` it hangs on)]} in definition order, and
-    whether the network's output hangs on them too."""
-    links, is_output = {}, False
+    name: str,
+    channels: list[int],
+    graph: DependencyGraph,
+    modules: Mapping[str, nn.Module],
+    entry: nn.Module | None,
+) -> tuple[dict, list, bool]:
+    """{(module, axis): [(its channel, the channel of `name` it hangs on)]} in definition order, the
+    same pairs for each split into equal parts (with the parts' size), and whether the network's
+    input or output hangs on them too."""
+    links, splits, is_fixed = {}, [], False
     names = {module: called for called, module in modules.items()}
     prune_out = graph.get_pruner_of_module(modules[name]).prune_out_channels
-    for item in graph.get_pruning_group(modules[name], prune_out, channels):
-        module = item.dep.target.module
-        is_output |= item.dep.target.type == graph.ops.OPTYPE.OUTPUT
+    with _third_party(modules[""], name):
+        group = graph.get_pruning_group(modules[name], prune_out, channels)
+    for item in group:
+        module, kind = item.dep.target.module, item.dep.target.type
+        is_fixed |= kind == graph.ops.OPTYPE.OUTPUT or module is entry
         if isinstance(module, nn.Parameter):
             raise LayerError(
                 name,
                 f"its channels meet a raw parameter of shape {tuple(module.shape)}; "
                 "name it in skip",
             )
-        if module in names:  # the others stand for operations without channels of their own
+        pairs = sorted(zip(item.idxs, item.root_idxs, strict=True))
+        if kind == graph.ops.OPTYPE.SPLIT and len(set(module.split_sizes or ())) == 1:
+            splits.append((pairs, module.split_sizes[0]))
+        shared = isinstance(module, nn.PReLU) and module.num_parameters == 1
+        if module in names and not shared:  # the others have no channels of their own
             axis = (
                 "out"
                 if item.dep.handler == graph.get_pruner_of_module(module).prune_out_channels
                 else "in"
             )
-            links[names[module], axis] = sorted(zip(item.idxs, item.root_idxs, strict=True))
+            links[names[module], axis] = pairs
     order = {called: place for place, called in enumerate(modules)}
-    return dict(
-        sorted(links.items(), key=lambda link: (order[link[0][0]], link[0][1] == "in"))
-    ), is_output
+    ordered = sorted(links.items(), key=lambda link: (order[link[0][0]], link[0][1] == "in"))
+    return dict(ordered), splits, is_fixed
 
 
 def _require_sliceable(module: nn.Module, name: str, calls: int) -> None:
@@ -184,10 +254,14 @@ def _require_sliceable(module: nn.Module, name: str, calls: int) -> None:
 
 
 def _grouped(
-    name: str, channels: list[int], links: Mapping, modules: Mapping[str, nn.Module]
+    name: str,
+    channels: list[int],
+    links: Mapping,
+    splits: Sequence,
+    modules: Mapping[str, nn.Module],
 ) -> ChannelGroup:
     """Channels of `name` form one unit if they share a channel of a member, or a place within its
-    convolution groups.
+    convolution groups or within the parts of a split.
     """
     parent = {channel: channel for channel in channels}
 
@@ -196,6 +270,13 @@ def _grouped(
             channel = parent[channel]
         return channel
 
+    def join(pairs: Sequence, period: int) -> None:
+        first: dict[int, int] = {}
+        for index, source in pairs:
+            parent[top(source)] = top(first.setdefault(index % period, source))
+
+    for pairs, size in splits:
+        join(pairs, size)
     for (member, axis), pairs in links.items():
         module, period = modules[member], 2**31
         if isinstance(module, nn.Conv2d) and module.groups > 1 and not depthwise(module):
@@ -206,9 +287,7 @@ def _grouped(
                     "a grouped convolution that reads several layers; skip the layers it is "
                     "coupled to",
                 )
-        first: dict[int, int] = {}
-        for index, source in pairs:
-            parent[top(source)] = top(first.setdefault(index % period, source))
+        join(pairs, period)
     number: dict[int, int] = {}
     unit = {channel: number.setdefault(top(channel), len(number)) for channel in channels}
     members = []
@@ -232,7 +311,7 @@ def _consistent(model: nn.Module, groups: Sequence[ChannelGroup], example_input:
             .values.tolist()
             for group in groups
         }
-        if not _cut_changes_nothing(model, groups, keep, example_input.shape[1:], generator):
+        if not _cut_changes_nothing(model, groups, keep, example_input, generator):
             return False
     return True
 
@@ -242,13 +321,13 @@ def _cut_changes_nothing(
     model: nn.Module,
     groups: Sequence[ChannelGroup],
     keep: Mapping[str, list[int]],
-    shape: torch.Size,
+    example_input: Tensor,
     generator: torch.Generator,
 ) -> bool:
     """On a float64 copy with random weights, so that no zero (a residual branch at initialisation)
     hides a mistake.
     """
-    twin = copy.deepcopy(model).cpu().double().eval()
+    twin = clone(model).cpu().double().eval()
     for tensor in itertools.chain(twin.parameters(), twin.buffers()):
         if tensor.is_floating_point() and tensor.ndim < 2:
             tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
@@ -256,7 +335,9 @@ def _cut_changes_nothing(
             tensor.copy_(
                 torch.randn(tensor.shape, generator=generator) * (2 / tensor[0].numel()) ** 0.5
             )
-    x = torch.randn(1, *shape, generator=generator, dtype=torch.float64)
+    x = example_input[:1].cpu()
+    if x.is_floating_point():
+        x = torch.randn(x.shape, generator=generator, dtype=torch.float64)
     try:
         _silence(
             twin,
@@ -265,7 +346,7 @@ def _cut_changes_nothing(
         unread = twin(x)
         narrow(twin, groups, keep)
         return torch.allclose(twin(x), unread, rtol=1e-9, atol=1e-9 * float(unread.abs().max()))
-    except (RuntimeError, UserError, IndexError):
+    except (RuntimeError, ValueError, IndexError, AssertionError):
         return False
 
 
@@ -353,7 +434,7 @@ def _silence(model: nn.Module, removed: Mapping[tuple[str, str], list[bool]]) ->
             continue
         gone = torch.tensor(gone)
         for part in ("weight", "bias") if axis == "out" else ("weight",):
-            if getattr(module, part) is not None:
+            if getattr(module, part, None) is not None:
                 mask = masks.setdefault(
                     f"{name}.{part}", torch.ones_like(getattr(module, part), dtype=torch.bool)
                 )
@@ -362,7 +443,7 @@ def _silence(model: nn.Module, removed: Mapping[tuple[str, str], list[bool]]) ->
                 else:
                     blocks = mask.unflatten(0, (conv_groups(module), -1)).transpose(1, 2)
                     blocks[gone.unflatten(0, (conv_groups(module), -1))] = False
-        if isinstance(module, BATCHNORM) and module.running_mean is not None:
+        if isinstance(module, NORMS) and module.running_mean is not None:
             module.running_mean[gone] = 0
     M.apply(model, masks)
     return masks

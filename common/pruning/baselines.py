@@ -4,7 +4,6 @@ No weight update.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from common.curvature.diag import diagonal_fisher
 from common.nets import layers as L
 from common.nets import masks as M
+from common.nets.clone import clone
 from common.pruning.pruned import Pruned
 from common.pruning.select import select
 
@@ -118,6 +118,6 @@ def remove(
         else {name.removesuffix(".weight"): mask for name, mask in masks.items()}
     )
     kept = select({name: score.detach() for name, score in scores.items()}, amount, scope, before)
-    result = Pruned(copy.deepcopy(model), {f"{name}.weight": mask for name, mask in kept.items()})
+    result = Pruned(clone(model), {f"{name}.weight": mask for name, mask in kept.items()})
     M.apply(result.model, result.masks)
     return result

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import UserError
+from common.data.batches import first
 from common.nets import layers as L
 from common.nets.surgery import ChannelGroup, channel_groups, narrow
 
@@ -82,7 +83,7 @@ def find(model: nn.Module, example: Tensor, skip: Iterable[str] = ()) -> Channel
             "leave less in skip, or choose another method",
         )
     producers = {m.module for group in groups for m in group.members if m.axis == "out"}
-    layers = {name: module for name, module in L.prunable(model).items() if name in producers}
+    layers = {name: module for name, module in L.prunable(model, skip).items() if name in producers}
     return Channels(groups, layers)
 
 
@@ -91,7 +92,4 @@ def with_example(calibration: Iterable) -> tuple[Iterable, Tensor]:
     UserError where there is none.
     """
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
-    first = next(iter(calibration), None)
-    if first is None:
-        raise UserError("calibration", 0, "no batch was seen", "give at least one example")
-    return calibration, first[0]
+    return calibration, first(calibration)[0]

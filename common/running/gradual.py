@@ -5,7 +5,6 @@ The run stops at the last level, or where the Spec says enough (`speedup`, `max_
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import typing
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from common.cells.spec import Recipe, Spec
 from common.cells.trace import Prune, Train, course
 from common.data import sources as D
 from common.nets import checkpoint
+from common.nets.clone import clone
 from common.nets.flops import costs
 from common.pruning.pruned import Pruned
 from common.running import train as T
@@ -177,7 +177,7 @@ def _prune(
     calibration = data.calibration(samples, seed=seed)
     home = next(result.model.parameters()).device
     desk = machine.curvature_device(home)
-    given = result.model if desk == home else copy.deepcopy(result.model).to(desk)
+    given = result.model if desk == home else clone(result.model).to(desk)
     # what an already pruned network tells the method, if there is any
     so_far = {"masks": result.masks, "latent": result.latent}
     new = function(

@@ -23,6 +23,7 @@ from common.cells.errors import UserError
 from common.cells.schedule import learning_rate
 from common.cells.spec import Recipe
 from common.curvature.labels import mean_loss
+from common.data.batches import batches
 from common.data.sources import Data
 from common.nets import checkpoint
 from common.nets.masks import Hold, Masks
@@ -376,12 +377,14 @@ def evaluate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> tuple
     training, device = model.training, next(model.parameters()).device
     model.eval()
     loss, correct, count = 0.0, 0, 0
-    for x, y in loader:
+    for x, y in batches(loader):
         output, y = model(_channels_last(x.to(device))), y.to(device)
         loss += float(mean_loss(output, y)) * len(y)
         correct += int((output.argmax(1) == y).sum())
         count += len(y)
     model.train(training)
+    if not count:
+        raise UserError("data", 0, "no batch was seen", "give at least one example")
     return loss / count, correct / count
 
 

@@ -595,3 +595,143 @@ def test_factorize_refuses_grouped_and_unknown_layers():
         )
     with pytest.raises(LayerError, match="BatchNorm2d"):
         factorize(model, "1", torch.ones(1, 1), torch.ones(1, 1), torch.ones(1, 1))
+
+
+# -- kinds of coupling and of layer ----------------------------------------------------------------
+
+
+class Split(nn.Module):
+    """A convolution whose output goes two ways; input [2, 6, 6]."""
+
+    def __init__(self, ways, width=4):
+        super().__init__()
+        self.conv, self.ways = nn.Conv2d(2, 8, 3, padding=1), ways
+        self.left, self.right = nn.Conv2d(width, 6, 1), nn.Conv2d(width, 6, 1)
+        self.fc = nn.Linear(12, 3)
+
+    def forward(self, x):
+        left, right = self.ways(F.relu(self.conv(x)))
+        y = torch.cat([self.left(left), self.right(right)], 1)
+        return self.fc(F.relu(y).mean((2, 3)))
+
+
+def gated(y):
+    left, right = y.chunk(2, 1)
+    y = left * right.sigmoid()
+    return y, y
+
+
+class Beside(nn.Module):
+    """The network's input runs beside a feature, before or behind it; input [2, 6, 6]."""
+
+    def __init__(self, first):
+        super().__init__()
+        self.conv, self.next, self.fc = (
+            nn.Conv2d(2, 8, 3, padding=1),
+            nn.Conv2d(10, 5, 1),
+            nn.Linear(5, 3),
+        )
+        self.first = first
+
+    def forward(self, x):
+        y = F.relu(self.conv(x))
+        return self.fc(
+            F.relu(self.next(torch.cat([x, y] if self.first else [y, x], 1))).mean((2, 3))
+        )
+
+
+class BesideRows(nn.Module):
+    """The same of vectors."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Linear(72, 8), nn.Linear(80, 3)
+
+    def forward(self, x):
+        return self.fc(torch.cat([x, F.relu(self.conv(x))], 1))
+
+
+def with_layer(layer):
+    return nn.Sequential(
+        nn.Conv2d(2, 8, 3), layer, nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(64, 3)
+    )
+
+
+# what can be narrowed: network -> sizes of its groups
+COUPLED = {
+    "chunk": (lambda: Split(lambda y: y.chunk(2, 1)), [4, 6, 6]),
+    "split at half": (lambda: Split(lambda y: y.split(y.shape[1] // 2, 1)), [4, 6, 6]),
+    "gate": (lambda: Split(gated), [4, 6, 6]),
+    "input before a feature": (lambda: Beside(True), [8, 5]),
+    "input behind a feature": (lambda: Beside(False), [8, 5]),
+    "input before a vector": (BesideRows, [8]),
+    "SyncBatchNorm": (lambda: with_layer(nn.SyncBatchNorm(8)), [8, 4]),
+    "PReLU": (lambda: with_layer(nn.PReLU(8)), [8, 4]),
+    "PReLU of one slope": (lambda: with_layer(nn.PReLU()), [8, 4]),
+    "InstanceNorm": (lambda: with_layer(nn.InstanceNorm2d(8)), [8, 4]),
+    "InstanceNorm, affine": (lambda: with_layer(nn.InstanceNorm2d(8, affine=True)), [8, 4]),
+    "InstanceNorm, running": (
+        lambda: with_layer(nn.InstanceNorm2d(8, affine=True, track_running_stats=True)),
+        [8, 4],
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", COUPLED)
+def test_every_kind_of_coupling_narrows_to_what_zeroing_gives(kind):
+    build, sizes = COUPLED[kind]
+    model, x = toy.seeded(build()), toy.batch(3, (72,) if "vector" in kind else (2, 6, 6))[0]
+    groups = channel_groups(model, x)
+    assert [group.size for group in groups] == sizes
+    keep = {group.name: [i for i in range(group.size) if i % 3 != 1] for group in groups}
+    zeroed, replayed = copy.deepcopy(model), toy.seeded(build())
+    zero_units(zeroed, groups, keep)
+    edits = narrow(model, groups, keep)
+    same(model(x), zeroed(x))
+    assert not torch.allclose(model(x), replayed(x))
+    apply_edits(replayed, json.loads(json.dumps(edits)))
+    replayed.load_state_dict(model.state_dict())
+    same(replayed(x), model(x))
+
+
+class RoundTrip(nn.Module):
+    """A flattened image, mixed and brought back beside itself: indices grow with each round."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.mix, self.fc = nn.Conv2d(2, 4, 1), nn.Linear(64, 64), nn.Linear(64, 3)
+
+    def forward(self, x):
+        y = F.relu(self.conv(x))
+        return self.fc((y + self.mix(y.flatten(1)).view_as(y)).flatten(1))
+
+
+class Breaks(nn.Module):
+    """Does not take what it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(2, 4, 1), nn.Linear(63, 3)
+
+    def forward(self, x):
+        return self.fc(self.conv(x).flatten(1))
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("net", [RoundTrip, Breaks])
+def test_a_tracing_that_fails_or_has_no_end_is_one_line(net):
+    with pytest.raises(
+        (UserError, LayerError), match=f"{net.__name__}.*cannot be traced|'conv'|'mix'"
+    ) as e:
+        channel_groups(net().eval(), torch.zeros(1, 2, 4, 4))
+    assert "\n" not in str(e.value)
+
+
+def test_shufflenet_is_narrowed_or_refused_in_one_line():
+    net = pytest.importorskip("torchvision").models.shufflenet_v2_x0_5(num_classes=3).eval()
+    try:
+        groups = channel_groups(net, torch.zeros(1, 3, 64, 64))
+    except (UserError, LayerError) as error:
+        assert "\n" not in str(error)
+    else:
+        assert groups
