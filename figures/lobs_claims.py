@@ -201,7 +201,7 @@ def lobs_beats_net_trim() -> Evidence:
     is less than half the paper's.
     """
     trim = [
-        field("lobs", f"lenet300-net-trim.json?method=net-trim&asked=0.6#{k}")
+        field("lobs", f"lenet300-net-trim.json?method=net-trim&target=0.074#{k}")
         for k in ("kept*100", "error*100")
     ]
     walk = [

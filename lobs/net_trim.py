@@ -13,6 +13,7 @@ samples n.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +76,29 @@ def net_trim(W: Tensor, X: Tensor, options: Options) -> tuple[Tensor, dict]:
         "violation": float(answer[~positive].clamp_min(0).norm() / Y.norm()),
         "kept": float((weights != 0).double().mean()),
     }
+
+
+def net_trim_keeping(
+    W: Tensor, X: Tensor, kept: float, options: Options | None = None, tolerance: float = 1e-3
+) -> tuple[Tensor, dict]:
+    """`net_trim` at the ξ that keeps the fraction `kept` of the weights, within `tolerance`.
+
+    Bisection: the more error is allowed, the fewer weights are kept. Raises NumericalError where no
+    ξ in (0, 1) keeps that many.
+    """
+    options = options or Options()
+    low, high = 0.0, 1.0
+    for _ in range(20):
+        xi = (low + high) / 2
+        answer, report = net_trim(W, X, dataclasses.replace(options, xi=xi))
+        if abs(report["kept"] - kept) <= tolerance:
+            return answer, report
+        low, high = (xi, high) if report["kept"] > kept else (low, xi)
+    raise NumericalError(
+        "net-trim",
+        f"keeps {report['kept']:.4f} of the weights at ξ {xi:.5f}, not {kept:g}",
+        "allow a larger tolerance",
+    )
 
 
 def _project(Z: Tensor, Y: Tensor, positive: Tensor, radius: float) -> Tensor:

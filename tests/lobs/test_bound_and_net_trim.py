@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from common.cells.errors import LayerError, UserError
+from common.cells.errors import LayerError, NumericalError, UserError
 from lobs.bound import propagation
 from lobs.net_trim import Options as TrimOptions
-from lobs.net_trim import net_trim
+from lobs.net_trim import net_trim, net_trim_keeping
 from lobs.ours import Options, prune
 from tests import toy
 from tests.lobs.test_method import data, mlp
@@ -83,3 +83,17 @@ def test_net_trim_finds_the_known_sparse_weights():
         U, torch.tensor([[3 - t, 2 - t, 0.0]], dtype=torch.float64), rtol=0, atol=1e-4
     )
     assert report["kept"] == pytest.approx(2 / 3)
+
+
+def test_net_trim_keeps_as_many_weights_as_asked():
+    g = toy.generator(0)
+    W = torch.randn(20, 31, generator=g, dtype=torch.float64)
+    X = torch.randn(31, 200, generator=g, dtype=torch.float64)
+    X[-1] = 1
+    for kept in (0.6, 0.3):
+        answer, report = net_trim_keeping(W, X, kept, tolerance=0.01)
+        assert float((answer[:, :-1] != 0).double().mean()) == pytest.approx(kept, abs=0.01)
+        again, _ = net_trim(W, X, TrimOptions(xi=report["asked"]))
+        assert torch.equal(again, answer)
+    with pytest.raises(NumericalError, match="keeps"):
+        net_trim_keeping(W, X, 0.5001, tolerance=0.0)
