@@ -1,45 +1,38 @@
-"""NAP, channel-wise (Sec. 3.3): prune the channels that cost the loss least for the FLOPs they
-take.
+"""NAP, channel-wise (Sec. 3.3): prune the channels that cost the loss least for their FLOPs.
 
-A unit is a channel with all that must go with it: the filters of every layer that produces it
-(several where a residual path joins them: the paper's virtual channel, Sec. 4.1.2), its BatchNorm
-entries, and its columns in every reader. It scores Σ ΔL / Σ ΔFLOPs at the network's present widths,
-so the widths are counted again at every pruning. What is left is a smaller network.
-
-Uses nap.method (Eq. 6 and the normalisation), common.nets.surgery (coupled channels),
-common.nets.flops. Deviations: README.
+A unit is a channel with all that must go with it (common.pruning.channels), several filters where a
+residual path joins them: the paper's virtual channel (Sec. 4.1.2). What is left is a smaller
+network. Uses nap.method (lines 6, 7 and 10 of Algorithm 1) and nap.units (ΔFLOPs). Deviations:
+README.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from common.cells.errors import LayerError, choose
-from common.curvature.kron import Kron
+from common.cells.errors import choose
 from common.nets import layers as L
 from common.nets import masks as M
 from common.nets.clone import clone
-from common.nets.edits import depthwise
-from common.nets.flops import costs
-from common.nets.surgery import ChannelGroup
-from common.pruning import channels, obs
+from common.pruning import channels
+from common.pruning.channels import Channels
 from common.pruning.pruned import Pruned
 from common.pruning.select import select
-from nap.method import damping_of, factors_of, importance, inverses, normalised, weights_of
-from nap.statistics import CurvatureOptions, pack
+from nap import method
+from nap.method import compensated, importance, inverse_fisher, normalised
+from nap.statistics import factors_of, pack
+from nap.units import by_channel, carried, saved_macs
 
 
 @dataclass(frozen=True)
-class Options(CurvatureOptions):
+class Options(method.Options):
     """`amount` is p: the fraction of the channels that are left."""
 
-    # ΔL_C over a channel's own filters. The paper says that incoming and outgoing sums should
-    # agree: in+out is both
-    sides: str = "in"
+    sides: str = "in"  # ΔL_C over incoming weights | in+out; Sec. 3.2: both "should be close"
     flops: bool = True  # Sec. 3.3: ΔL_C / ΔFLOPs; False compares ΔL_C alone
 
     def __post_init__(self):
@@ -47,58 +40,30 @@ class Options(CurvatureOptions):
         choose("sides", self.sides, ("in", "in+out"))
 
 
-def saved_macs(
-    model: nn.Module, groups: Sequence[ChannelGroup], example: Sequence[int] | Tensor
+def scored(found: Channels, model: nn.Module, sides: str) -> dict[str, nn.Module]:
+    """The layers whose weights count in ΔL_C: those that produce the channels and, for in+out,
+    those that read them."""
+    readers = {m.module for g in found.groups for m in g.members if m.axis == "in"}
+    counted = set(found.layers) | (readers if sides == "in+out" else set())
+    return {name: module for name, module in L.prunable(model).items() if name in counted}
+
+
+def channel_importance(
+    found: Channels, dL: Mapping[str, Tensor], layers: Mapping[str, nn.Module], sides: str = "in"
 ) -> dict[str, Tensor]:
-    """ΔFLOPs, in MACs of one image, of removing each unit alone from the network as it is now:
-    [units] by group, float64.
-    """
-    places = {
-        cost.name: cost.macs // cost.params for cost in costs(model, example).layers if cost.params
-    }
-    saved = {}
-    for group in groups:
-        _require_agreement(group)
-        ends: dict[str, dict[str, list[list[int]]]] = {}
-        for member in group.members:
-            if member.module in places:
-                ends.setdefault(member.module, {})[member.axis] = member.map
-        each = [
-            sum(
-                places[name] * _fewer(model.get_submodule(name), axes, unit)
-                for name, axes in ends.items()
-            )
-            for unit in range(group.size)
-        ]
-        saved[group.name] = torch.tensor(each, dtype=torch.float64)
-    return saved
-
-
-def _fewer(module: nn.Module, axes: Mapping[str, list[list[int]]], unit: int) -> int:
-    """Weights that a layer loses with a unit's output and input channels, both at once where it has
-    both.
-    """
-    out, inner, *kernel = module.weight.shape
-    rows, columns = (len(axes[axis][unit]) if axis in axes else 0 for axis in ("out", "in"))
-    left = inner if depthwise(module) else inner - columns // L.groups(module)
-    return (out * inner - (out - rows) * left) * int(torch.Size(kernel).numel())
-
-
-def by_channel(module: nn.Module, scores: Tensor, axis: str) -> Tensor:
-    """ΔL [groups, out, in (+1)] of a layer's weights and biases summed over everything but its
-    output ("out") or input ("in") channels; an input channel has no bias."""
-    if axis == "out":
-        return scores.sum(-1).flatten()
-    inside = scores[..., : module.weight[0].numel()]
-    return inside.reshape(*inside.shape[:2], module.weight.shape[1], -1).sum((1, 3)).flatten()
+    """ΔL_C of each unit, [units] by group: the sum of ΔL_q over its filters' weights and biases
+    and, for in+out, over its columns in the layers that read it. dL: [groups, out, in (+1)]."""
+    filters = {name: by_channel(layers[name], d, "out") for name, d in dL.items()}
+    columns = {name: by_channel(layers[name], d, "in") for name, d in dL.items()}
+    scores = found.scores(filters, columns if sides == "in+out" else None)
+    return {name: value.cpu() for name, value in scores.items()}
 
 
 def ratio(
     importances: Mapping[str, Tensor], saved: Mapping[str, Tensor]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """(ΔL_C / ΔFLOPs, notes). A unit that takes no FLOPs gains nothing by going: it scores infinity
-    and stays.
-    """
+    """(ΔL_C / ΔFLOPs, notes). A unit that takes no FLOPs scores infinity and stays: nothing is
+    gained by removing it."""
     scores, notes = {}, []
     for name, value in importances.items():
         free = saved[name] <= 0
@@ -126,69 +91,30 @@ def prune(
     calibration, example = channels.with_example(calibration)
     result = Pruned(clone(model), predicted_increase=0.0 if options.compensate else None)
     found = channels.find(result.model, example, options.skip)
-    saved = saved_macs(result.model, found.groups, example[:1])
-    readers = {m.module for group in found.groups for m in group.members if m.axis == "in"}
-    both = set(found.layers) | (readers if options.sides == "in+out" else set())
-    layers = {name: module for name, module in L.prunable(result.model).items() if name in both}
+    layers = scored(found, result.model, options.sides)
+    # ΔFLOPs at the network's present widths, so that they are counted again at every pruning
+    dFLOPs = saved_macs(result.model, found.groups, example[:1])
+    # lines 2 to 6
     factors = factors_of(result.model, calibration, layers, options, generator, latent)
-    F, W = inverses(factors, options), weights_of(layers)
-    scores = {name: importance(W[name], F[name]) for name in layers}
+    F, W = inverse_fisher(factors, options), L.finite_weights(layers)
+    # line 7: ΔL_q, normalised within each layer
+    dL = {name: importance(W[name], F[name]) for name in layers}
     if options.normalise:
-        scores = {
-            name: normalised(s, torch.ones_like(s, dtype=torch.bool)) for name, s in scores.items()
-        }
-    filters = {name: by_channel(layers[name], s, "out") for name, s in scores.items()}
-    columns = {name: by_channel(layers[name], s, "in") for name, s in scores.items()}
-    units = found.scores(filters, columns if options.sides == "in+out" else None)
-    units = {name: value.cpu() for name, value in units.items()}
+        dL = {name: normalised(d, torch.ones_like(d, dtype=torch.bool)) for name, d in dL.items()}
+    # Sec. 3.3: ΔL_C / ΔFLOPs
+    scores = channel_importance(found, dL, layers, options.sides)
     if options.flops:
-        units, result.notes = ratio(units, saved)
-    total = sum(group.size for group in found.groups)
-    kept = select(units, max(amount, 1 / total), "global")
-    if options.compensate:
-        for name, gone in found.filters_gone(kept).items():
-            if not gone.any():
-                continue
-            which = gone.reshape(*W[name].shape[:2], 1).expand_as(W[name]).flatten()
-            delta, increase = obs.update(W[name].flatten(), F[name], which, "diagonal", name=name)
-            L.write_joined(layers[name], W[name] + delta.reshape(W[name].shape))
+        scores, result.notes = ratio(scores, dFLOPs)
+    # lines 8 and 9
+    kept = select(scores, max(amount, 1 / sum(group.size for group in found.groups)), "global")
+    # line 10
+    for name, gone in found.filters_gone(kept).items():
+        if options.compensate and gone.any():
+            filters = gone.reshape(*W[name].shape[:2], 1).expand_as(W[name])
+            new, increase = compensated(W[name], F[name], filters, name)
+            L.write_joined(layers[name], new)
             result.predicted_increase += increase
     result.edits = found.cut(result.model, kept)
     result.latent = pack(carried(factors, result.edits, model))
-    result.layers = {name: damping_of(F[name]) for name in layers}
+    result.layers = {name: F[name].added() for name in layers}
     return result
-
-
-def carried(
-    factors: Mapping[str, Kron], edits: Iterable[Mapping], before: nn.Module
-) -> dict[str, Kron]:
-    """The factors of the channels that are left, for the moving average to go on from. `before`:
-    the network before the edits. A grouped convolution's are left out: the next pruning then starts
-    from calibration data."""
-    factors = {name: f for name, f in factors.items() if L.groups(before.get_submodule(name)) == 1}
-    for edit in edits:
-        if edit["module"] not in factors:
-            continue
-        f, keep = factors[edit["module"]], torch.tensor(edit["keep"])
-        if edit["axis"] == "out":
-            keep = keep.to(f.G.device)
-            factors[edit["module"]] = Kron(f.A, f.G[:, keep][:, :, keep], f.positions)
-            continue
-        width = before.get_submodule(edit["module"]).weight[0].numel()
-        block = width // before.get_submodule(edit["module"]).weight.shape[1]
-        columns = (keep[:, None] * block + torch.arange(block)).flatten()
-        # the bias's column, if there is one
-        columns = torch.cat([columns, torch.arange(width, f.A.shape[-1])]).to(f.A.device)
-        factors[edit["module"]] = Kron(f.A[:, columns][:, :, columns], f.G, f.positions)
-    return factors
-
-
-def _require_agreement(group: ChannelGroup) -> None:
-    for member in group.members:
-        if len(member.map) != group.size:
-            raise LayerError(
-                member.module,
-                f"has {len(member.map)} channels where the group of {group.name!r} has "
-                f"{group.size}; find the "
-                "groups again after a change",
-            )

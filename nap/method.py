@@ -1,11 +1,11 @@
 """NAP (Zeng, Xiong & Urtasun 2021, arXiv:2101.06608), fine-grained: prune the weights that cost the
-loss least, whatever their layer.
+loss least, whatever their layer. Lines 2 to 10 of Algorithm 1.
 
-Letters as in the paper: A and DS the Kronecker factors of a layer's Fisher block, ΔL the
-importance. `prune` is lines 6 to 10 of Algorithm 1; lines 2 to 5 are nap.statistics, and
-common.running.gradual repeats both until a size or an added error is reached. Uses
-common.curvature.kron (damped inverse), common.pruning.obs (Eq. 6) and common.pruning.select (exact
-counts). Choices and deviations: README.
+Letters as in the paper: A and DS the Kronecker factors of a layer's Fisher block F, W its weights
+[groups, out, in (+1 with the bias)], dL the importance ΔL, Gamma the masks. Uses nap.statistics
+(lines 2 to 5), common.curvature.kron (F and its inverse), common.pruning.obs (Eq. 6) and
+common.pruning.select. common.running.gradual repeats the algorithm and fine-tunes (line 11) until a
+size or an added error is reached. Deviations: README.
 """
 
 from __future__ import annotations
@@ -16,97 +16,68 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from common.cells.errors import NumericalError, UserError
-from common.curvature.kron import Kron, KronInverse, kron_factors
-from common.data.sources import rebatch
+from common.cells.errors import require
+from common.curvature.kron import Kron, KronInverse
 from common.nets import layers as L
 from common.nets import masks as M
 from common.nets.clone import clone
 from common.pruning import obs
 from common.pruning.pruned import Pruned
 from common.pruning.select import select
-from nap.statistics import CurvatureOptions, pack, unpack
+from nap.statistics import StatisticsOptions, factors_of, pack
 
 
 @dataclass(frozen=True)
-class Options(CurvatureOptions):
-    """`amount` is of all weights; p, of those that are left, is Spec.step_ratio. Biases are never
-    removed, and take part in δW*.
-    """
+class Options(StatisticsOptions):
+    """Of lines 6 to 10, beside those of lines 2 to 5. `amount` is of all weights; p, of those that
+    are left, is Spec.step_ratio. Biases are never removed, and take part in δW*."""
+
+    damping: float = 1e-3  # γ of F⁻¹: √γ = 3% of the mean eigenvalue to each factor; not stated
+    pi: bool = True  # γ shared by A's and DS's sizes (Martens & Grosse 2015, Sec. 6.3); not stated
+    relative: bool = True  # γ in units of the product of their mean eigenvalues; not stated
+    normalise: bool = True  # line 7 and Sec. 3.2: ΔL divided by its sum over the layer
+    compensate: bool = True  # line 10: the weights that stay take δW*
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.damping >= 0, "damping", self.damping, "must not be negative", "ours is 1e-3")
 
 
-def importance(W: Tensor, inverse: KronInverse) -> Tensor:
-    """ΔL_q = ½ w_ij² / ([DS⁻¹]_ii [A⁻¹]_jj) (Eqs. 6 and 13), like W [groups, out, in (+1)], in
-    units of the mean training loss.
-    """
-    return obs.score(W.flatten(), inverse.diagonal()).reshape(W.shape)
-
-
-def normalised(scores: Tensor, kept: Tensor) -> Tensor:
-    """ΔL_q over the sum of the layer's weights that are still there (Sec. 3.2); a layer without
-    importance stays at zero.
-    """
-    total = float(scores[kept].sum())
-    return scores / total if total > 0 else scores
-
-
-def factors_of(
-    model: nn.Module,
-    calibration: Iterable,
-    layers: Mapping[str, nn.Module],
-    options: CurvatureOptions,
-    generator: torch.Generator,
-    latent: Mapping[str, Tensor] | None,
-) -> dict[str, Kron]:
-    """The statistics of the fine-tuning before, or where there was none the mean over the
-    calibration data.
-    """
-    kept = unpack(latent) if latent and latent["seen"] else {}
-    if set(layers) <= set(kept):
-        return {name: kept[name] for name in layers}
-    return kron_factors(
-        model,
-        rebatch(calibration, options.batch_size),
-        dict(layers),
-        fisher=options.fisher,
-        bias=True,
-        generator=generator,
-    )
-
-
-def inverses(factors: Mapping[str, Kron], options: CurvatureOptions) -> dict[str, KronInverse]:
-    """Damped (A ⊗ DS)⁻¹ by layer. Raises NumericalError naming a layer whose factors stay
-    singular.
-    """
+def inverse_fisher(factors: Mapping[str, Kron], options: Options) -> dict[str, KronInverse]:
+    """F = A ⊗ DS (Eq. 13), damped, and F⁻¹ = A⁻¹ ⊗ DS⁻¹ of every layer. Raises NumericalError
+    naming a layer whose factors stay singular."""
     return {
         name: KronInverse.of(f, options.damping, options.pi, options.relative, name)
         for name, f in factors.items()
     }
 
 
-def damping_of(inverse: KronInverse) -> dict[str, float]:
-    """What was added to each factor's diagonal (mean over convolution groups), for the record."""
-    return {
-        f"damping_{factor}": sum(inverse.damping[factor]) / len(inverse.damping[factor])
-        for factor in "AG"
-    }
+def importance(W: Tensor, F: KronInverse) -> Tensor:
+    """ΔL_q = ½ w_ij² / ([DS⁻¹]_ii [A⁻¹]_jj) (Eqs. 6 and 13), like W, in units of the mean training
+    loss."""
+    return obs.score(W.flatten(), F.diagonal()).reshape(W.shape)
 
 
-def weights_of(layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Every layer's weights with its bias, [groups, out, in (+1)] in float64. Raises NumericalError
-    for what is not finite.
-    """
-    weights = {name: L.joined(module, module.bias is not None) for name, module in layers.items()}
-    for name, W in weights.items():
-        if not torch.isfinite(W).all():
-            raise NumericalError(name, "its weights are not finite", "check the checkpoint")
-    return weights
+def normalised(dL: Tensor, Gamma: Tensor) -> Tensor:
+    """ΔL_q / Σ ΔL_q, the sum over those of the layer's weights that are there (Sec. 3.2); a layer
+    without importance stays at zero."""
+    total = float(dL[Gamma].sum())
+    return dL / total if total > 0 else dL
+
+
+def compensated(W: Tensor, F: KronInverse, gone: Tensor, name: str) -> tuple[Tensor, float]:
+    """(W + δW*, ½ δW*ᵀ F δW*): δW* = −Σ_q w_q / [F⁻¹]_qq · F⁻¹ e_q over what goes (Eq. 6), exactly
+    zero there. gone: [groups, out, in (+1)]."""
+    q = torch.zeros_like(W, dtype=torch.bool)
+    q[..., : gone.shape[-1]] = gone
+    dW, increase = obs.update(W.flatten(), F, q.flatten(), "diagonal", name=name)
+    return W + dW.reshape(W.shape), increase
 
 
 def prune(
     model: nn.Module,
     calibration: Iterable,
-    amount: float | Mapping[str, float],
+    amount: float,
     options: Options,
     generator: torch.Generator,
     masks: M.Masks | None = None,
@@ -115,51 +86,38 @@ def prune(
     """A copy of `model` with `amount` of its weights removed in all, those that `masks` removed
     before among them.
 
-    latent: statistics that nap.statistics kept up. predicted_increase is ½ δᵀFδ of this pruning,
-    with the damping in F.
+    latent: statistics that nap.statistics kept up. predicted_increase is ½ δWᵀ F δW of this
+    pruning, with the damping in F.
     """
-    if isinstance(amount, Mapping):
-        raise UserError(
-            "sparsity",
-            "layer_sparsity",
-            "NAP finds each layer's ratio by itself",
-            "give one fraction",
-        )
+    require(
+        not isinstance(amount, Mapping),
+        "sparsity",
+        "layer_sparsity",
+        "NAP finds each layer's ratio by itself",
+        "give one fraction",
+    )
     result = Pruned(clone(model), predicted_increase=0.0 if options.compensate else None)
     M.apply(result.model, masks or {})
     layers = L.prunable(result.model, options.skip)
+    W, Gamma = L.finite_weights(layers), M.by_layer(layers, masks or {})
+    # lines 2 to 5: A and DS
     factors = factors_of(result.model, calibration, layers, options, generator, latent)
     result.latent = pack(factors)
     # line 6
-    F, W = inverses(factors, options), weights_of(layers)
-    before = {
-        name: _kept(module, (masks or {}).get(f"{name}.weight")) for name, module in layers.items()
-    }
-    scores = {
-        name: importance(W[name], F[name])[..., : kept.shape[-1]] for name, kept in before.items()
-    }
-    # line 7
+    F = inverse_fisher(factors, options)
+    # line 7: biases have no mask
+    dL = {name: importance(W[name], F[name])[..., : Gamma[name].shape[-1]] for name in layers}
     if options.normalise:
-        scores = {name: normalised(score, before[name]) for name, score in scores.items()}
-    # lines 8 and 9
-    after = select(scores, amount, "global", before)
+        dL = {name: normalised(dL[name], Gamma[name]) for name in layers}
+    # lines 8 and 9: what lies below the percentile over all layers goes
+    Gamma = select(dL, amount, "global", Gamma)
+    # line 10
     for name, module in layers.items():
-        result.masks[f"{name}.weight"] = L.to_weight(module, after[name])
-        result.layers[name] = damping_of(F[name])
-        # line 10
         if options.compensate:
-            gone = torch.zeros_like(W[name], dtype=torch.bool)
-            gone[..., : after[name].shape[-1]] = ~after[name]
-            delta, increase = obs.update(
-                W[name].flatten(), F[name], gone.flatten(), "diagonal", name=name
-            )
-            L.write_joined(module, W[name] + delta.reshape(W[name].shape))
+            new, increase = compensated(W[name], F[name], ~Gamma[name], name)
+            L.write_joined(module, new)
             result.predicted_increase += increase
+        result.masks[f"{name}.weight"] = L.to_weight(module, Gamma[name])
+        result.layers[name] = F[name].added()
     M.apply(result.model, result.masks)
     return result
-
-
-def _kept(module: nn.Module, mask: Tensor | None) -> Tensor:
-    """[groups, out, in], True where the weight is still there."""
-    mask = torch.ones_like(module.weight, dtype=torch.bool) if mask is None else mask
-    return L.to_matrix(module, mask.to(module.weight.device))

@@ -13,58 +13,47 @@ short one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from common.cells.errors import UserError, choose
-from common.curvature.kron import Kron
+from common.cells.errors import choose, require
+from common.curvature.kron import Kron, kron_factors
 from common.curvature.labels import FISHERS
 from common.curvature.moving import MovingKron
+from common.data.sources import rebatch
 from common.nets import layers as L
 from common.pruning.pruned import Pruned
 from common.running.train import State
 
 
 @dataclass(frozen=True)
-class CurvatureOptions:
-    """What the paper leaves open is named here: README, "What the paper does not say"."""
+class StatisticsOptions:
+    """How A and DS are estimated."""
 
     fisher: str = "sampled"  # footnote 5: the expectation is over the model's distribution
-    decay: float = 0.95  # Sec. 3.2, in all experiments
-    every: int = 1  # Algorithm 1, lines 2 to 5: the statistics move at every step
-    # of the minibatch that an update reads; 0 is all of it, as in Algorithm 1
-    examples: int = 0
-    # weight that all steps passed over have together at the pruning; 0 takes every step
-    unheard: float = 1e-3
-    damping: float = 1e-3  # γ: √γ = 3% of the mean eigenvalue goes to each factor; not stated
-    # γ shared between A and DS by their sizes (Martens & Grosse 2015, Sec. 6.3)
-    pi: bool = True
-    # γ in units of the product of the mean eigenvalues, so that it means the same in every layer
-    relative: bool = True
-    normalise: bool = True  # Sec. 3.2: ΔL divided by the layer's sum
-    compensate: bool = True  # line 10: the weights that stay take δW*
-    # examples a pass where statistics come from calibration data; a matter of memory alone
-    batch_size: int = 128
+    decay: float = 0.95  # Sec. 3.2: "a decay factor of 0.95 in all experiments"
+    every: int = 1  # steps between two updates; lines 2 to 5: every step updates
+    examples: int = 0  # of the minibatch that an update reads; 0 is all of it, as in line 3
+    unheard: float = 1e-3  # weight at the pruning of all steps passed over; ours, 0 takes each
+    batch_size: int = 128  # examples a pass over calibration data; a matter of memory alone
     skip: tuple[str, ...] = ()  # layers left as they are
 
     def __post_init__(self):
         choose("fisher", self.fisher, FISHERS)
-        if not 0 <= self.decay < 1:
-            raise UserError("decay", self.decay, "outside [0, 1)", "the paper's is 0.95")
+        require(0 <= self.decay < 1, "decay", self.decay, "outside [0, 1)", "the paper's is 0.95")
         for name in ("every", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(name, getattr(self, name), "must be at least 1")
-        if not 0 <= self.unheard < 1:
-            raise UserError("unheard", self.unheard, "outside [0, 1)", "ours is 1e-3")
-        if self.examples < 0:
-            raise UserError(
-                "examples", self.examples, "must not be negative", "0 is the whole minibatch"
-            )
-        if not self.damping >= 0:
-            raise UserError("damping", self.damping, "must not be negative", "ours is 1e-3")
+            require(getattr(self, name) >= 1, name, getattr(self, name), "must be at least 1")
+        require(0 <= self.unheard < 1, "unheard", self.unheard, "outside [0, 1)", "ours is 1e-3")
+        require(
+            self.examples >= 0,
+            "examples",
+            self.examples,
+            "must not be negative",
+            "0 is the whole minibatch",
+        )
 
 
 class Statistics:
@@ -76,7 +65,7 @@ class Statistics:
     stopped between two prunings goes on with the same.
     """
 
-    def __init__(self, result: Pruned, options: CurvatureOptions, seed: int):
+    def __init__(self, result: Pruned, options: StatisticsOptions, seed: int):
         self.options, self.seed, self.latent = options, seed, result.latent
         self.estimator: MovingKron | None = None
 
@@ -113,6 +102,29 @@ class Statistics:
         """
         after = (state.total - 1) // self.options.every - (state.step - 1) // self.options.every
         return self.options.decay**after > self.options.unheard
+
+
+def factors_of(
+    model: nn.Module,
+    calibration: Iterable,
+    layers: Mapping[str, nn.Module],
+    options: StatisticsOptions,
+    generator: torch.Generator,
+    latent: Mapping[str, Tensor] | None,
+) -> dict[str, Kron]:
+    """A and DS of each layer at a pruning: those that the fine-tuning before it kept up (`latent`),
+    or where there was none their mean over the calibration data."""
+    kept = unpack(latent) if latent and latent["seen"] else {}
+    if set(layers) <= set(kept):
+        return {name: kept[name] for name in layers}
+    return kron_factors(
+        model,
+        rebatch(calibration, options.batch_size),
+        dict(layers),
+        fisher=options.fisher,
+        bias=True,
+        generator=generator,
+    )
 
 
 def pack(factors: Mapping[str, Kron], seen: int = 0) -> dict[str, Tensor]:

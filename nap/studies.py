@@ -34,7 +34,7 @@ from common.running.timing import Timer
 from common.system import machine
 from nap import channels
 from nap.experiments import TABLES
-from nap.method import Options, importance, inverses, normalised, weights_of
+from nap.method import Options, importance, inverse_fisher, normalised
 
 log = logging.getLogger(__name__)
 POINTS, BINS = 60, 41  # of a layer in Fig. 4; of its histogram in Figs. 2 and 3
@@ -62,7 +62,7 @@ def weights(spec: Spec, timer: Timer) -> list[dict]:
                 bias=True,
                 generator=torch.Generator().manual_seed(0),
             )
-        W, F = weights_of(layers), inverses(factors, options)
+        W, F = L.finite_weights(layers), inverse_fisher(factors, options)
         seen = {}
         for name, module in layers.items():
             kept = L.to_matrix(

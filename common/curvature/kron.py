@@ -335,6 +335,13 @@ class KronInverse:
         }
         return cls(A, G, *inverses, note)
 
+    def added(self) -> dict[str, float]:
+        """What was added to each factor's diagonal, the mean over convolution groups: for the
+        record."""
+        return {
+            f"damping_{name}": sum(self.damping[name]) / len(self.damping[name]) for name in "AG"
+        }
+
     def _matrix(self, v: Tensor) -> Tensor:
         return v.double().reshape(self.G.shape[0], self.G.shape[1], self.A.shape[1])
 

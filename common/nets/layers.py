@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.cells.errors import LayerError, UserError
+from common.cells.errors import LayerError, NumericalError, UserError
 
 PRUNABLE = (nn.Conv2d, nn.Linear)
 
@@ -157,6 +157,16 @@ def joined(module: nn.Module, bias: bool) -> Tensor:
     result = W.new_empty(*W.shape[:2], W.shape[2] + 1, dtype=torch.float64)
     result[..., :-1], result[..., -1] = W, module.bias.detach().reshape(W.shape[:2])
     return result
+
+
+def finite_weights(layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    """Every layer's weight with its bias, if it has one, as `joined` gives them. Raises
+    NumericalError naming a layer whose weights are not finite."""
+    weights = {name: joined(module, module.bias is not None) for name, module in layers.items()}
+    for name, W in weights.items():
+        if not torch.isfinite(W).all():
+            raise NumericalError(name, "its weights are not finite", "check the checkpoint")
+    return weights
 
 
 @torch.no_grad()

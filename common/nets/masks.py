@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import UserError
+from common.nets import layers as L
 
 Masks = dict[str, Tensor]
 
@@ -49,6 +50,17 @@ def apply(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Set every masked weight to exactly zero (whatever it was: NaN too)."""
     for name, parameter in _parameters(model, masks).items():
         parameter.masked_fill_(~masks[name].to(parameter.device), 0)
+
+
+def by_layer(layers: Mapping[str, nn.Module], masks: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Which weights of each layer are there, [groups, out, in]; all of them where there is no
+    mask."""
+    result = {}
+    for name, module in layers.items():
+        mask = masks.get(f"{name}.weight")
+        mask = torch.ones_like(module.weight, dtype=torch.bool) if mask is None else mask
+        result[name] = L.to_matrix(module, mask.to(module.weight.device))
+    return result
 
 
 class Hold:

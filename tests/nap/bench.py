@@ -27,8 +27,8 @@ from common.nets import models
 from common.pruning.pruned import Pruned
 from common.running import train as T
 from common.system import machine
-from nap.method import Options, factors_of
-from nap.statistics import Statistics, pack
+from nap.method import Options
+from nap.statistics import Statistics, factors_of, pack
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 CASES = (

@@ -14,7 +14,7 @@ from common.nets import checkpoint, models
 from common.nets import layers as L
 from common.nets.flops import costs
 from common.nets.surgery import ChannelGroup, Member, channel_groups, narrow
-from nap import channels
+from nap import channels, units
 from nap.channels import Options
 from tests import toy
 
@@ -38,7 +38,7 @@ def build(name):
 def test_a_channels_flops_are_what_cutting_it_away_saves(name):
     model, data = build(name)
     groups = channel_groups(model, data[0][0])
-    saved = channels.saved_macs(model, groups, NETS[name])
+    saved = units.saved_macs(model, groups, NETS[name])
     whole = costs(model, NETS[name]).macs
     for group in groups[:3] + groups[-3:]:
         for unit in {0, group.size - 1}:
@@ -153,7 +153,7 @@ def test_the_statistics_of_the_channels_that_are_left_are_carried_over(name):
     model, data = build(name)
     result = channels.prune(model, data, 0.3, Options(**SLOW, compensate=False), toy.generator())
     before = kron_factors(model, data, fisher="exact", bias=True)
-    carried = channels.carried(before, result.edits, model)
+    carried = units.carried(before, result.edits, model)
     for layer, module in L.prunable(result.model).items():
         width = module.weight[0].numel() + (module.bias is not None)
         assert carried[layer].A.shape[-1] == width and carried[layer].G.shape[-1] == len(
@@ -243,7 +243,7 @@ def test_members_that_disagree_in_width_name_the_layer():
         ],
     )
     with pytest.raises(LayerError, match="conv2.*19 channels where the group of 'conv1' has 20"):
-        channels.saved_macs(model, [group], (1, 28, 28))
+        units.saved_macs(model, [group], (1, 28, 28))
 
 
 def test_bad_input_is_refused_and_the_model_untouched():

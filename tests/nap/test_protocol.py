@@ -11,7 +11,7 @@ from common.cells.spec import Recipe
 from common.cells.trace import Prune, Train
 from common.nets.models import build
 from nap.experiments import FIGURES, TABLES
-from nap.statistics import CurvatureOptions
+from nap.method import Options
 
 PAPER = {
     f"{label}/{name}": spec
@@ -62,9 +62,7 @@ def test_of_every_cell(name):
             0.9,
             True,
         )
-    options = CurvatureOptions(
-        **{k: tuple(v) if isinstance(v, list) else v for k, v in spec.options}
-    )
+    options = Options(**{k: tuple(v) if isinstance(v, list) else v for k, v in spec.options})
     # footnote 5: the model's labels
     assert (options.decay, options.every, options.examples, options.fisher) == (
         0.95,

@@ -358,13 +358,13 @@ FAULTS = {
     ],
     "nap/method.py": [
         (
-            "return scores / total if total > 0 else",
-            "return scores * total if total > 0 else",
+            "return dL / total if total > 0 else",
+            "return dL * total if total > 0 else",
             f"{ORACLES} -k NAP",
         ),
         (
-            "after[name].shape[-1]] = ~after[name]",
-            "after[name].shape[-1]] = after[name]",
+            "compensated(W[name], F[name], ~Gamma",
+            "compensated(W[name], F[name], Gamma",
             f"{ORACLES} -k NAP",
         ),
     ],
