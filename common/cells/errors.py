@@ -70,7 +70,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {' '.join(message.split())}; see --help\n")
+        self.exit(2, f"error: {printable(message)[:MAX_SHOWN]}; see --help\n")
 
 
 def whole(least: int = 1) -> Callable[[str], int]:

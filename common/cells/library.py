@@ -80,18 +80,24 @@ def read_all(*folders: str | Path) -> Iterator[Record]:
     passed over: with a warning where one is damaged, in silence where it is JSON that names no
     stage, another kind of result. UserError for a damaged table."""
     for folder in map(Path, folders):
-        for path in sorted([*folder.rglob("*.json"), *folder.rglob("*.jsonl")]):
+        for path in _files(folder):
             yield from _records(path, *_stamps(path))
 
 
 def whole(*folders: str | Path) -> Iterator[dict]:
     """The same as read_all, each as the JSON object that was written."""
     for folder in map(Path, folders):
-        for path in sorted([*folder.rglob("*.json"), *folder.rglob("*.jsonl")]):
+        for path in _files(folder):
             if path.suffix == ".jsonl":
                 yield from tablefile.read(path.with_suffix(""))
             elif _records(path, *_stamps(path)):
                 yield json.loads(path.read_text(encoding="utf-8"))
+
+
+def _files(folder: Path) -> list[Path]:
+    """What may hold records, in path order; a pipe or a device would never end."""
+    found = [*folder.rglob("*.json"), *folder.rglob("*.jsonl")]
+    return sorted(path for path in found if path.is_file())
 
 
 def _stamps(path: Path) -> tuple[tuple[int, int], ...]:

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable
 
 from common.cells.errors import UserError
+from common.cells.spec import MAX_INT
 
 
 def read_options(
@@ -34,6 +35,8 @@ def read_options(
             )
         try:
             values[key] = known[key](value)
+            if isinstance(values[key], int) and abs(values[key]) > MAX_INT:
+                raise ValueError("larger than 64 bits hold")
         except ValueError:
             raise UserError(
                 field, text, f"cannot read {key}={value!r}", f"give {key} as {known[key].__name__}"

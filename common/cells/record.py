@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from common.cells.errors import UserError
+from common.cells.lacking import where_supported
 
 # study: numbers that are no cell, in the trajectory
 STAGES = ("train", "prune", "finetune", "study")
@@ -70,7 +72,10 @@ class Record:
         """Read one record; a UserError names the file when it is not one."""
         path = Path(path)
         try:
-            if path.stat().st_size > MAX_BYTES:
+            state = path.stat()
+            if not stat.S_ISREG(state.st_mode):
+                raise ValueError("no regular file")
+            if state.st_size > MAX_BYTES:
                 raise ValueError(f"larger than {MAX_BYTES} bytes")
             data = json.loads(path.read_text(encoding="utf-8"))
             return cls.from_dict(data)
@@ -146,7 +151,8 @@ def replace_files(texts: Mapping[Path, str]) -> None:
                 out.write(text)
                 out.flush()
                 os.fsync(out.fileno())
-            os.chmod(temporary, 0o644)
+            with where_supported():
+                os.chmod(temporary, 0o644)
         for temporary, path in written.items():
             os.replace(temporary, path)
     except OSError as error:

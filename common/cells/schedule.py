@@ -10,6 +10,7 @@ from common.cells.errors import UserError, choose
 from common.cells.spec import Recipe
 
 POWERS = {"constant": 0, "linear": 1, "cubic": 3}
+MAX_PRUNINGS = 10_000
 KINDS = (*POWERS, "geometric")
 
 
@@ -36,6 +37,7 @@ def levels(steps: int, final: float, initial: float = 0.0, kind: str = "cubic") 
     """The amounts of `steps` prunings. The first of several is already above `initial`, and the
     last is exactly `final`.
     """
+    _require_few("steps", steps, steps)
     return [sparsity_at((i + 1) / steps, final, initial, kind) for i in range(steps)]
 
 
@@ -52,7 +54,15 @@ def shrinking(ratio: float, final: float) -> list[float]:
     if not 0 < final < 1:
         raise UserError("sparsity", final, "is met already", "ask for more than 0")
     steps = max(1, math.ceil(math.log1p(-final) / math.log1p(-ratio) - 1e-9))
+    _require_few("step_ratio", ratio, steps)
     return [1 - (1 - ratio) ** (i + 1) for i in range(steps - 1)] + [final]
+
+
+def _require_few(field: str, value: float, prunings: int) -> None:
+    if prunings > MAX_PRUNINGS:
+        raise UserError(
+            field, value, f"means {prunings:,} prunings", f"ask for at most {MAX_PRUNINGS:,}"
+        )
 
 
 def zhu_gupta(

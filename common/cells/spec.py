@@ -23,6 +23,7 @@ CLOCKS = ("interval", "course")
 # same six
 NAMING = 2
 DIGITS = {1: 6, 2: 12}
+MAX_INT, MAX_EPOCHS = (1 << 63) - 1, 1_000_000
 NOT_IDENTITY = (
     "paper",
     "table",
@@ -60,7 +61,7 @@ class Recipe:
     bn_l1: float = 0.0
 
     def __post_init__(self):
-        _floats(self)
+        _typed(self)
         choose("optimizer", self.optimizer, ("sgd", "adam", "adamw"))
         choose("schedule", self.schedule, ("constant", "multistep", "cosine", "exponential"))
         for name, least in (
@@ -74,7 +75,17 @@ class Recipe:
             value = getattr(self, name)
             if not math.isfinite(value) or value < least:
                 raise UserError(name, value, f"must be a finite number of at least {least}")
-        object.__setattr__(self, "milestones", tuple(float(m) for m in self.milestones))
+        if self.epochs > MAX_EPOCHS:
+            raise UserError("epochs", self.epochs, f"must be at most {MAX_EPOCHS:,}")
+        object.__setattr__(self, "milestones", _numbers("milestones", self.milestones))
+
+    @classmethod
+    def of(cls, name: str, values: dict) -> Recipe:
+        """A Recipe from its fields; UserError in the field `name` for one that it does not have."""
+        unknown = sorted(values.keys() - {f.name for f in fields(cls)})
+        if unknown:
+            raise UserError(name, unknown[0], "no such field of a recipe")
+        return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -148,16 +159,23 @@ class Spec:
     output_dir: str = "runs"
 
     def __post_init__(self):
-        _floats(self)
+        _typed(self)
         choose("scale", self.scale, SCALES)
         choose("step_schedule", self.step_schedule, ("constant", "linear", "cubic", "geometric"))
         choose("clock", self.clock, CLOCKS)
         for name in ("train", "between", "finetune"):
             if isinstance(getattr(self, name), dict):
-                object.__setattr__(self, name, Recipe(**getattr(self, name)))
-        object.__setattr__(self, "levels", tuple(float(level) for level in self.levels))
-        options = self.options.items() if isinstance(self.options, dict) else self.options
-        object.__setattr__(self, "options", tuple(sorted((str(k), v) for k, v in options)))
+                object.__setattr__(self, name, Recipe.of(name, getattr(self, name)))
+            value = getattr(self, name)
+            if not (isinstance(value, Recipe) or (name == "between" and value is None)):
+                raise UserError(name, value, "is no recipe")
+        object.__setattr__(self, "levels", _numbers("levels", self.levels))
+        try:
+            options = dict(self.options)
+        except (TypeError, ValueError):
+            raise UserError("options", self.options, "are no names with values") from None
+        named = sorted((str(name), value) for name, value in options.items())
+        object.__setattr__(self, "options", tuple(named))
         if self.sparsity is not None and self.unit_ratio is not None:
             raise UserError(
                 "unit_ratio", self.unit_ratio, "given together with sparsity", "give one of the two"
@@ -358,11 +376,38 @@ class Spec:
         return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(parts)) + "-" + self.digest(naming)
 
 
-def _floats(values: Recipe | Spec) -> None:
-    """Whole numbers in float fields become floats: 1 and 1.0 are one cell, with one name."""
+def _typed(values: Recipe | Spec) -> None:
+    """Every field is of its type, or a UserError: fields come from records and command lines too.
+    Whole numbers in float fields become floats: 1 and 1.0 are one cell, with one name."""
     for f in fields(values):
-        if "float" in f.type and isinstance(getattr(values, f.name), int):
-            object.__setattr__(values, f.name, float(getattr(values, f.name)))
+        value, kinds = getattr(values, f.name), f.type.split(" | ")
+        if "tuple" in f.type or "Recipe" in kinds:
+            continue
+        if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_INT:
+            raise UserError(f.name, value, "is larger than 64 bits hold", "give a smaller number")
+        if "float" in kinds and type(value) is int:
+            object.__setattr__(values, f.name, float(value))
+        elif not any(_is_of(value, kind) for kind in kinds):
+            raise UserError(f.name, value, "has the wrong type", f"give {f.type}")
+
+
+def _is_of(value: object, kind: str) -> bool:
+    if kind == "None":
+        return value is None
+    if kind in ("int", "float"):
+        return isinstance(value, _KINDS[kind]) and not isinstance(value, bool)
+    return isinstance(value, _KINDS[kind])
+
+
+_KINDS = {"int": int, "float": float, "bool": bool, "str": str}
+
+
+def _numbers(name: str, values: object) -> tuple[float, ...]:
+    """A list of numbers, as floats."""
+    try:
+        return tuple(float(value) for value in values)
+    except (TypeError, ValueError, OverflowError):
+        raise UserError(name, values, "is no list of numbers", "write [0.5, 0.9]") from None
 
 
 def split_options(text: str, field_name: str) -> tuple[str, dict[str, str]]:

@@ -211,6 +211,7 @@ def layer_levels(spec: Spec, amounts: list[float]) -> dict[str, list[float]]:
     UserError for a list of another length than there are prunings."""
     options: dict[str, typing.Any] = dict(spec.options)
     given = options.get("layer_sparsity", {})
+    _require_amounts(given)
     own = {
         name: [float(level) for level in value]
         for name, value in given.items()
@@ -242,6 +243,19 @@ def layer_levels(spec: Spec, amounts: list[float]) -> dict[str, list[float]]:
             for name, final in finals.items()
         }
     return {name: own.get(name) or found[name] for name in given}
+
+
+def _require_amounts(given: object) -> None:
+    """layer_sparsity is {layer: an amount, or a list of amounts}, each in [0, 1]."""
+    amounts = given.values() if isinstance(given, dict) else [None]
+    flat = [v for value in amounts for v in (value if isinstance(value, list | tuple) else [value])]
+    if any(type(v) not in (int, float) or not 0 <= v <= 1 for v in flat):
+        raise UserError(
+            "layer_sparsity",
+            given,
+            "is no {layer: amount or list of amounts}",
+            "write --option 'layer_sparsity={\"fc1\": 0.9}', fractions REMOVED",
+        )
 
 
 def between_recipe(spec: Spec) -> Recipe:

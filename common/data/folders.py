@@ -26,6 +26,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from common.cells.errors import UserError
+from common.cells.lacking import where_supported
 from common.data.images import decode, square
 from common.system import machine
 from common.system.progress import progress
@@ -382,7 +383,8 @@ def _atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         ) as handle:
             temporary = handle.name
             write(handle)
-        os.chmod(temporary, 0o644)
+        with where_supported():
+            os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         log.info("%s is not kept on disk: %s", path.name, error)

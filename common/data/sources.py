@@ -47,6 +47,7 @@ from common.data.images import UNIT, Files, Images, Loader, Norm, square
 REPOSITORY = Path(__file__).resolve().parents[2]
 # folders whose decoded images fit in this are decoded once; larger ones are read as needed
 IN_MEMORY_BYTES = 2 << 30
+MAX_SYNTHETIC = 1 << 29
 DOWNLOAD_TIMEOUT = 15.0  # seconds without a byte
 log = logging.getLogger(__name__)
 
@@ -221,7 +222,10 @@ def data_root(data_dir: str = "") -> Path:
     """The folder `load` looks into."""
     given = data_dir or os.environ.get("DATA_DIR", "")
     if given:
-        return Path(given).expanduser()
+        try:
+            return Path(given).expanduser()
+        except RuntimeError:
+            raise UserError("data_dir", given, "nobody of that name has a home here") from None
     candidates = (REPOSITORY / "data", REPOSITORY.parent / "data")
     return next((folder for folder in candidates if folder.is_dir()), candidates[0])
 
@@ -260,6 +264,7 @@ def synthetic(
         ("size", size, 1),
         ("channels", channels, 1),
         ("samples", samples, 4 * classes),
+        ("seed", seed, 0),
     ):
         if value < least:
             raise UserError(
@@ -268,6 +273,13 @@ def synthetic(
     if not (math.isfinite(noise) and noise >= 0):
         raise UserError(
             "dataset", f"synthetic:noise={noise:g}", "noise must be finite and not negative"
+        )
+    if max(classes, samples) * channels * size * size > MAX_SYNTHETIC:
+        raise UserError(
+            "dataset",
+            f"synthetic:samples={samples},channels={channels},size={size}",
+            f"is more than {MAX_SYNTHETIC:,} pixels",
+            "ask for fewer or smaller images",
         )
     generator = torch.Generator().manual_seed(seed)
     prototypes = torch.randn(classes, channels, size, size, generator=generator)
@@ -286,10 +298,17 @@ def mnist(root: Path, *, norm: str = "unit", shift: int = 2) -> Data:
     if not 0 <= shift <= 14:
         raise UserError("dataset", f"mnist:shift={shift}", "shift must be between 0 and 14 pixels")
     chosen = _norm("mnist", norm)
-    parts = [
-        Images(part.data.unsqueeze(1), part.targets, 10, chosen, crop=shift)
-        for part in _fetch("mnist", torchvision.datasets.MNIST, root)
-    ]
+    parts = []
+    for part in _fetch("mnist", torchvision.datasets.MNIST, root):
+        images, labels = part.data, part.targets
+        if images.dtype != torch.uint8 or images.shape[1:] != (28, 28) or labels.ndim != 1:
+            raise UserError(
+                "data_dir",
+                str(root),
+                f"MNIST/raw there holds {images.dtype} images of {list(images.shape[1:])}, no MNIST",
+                "replace it, or delete it to download it again",
+            )
+        parts.append(Images(images.unsqueeze(1), labels, 10, chosen, crop=shift))
     return _in_memory("mnist", 10, *parts)
 
 
@@ -444,6 +463,8 @@ def _fetch(name: str, kind: type, root: Path) -> list:
         AssertionError,
         IndexError,
         KeyError,
+        TypeError,
+        AttributeError,
         EOFError,
         HTTPException,
     ) as error:

@@ -312,10 +312,10 @@ def _architecture(value: object) -> dict:
         if (
             isinstance(name, str)
             and type(classes) is int
-            and 2 <= classes <= 1_000_000
+            and 2 <= classes <= models.MAX_CLASSES
             and isinstance(shape, list | tuple)
             and len(shape) == 3
-            and all(type(n) is int and 1 <= n <= 16_384 for n in shape)
+            and all(type(n) is int and 1 <= n <= models.MAX_SIDE for n in shape)
         ):
             return {"model": name, "classes": classes, "input_shape": list(shape)}
     raise UserError(

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from common.cells.errors import UserError
+from common.cells.lacking import where_supported
 
 # bytes; the longest real one (ResNet-50 with a channel list for every layer) is some 0.3 MB
 MAX_HEADER = 1 << 24
@@ -41,10 +42,12 @@ def write(path: Path, tensors: Mapping[str, Tensor], text: str) -> str:
         save_file(tensors, temporary, {"checkpoint": text, "sha256": sha256})
         _sort_header(temporary)
         _sync(temporary)
-        os.chmod(temporary, 0o644)
+        with where_supported():
+            os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         temporary = None
-        _sync(path.parent)
+        with where_supported():
+            _sync(path.parent)
         return sha256
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]

@@ -171,8 +171,9 @@ def overrides(arguments: argparse.Namespace, verb: str, base: Spec) -> dict:
             )
     if "sparsity" in given or "unit_ratio" in given:
         given = {"sparsity": None, "unit_ratio": None} | given
-    if isinstance(given.get("chunk"), str) and given["chunk"].lstrip("-").isdigit():
-        given["chunk"] = int(given["chunk"])
+    if isinstance(given.get("chunk"), str):
+        with contextlib.suppress(ValueError):
+            given["chunk"] = int(given["chunk"])
     if getattr(arguments, "option", None):
         given["options"] = dict(base.options) | dict(_option(text) for text in arguments.option)
     return given
@@ -184,7 +185,7 @@ def _option(text: str) -> tuple[str, object]:
         raise UserError("option", text, "cannot be read", "write --option name=value")
     try:
         return name, json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return name, value
 
 
@@ -332,20 +333,28 @@ def guarded(work: Callable[[], None]) -> int:
     """Run `work`; a person's mistake or trouble with the numbers becomes one line and status 2,
     Ctrl-C status 130.
     """
-    logging.basicConfig(
-        level=os.environ.get("LOG_LEVEL", "INFO"), format="%(message)s", stream=sys.stderr
-    )
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever started this process
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115  for the process's life
+    level = os.environ.get("LOG_LEVEL", "INFO").upper()
+    known = logging.getLevelNamesMapping()
+    logging.basicConfig(level=known.get(level, "INFO"), format="%(message)s", stream=sys.stderr)
     try:
+        choose("LOG_LEVEL", level, known)
         work()
+        sys.stdout.flush()
     except (UserError, NumericalError, LayerError) as error:
         return _fail(str(error))
     except BrokenPipeError:
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
         return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno is None:
             raise
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _abandon_output()
         return _fail(
             f"{error.strerror}{f': {error.filename}' if error.filename else ''}; check the folder "
             "and its free space"
@@ -354,6 +363,12 @@ def guarded(work: Callable[[], None]) -> int:
         print("\nstopped; run the same command again to go on", file=sys.stderr)
         return 130
     return 0
+
+
+def _abandon_output() -> None:
+    """So that the interpreter, as it ends, does not try again to write what it holds."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+import sys
 import types
 import typing
 
 from common.cells import registry
 from common.cells.errors import UserError
-from common.cells.spec import Spec
+from common.cells.spec import MAX_INT, Spec
 
 METHOD_FIELDS = ("scope", "fisher", "fisher_batch_size", "damping", "chunk", "recompute", "update")
 
@@ -87,7 +87,6 @@ def _is_a(value: object, hint: object) -> bool:
             isinstance(value, tuple) and len(value) == len(inner) and all(map(_is_a, value, inner))
         )
     if hint in (int, float):
-        return (
-            isinstance(value, int | hint) and not isinstance(value, bool) and math.isfinite(value)
-        )
+        number = isinstance(value, int | hint) and not isinstance(value, bool)
+        return number and abs(value) <= (MAX_INT if isinstance(value, int) else sys.float_info.max)
     return isinstance(value, origin or hint) if isinstance(origin or hint, type) else True

@@ -7,12 +7,15 @@ import errno
 import fcntl
 import logging
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from common.cells.errors import Busy, UserError
 from common.system import distributed
 
+# what tempfile names beside the files of a stage (cells.record, nets.tensorfile)
+HALF_WRITTEN = re.compile(r"\.[\w.-]+\.(json|safetensors)\.[a-z0-9_]{8}")
 log = logging.getLogger(__name__)
 
 
@@ -29,12 +32,14 @@ def claim(folder: Path, wait: bool = False) -> Iterator[None]:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = (folder / ".lock").open("w")
+        # not through a link, whose target is anybody's
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        handle = os.fdopen(os.open(folder / ".lock", flags, 0o644), "rb")
     except OSError as error:
         raise UserError(
             "output_dir",
             folder.name,
-            f"cannot be written ({error.strerror})",
+            f"its .lock cannot be written ({error.strerror})",
             "choose another --output-dir",
         ) from None
     with handle:
@@ -52,8 +57,8 @@ def claim(folder: Path, wait: bool = False) -> Iterator[None]:
                 ) from None
             log.info("waiting for another process that computes %s", folder.parent.name)
             fcntl.flock(handle, fcntl.LOCK_EX)
-        for orphan in folder.glob(".*"):
-            if orphan.name != ".lock":
+        for orphan in folder.iterdir():
+            if HALF_WRITTEN.fullmatch(orphan.name) and not orphan.is_dir():
                 orphan.unlink()
         distributed.barrier()
         yield

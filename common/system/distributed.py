@@ -22,15 +22,44 @@ from common.cells.errors import UserError
 Value = TypeVar("Value")
 Result = TypeVar("Result")
 
+NEEDED = ("RANK", "MASTER_ADDR", "MASTER_PORT")  # torchrun sets them all
+MAX_PROCESSES = 1 << 20
+
 
 def start(device: torch.device) -> None:
     """Join the process group that torchrun describes in the environment (gloo on CPU, NCCL on
     CUDA); else do nothing.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+    if _wanted() > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except (RuntimeError, ValueError) as error:
+            raise UserError(
+                "MASTER_ADDR",
+                os.environ["MASTER_ADDR"],
+                f"the other processes cannot be joined ({str(error).splitlines()[0][:200]})",
+                "start them all with torchrun",
+            ) from None
+
+
+def _wanted() -> int:
+    """How many processes the environment asks for. Raises UserError where it says that, and not
+    which of them this one is: some schedulers set WORLD_SIZE alone."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    remedy = "start the processes with torchrun, or unset WORLD_SIZE"
+    if not (size.isdecimal() and 1 <= int(size) <= MAX_PROCESSES):
+        raise UserError("WORLD_SIZE", size, "is no number of processes", remedy)
+    if int(size) == 1:
+        return 1
+    missing = [name for name in NEEDED if not os.environ.get(name)]
+    if missing:
+        raise UserError("WORLD_SIZE", size, f"is set without {missing[0]}", remedy)
+    rank = os.environ["RANK"]
+    if not (rank.isdecimal() and int(rank) < int(size)):
+        raise UserError("RANK", rank, f"outside 0..{int(size) - 1}", remedy)
+    return int(size)
 
 
 def stop() -> None:

@@ -49,7 +49,9 @@ def device(name: str = "auto") -> torch.device:
     try:
         chosen = torch.device(name)
         torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError):
+        if chosen.type == "meta":
+            raise RuntimeError("holds no values")
+    except (RuntimeError, AssertionError, ImportError):
         raise UserError("device", name, "not available here", "use --device cpu or auto") from None
     return chosen
 
@@ -211,7 +213,7 @@ def provenance(where: torch.device, seed: int, data_sha256: str = "") -> dict:
     command, data_sha256.
     """
     commit, dirty = code()
-    words = [Path(word).name if os.path.isabs(word) else word for word in sys.orig_argv[1:]]
+    words = [_without_folders(word) for word in sys.orig_argv[1:]]
     name = (
         torch.cuda.get_device_name(where)
         if where.type == "cuda"
@@ -231,6 +233,16 @@ def provenance(where: torch.device, seed: int, data_sha256: str = "") -> dict:
         "command": "python " + shlex.join(words),
         "data_sha256": data_sha256,
     }
+
+
+def _without_folders(word: str) -> str:
+    """A word of a command without the folders of this machine: /home/me/data, --data-dir=/home/me,
+    ~/data and checkpoints=["/a/b"] keep their last names alone."""
+    return re.sub(
+        r"(?<![^\s=:,;\"'\[({])(?:~[^/\s]*|[A-Za-z]:)?(?:[/\\][^/\\\s=,;\"'\])}]*)+",
+        lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1],
+        word,
+    )
 
 
 def reset_peak_memory() -> None:

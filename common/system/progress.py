@@ -49,7 +49,7 @@ class _Lines:
 
 def progress(total: int | None, desc: str, unit: str = "it", leave: bool = False):
     """A context manager with update(n) and set_postfix_str(text)."""
-    if _quiet.get() or sys.stderr.isatty():
+    if _quiet.get() or (sys.stderr is not None and sys.stderr.isatty()):
         return tqdm(
             total=total, desc=desc, unit=unit, leave=leave, dynamic_ncols=True, disable=_quiet.get()
         )

@@ -44,6 +44,8 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     )
 }
 
+MAX_CLASSES, MAX_SIDE = 1_000_000, 16_384
+
 
 def named(name: str) -> tuple[Callable[..., nn.Module], dict[str, object]]:
     """(builder, options) of a network's name; UserError for an unknown name, option or kind of
@@ -65,11 +67,13 @@ def build(
     option, and for images the net cannot take.
     """
     builder, values = named(name)
-    if classes < 2:
-        raise UserError("classes", classes, "must be at least 2")
-    if len(input_shape) != 3 or min(input_shape) < 1:
+    if not 2 <= classes <= MAX_CLASSES:
+        raise UserError("classes", classes, f"must be between 2 and {MAX_CLASSES:,}")
+    if len(input_shape) != 3 or not 1 <= min(input_shape) <= max(input_shape) <= MAX_SIDE:
         raise UserError(
-            "input_shape", input_shape, "must be (channels, height, width), each at least 1"
+            "input_shape",
+            input_shape,
+            f"must be (channels, height, width), each between 1 and {MAX_SIDE:,}",
         )
     with torch.random.fork_rng(devices=[]):
         if generator_seed is not None:
