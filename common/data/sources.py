@@ -305,7 +305,7 @@ def mnist(root: Path, *, norm: str = "unit", shift: int = 2) -> Data:
             raise UserError(
                 "data_dir",
                 str(root),
-                f"MNIST/raw there holds {images.dtype} images of {list(images.shape[1:])}, no MNIST",
+                f"MNIST there holds {images.dtype} images of {list(images.shape[1:])}, no digits",
                 "replace it, or delete it to download it again",
             )
         parts.append(Images(images.unsqueeze(1), labels, 10, chosen, crop=shift))
