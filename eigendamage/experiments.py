@@ -174,7 +174,13 @@ def cell(
         changes["options"] = {key: value for key, value in options.items() if key != "coupling"}
     return {
         called: base.but(
-            table=table, cell=called, method=method, unit_ratio=ratio, seed=seed, **changes
+            table=table,
+            cell=called,
+            series=f"{name}/{label or method}",
+            method=method,
+            unit_ratio=ratio,
+            seed=seed,
+            **changes,
         )
     }
 
@@ -227,7 +233,12 @@ def dense_tuned(base: Spec, table: str, name: str) -> Cells:
     called = f"{name}-dense-tuned-seed0"
     return {
         called: base.but(
-            table=table, cell=called, method="magnitude-global", sparsity=0.0, num_samples=None
+            table=table,
+            cell=called,
+            series=f"{name}/dense-tuned",
+            method="magnitude-global",
+            sparsity=0.0,
+            num_samples=None,
         )
     }
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from common.cells.jobs import job_of
-from common.cells.spec import Recipe, Spec
+from common.cells.spec import Recipe, Spec, named
 
 # LeNet-300-100: 784·300 + 300·100 + 100·10 = 235,200 + 30,000 + 1,000 = 266,200 weights. Dense
 # error 1.61% (authors' network)
@@ -171,11 +171,6 @@ def layerwise(
     return base.but(
         method=method, sparsity=removed(fractions, totals), options=options, **scope, **changes
     )
-
-
-def named(table: str, cells: dict[str, Spec]) -> dict[str, Spec]:
-    """The cells under their own names."""
-    return {name: spec.but(table=table, cell=name) for name, spec in cells.items()}
 
 
 def _lenet300() -> dict[str, Spec]:

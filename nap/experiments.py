@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from common.cells.spec import Recipe, Spec
+from common.cells.spec import Recipe, Spec, named
 
 # LeNet-300-100: 266,200 weights, 77x keeps 3,457. The dense network is the L-OBS authors' (error
 # 1.61%)
@@ -119,11 +119,6 @@ RESNET20 = Spec(
     ),
 )
 SEEDS = range(3)
-
-
-def named(table: str, cells: dict[str, Spec]) -> dict[str, Spec]:
-    """The cells under their own names."""
-    return {name: spec.but(table=table, cell=name) for name, spec in cells.items()}
 
 
 def seeded(name: str, spec: Spec) -> dict[str, Spec]:

@@ -4,7 +4,7 @@ folder.
 
 from __future__ import annotations
 
-from common.cells.spec import Spec
+from common.cells.spec import Spec, named
 
 Group = dict[str, Spec]
 
@@ -22,7 +22,7 @@ def sweep(
     """
     return {
         f"{name}-{amount:g}-seed{seed}": base.but(
-            method=method, sparsity=amount, seed=seed, **changes
+            method=method, sparsity=amount, seed=seed, series=name, **changes
         )
         for seed in range(seeds)
         for amount in amounts
@@ -31,8 +31,4 @@ def sweep(
 
 def labelled(kind: str, label: str, *groups: Group) -> Group:
     """The cells under their own names, in the folder of their table or figure."""
-    return {
-        name: spec.but(table=f"{kind}-{label}", cell=name)
-        for group in groups
-        for name, spec in group.items()
-    }
+    return named(f"{kind}-{label}", {name: s for group in groups for name, s in group.items()})

@@ -8,8 +8,8 @@ A figure asks for a paper's table and groups what it gets:
         if record.stage == "prune":
             curves[record.series][record.requested["sparsity"]].append(record.accuracy["pruned"])
 
-`record.series` says which curve a record is a point of; where a table has several networks, theirs
-comes first, before a slash: `lenet300/nap`.
+`record.series` says which curve a record is a point of: `lenet300/nap`, network and what was done
+to it, or in WoodFisher's tables the name of the sweep.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ NOT_IDENTITY = (
     "paper",
     "table",
     "cell",
+    "series",
     "data_dir",
     "seed",
     "device",
@@ -100,6 +101,7 @@ class Spec:
     paper: str = "common"
     table: str = ""
     cell: str = ""
+    series: str = ""  # the curve that the cell is a point of
     scale: str = "quick"  # quick | cpu | paper
     # the dense network
     model: str = "digits_cnn"
@@ -408,6 +410,23 @@ def _numbers(name: str, values: object) -> tuple[float, ...]:
         return tuple(float(value) for value in values)
     except (TypeError, ValueError, OverflowError):
         raise UserError(name, values, "is no list of numbers", "write [0.5, 0.9]") from None
+
+
+def named(table: str, cells: dict[str, Spec]) -> dict[str, Spec]:
+    """The cells of a table under their own names, each with the series that it says or that its
+    name does."""
+    return {
+        name: spec.but(table=table, cell=name, series=spec.series or series_of(name))
+        for name, spec in cells.items()
+    }
+
+
+def series_of(cell: str) -> str:
+    """<network>/<what> of a cell that is called <network>-<amount>-<what>-seed<k>; the amount, 8.4
+    or 77x, and the seed may be missing."""
+    network, _, rest = re.sub(r"-seed\d+$", "", cell).partition("-")
+    what = re.sub(r"^[0-9][0-9.]*x?(-|$)", "", rest)
+    return f"{network}/{what}" if what else network
 
 
 def split_options(text: str, field_name: str) -> tuple[str, dict[str, str]]:

@@ -80,7 +80,14 @@ def grid(arguments: argparse.Namespace, available: int | None = None) -> list[Sp
             for amount in amounts or (job.sparsities if weights else job.unit_ratios):
                 unit = {"sparsity": amount} if weights else {"unit_ratio": amount}
                 cells.append(
-                    base.but(method=method, seed=seed, cell=f"{method}-{amount:g}", **unit, **own)
+                    base.but(
+                        method=method,
+                        seed=seed,
+                        cell=f"{method}-{amount:g}",
+                        series=method,
+                        **unit,
+                        **own,
+                    )
                 )
     return cells
 

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import importlib.util
 import json
 import re
 import sys
@@ -63,6 +65,8 @@ def publish(sources: Sequence[Path], target: Path | None = None, dirty: bool = F
                 "was made by code that is in no commit",
                 "commit, run the cell again in another --output-dir, or say --dirty to try",
             )
+        record.series = record.series or series(record)
+        record.table = library.table_name(record.table)
         folder = place(record) if target is None else target
         tables.setdefault(folder / table, []).append(dataclasses.asdict(fitting(record, path)))
     with contextlib.ExitStack() as held:
@@ -83,6 +87,25 @@ def place(record: Record) -> Path:
         raise UserError("target", record.id, "is of no comparison alone", "name the folder to fill")
     folder = library.results(record.paper)
     return folder / record.table if record.paper == "compare" else folder
+
+
+def series(record: Record) -> str:
+    """Which curve a record is a point of that was made before records said so; "" where its paper
+    does not know the cell."""
+    if record.paper == "compare":
+        return "" if record.stage == "train" else record.method
+    return _series(record.paper).get((library.table_name(record.table), record.cell), "")
+
+
+@functools.cache
+def _series(paper: str) -> dict[tuple[str, str], str]:
+    """(table, cell) -> series, of all cells of a paper."""
+    if importlib.util.find_spec(f"{paper}.experiments") is None:
+        return {}
+    module = importlib.import_module(f"{paper}.experiments")
+    groups = (*module.TABLES.values(), *module.FIGURES.values())
+    cells = [spec for group in groups for spec in group.values()]
+    return {(library.table_name(spec.table), spec.cell): spec.series for spec in cells}
 
 
 def fitting(record: Record, path: Path) -> Record:

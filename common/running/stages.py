@@ -355,6 +355,7 @@ def record_of(
         stage,
         spec.scale,
         told.to_dict(),
+        spec.series,
         requested=requested,
         achieved=achieved,
         layers=layers,

@@ -1,13 +1,18 @@
 """The library of results: tables of two files, from which every record comes back whole."""
 
 import csv
+import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
 from common.cells import library, tablefile
 from common.cells.errors import UserError
 from common.cells.record import Record
+from common.cells.spec import Spec, named, series_of
+from common.commands import publish, records
 from tests.figures.fixtures import record
 
 ODD = {  # an id is its own; fields in an order of their own, and values that only look alike
@@ -134,3 +139,94 @@ def test_a_papers_records_by_table_old_spellings_and_single_files_included(tmp_p
 )
 def test_a_table_has_one_name(old, name):
     assert library.table_name(old) == name == library.table_name(name)
+
+
+# -- the curve that a record is a point of ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "cell, series",
+    [
+        ("lenet300-8.4-l-obs", "lenet300/l-obs"),
+        ("lenet300-1.5-l-obs-iterative-plain-seed2", "lenet300/l-obs-iterative-plain"),
+        ("lenet5-200x-nap-seed0", "lenet5/nap"),
+        ("vgg16-p0.5-T0.1-every-step", "vgg16/p0.5-T0.1-every-step"),
+        ("lenet300-dense-tuned", "lenet300/dense-tuned"),
+        ("lenet5-0.1", "lenet5"),
+    ],
+)
+def test_a_cells_name_says_its_series_without_amount_and_seed(cell, series):
+    assert series_of(cell) == series
+    assert named("table-1", {cell: Spec()})[cell].series == series
+    assert named("table-1", {cell: Spec(series="own")})[cell].series == "own"
+
+
+def test_a_series_renames_no_run():
+    one = Spec(sparsity=0.5, series="a curve")
+    assert one.digest() == Spec(sparsity=0.5).digest() and one.slug() == Spec(sparsity=0.5).slug()
+
+
+def test_every_committed_record_of_a_cell_has_the_series_that_its_paper_says():
+    for paper in library.PAPERS:
+        cells = [one for one in library.records(paper) if one.stage in ("prune", "finetune")]
+        said = [one for one in cells if publish.series(one)]
+        assert len(said) > 50
+        for one in said:
+            assert one.series == publish.series(one), one.id
+
+
+def test_a_record_that_does_not_say_its_series_is_told_it_when_it_is_published(tmp_path):
+    clean = [r for r in library.records("nap", "table-3") if r.provenance["dirty"] is False]
+    old = next(one for one in clean if one.stage == "prune")
+    told = {k: v for k, v in vars(old).items() if k != "series"} | {"table": "3"}
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "prune.json").write_text(json.dumps(told))
+    unknown = dataclasses.replace(old, id="x", cell="of-another-time", series="")
+    unknown.write(tmp_path / "runs" / "seed1" / "prune.json")
+    assert publish.publish([tmp_path / "runs"], tmp_path / "results") == 2
+    found = {one.id: one for one in library.read_all(tmp_path / "results")}
+    assert found[old.id] == old and old.series and found["x"].series == ""
+    assert {one["table"] for one in library.whole(tmp_path / "results")} == {"table-3"}
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {
+        "table-3.csv",
+        "table-3.jsonl",
+    }
+
+
+def test_without_a_target_records_go_where_their_paper_keeps_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(library, "ROOT", tmp_path)
+    monkeypatch.setattr(library, "results", lambda paper: tmp_path / paper / "results")
+    for number, (paper, table) in enumerate((("lobs", "1"), ("compare", "lenet5-mnist"))):
+        made = {"id": f"{number}-prune", "paper": paper, "table": table, "layers": []}
+        Record.from_dict(ODD | made | {"provenance": {"git": "1", "dirty": False}}).write(
+            tmp_path / "runs" / str(number) / "prune.json"
+        )
+    assert publish.publish([tmp_path / "runs"]) == 2
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.csv")} == {
+        "lobs/results/table-1.csv",
+        "compare/results/lenet5-mnist/lenet5-mnist.csv",
+    }
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def test_records_are_printed_whole_one_a_line(tmp_path, capsys):
+    tablefile.merge(tmp_path / "table-1", several())
+    assert records.main([str(tmp_path)]) == 0
+    assert set(capsys.readouterr().out.splitlines()) == {json.dumps(one) for one in several()}
+    assert records.main([str(tmp_path / "nowhere")]) == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_the_command_needs_the_standard_library_alone():
+    """-S leaves out site-packages."""
+    run = subprocess.run(
+        [sys.executable, "-S", "-m", "common.records", "lobs/results"],
+        cwd=library.ROOT,
+        capture_output=True,
+        text=True,
+    )
+    told = [json.loads(line) for line in run.stdout.splitlines()]
+    assert run.returncode == 0 and len(told) > 100, run.stderr
+    assert {one["paper"] for one in told} == {"lobs"}

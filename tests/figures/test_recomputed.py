@@ -28,6 +28,7 @@ PLACES = {
     "paper",
     "table",
     "cell",
+    "series",
     "data_dir",
     "device",
     "memory_budget",
