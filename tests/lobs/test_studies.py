@@ -7,9 +7,10 @@ import torch
 
 from common.cells.spec import Recipe, Spec
 from common.data import sources as D
-from common.running import pipeline
+from common.running import pipeline, study
 from common.running.timing import Timer
-from lobs import studies
+from lobs.studies import dns, imagenet, theorem
+from lobs.studies.peak import PeakBytes
 
 SPEC = Spec(
     paper="lobs",
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_peak_bytes_by_hand():
-    with studies.PeakBytes() as peak:
+    with PeakBytes() as peak:
         a = torch.zeros(1_000)  # 4,000 bytes
         b = a + 1  # 8,000 at once
         view = b[:10]  # no memory of its own
@@ -31,7 +32,7 @@ def test_peak_bytes_by_hand():
 
 
 def test_every_layers_predicted_error_is_the_one_carried_out():
-    rows = studies.imagenet(
+    rows = imagenet.imagenet(
         SPEC.but(model="digits_cnn:width=0.25", sparsity=0.6), Timer(), examples=16
     )
     assert len(rows) >= 3
@@ -47,16 +48,16 @@ def test_theorem_and_dns_rows_are_of_the_dense_network_that_is_there(tmp_path, m
         "calibration",
         lambda self, num_samples, *rest, **named: given(self, min(num_samples, 240), 48),
     )
-    model, data = studies._dense(spec)
+    model, data = study.dense(spec)
     assert not model.training and (pipeline.dense_folder(spec) / "train.json").exists()
-    rows = studies.theorem(spec, Timer())
+    rows = theorem.theorem(spec, Timer())
     assert [row["method"] for row in rows] == [
         name for name in ("l-obs", "l-obs-joint", "l-obs-ours") for _ in range(3)
     ]
     for row in rows:
         assert row["accumulated"] <= row["bound"] * (1 + 1e-6), row
-    monkeypatch.setattr(studies, "DNS_STEPS", (4,))
-    rows = studies.surgery(spec, Timer())
+    monkeypatch.setattr(dns, "STEPS", (4,))
+    rows = dns.surgery(spec, Timer())
     assert [(row["kept"], row["step"]) for row in rows] == [
         (keep, step) for keep in (0.018, 0.015) for step in (1, 2, 3, 4)
     ]

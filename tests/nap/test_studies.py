@@ -6,12 +6,12 @@ import torch
 from common.cells.errors import UserError
 from common.cells.record import Record
 from common.cells.spec import Recipe, Spec
-from common.nets import checkpoint
+from common.nets import checkpoint, models
 from common.nets import layers as L
 from common.nets.flops import costs
 from common.running import pipeline
 from common.running.timing import Timer
-from nap import studies
+from nap.studies import imagenet, importance, latency, survivors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BASE = Spec(
@@ -43,7 +43,7 @@ def narrow(tmp_path_factory):
 
 
 def test_survivors_are_the_channels_that_the_network_has_left(narrow):
-    rows = studies.survivors([narrow, narrow])
+    rows = survivors.survivors([narrow, narrow])
     left = {
         name: len(module.weight)
         for name, module in L.prunable(
@@ -56,7 +56,7 @@ def test_survivors_are_the_channels_that_the_network_has_left(narrow):
     assert all(row["runs"] == 2 and set(row["survives"]) <= {0, 2} for row in rows)
     assert any(0 in row["survives"] for row in rows)
     with pytest.raises(UserError, match="no run has left a network"):
-        studies.survivors([narrow.but(unit_ratio=0.5)])
+        survivors.survivors([narrow.but(unit_ratio=0.5)])
 
 
 def test_latencies_stand_beside_the_macs_of_the_two_networks(narrow, monkeypatch):
@@ -68,8 +68,8 @@ def test_latencies_stand_beside_the_macs_of_the_two_networks(narrow, monkeypatch
         assert sizes["dense"] > sizes["pruned"]
         return {"dense": 0.006, "pruned": 0.004}  # what the clock said
 
-    monkeypatch.setattr(studies.latency, "medians", medians)
-    (row,) = studies.latencies([narrow, narrow.but(unit_ratio=0.5)], Timer(), batch=2)
+    monkeypatch.setattr(latency.latency, "medians", medians)
+    (row,) = latency.latencies([narrow, narrow.but(unit_ratio=0.5)], Timer(), batch=2)
     record = Record.read(pipeline.cell_folder(narrow) / "finetune.json")
     assert row["speedup_macs"] == pytest.approx(
         record.achieved["dense_macs"] / record.achieved["kept_macs"], rel=1e-3
@@ -90,7 +90,7 @@ def test_points_of_the_weights_are_those_that_are_left(tmp_path):
         output_dir=str(tmp_path),
     )
     pipeline.finetune(spec)
-    rows = studies.weights(spec, Timer())
+    rows = importance.weights(spec, Timer())
     model = checkpoint.load(pipeline.cell_folder(spec) / "finetuned.safetensors").model
     for moment in ("early", "late"):
         mine = [row for row in rows if row["moment"] == moment]
@@ -108,17 +108,17 @@ def test_points_of_the_weights_are_those_that_are_left(tmp_path):
         assert row["left"] == int((w != 0).sum()) and row["reach"] == pytest.approx(
             float(w.detach().abs().max()), rel=1e-4
         )
-        assert set(row["magnitude"]) <= {studies._short(v, 3) for v in w.abs().flatten().tolist()}
+        assert set(row["magnitude"]) <= {importance.short(v, 3) for v in w.abs().flatten().tolist()}
 
 
 def test_the_imagenet_path_ends_at_its_speed_up_and_keeps_the_residual_paths_whole(monkeypatch):
     data = pipeline.data_of(BASE)
-    monkeypatch.setattr(pipeline, "data_of", lambda spec: data)
-    monkeypatch.setitem(studies.IMAGENET, "resnet20", (2.3, ()))
+    monkeypatch.setattr(imagenet, "data_of", lambda spec: data)
+    monkeypatch.setitem(imagenet.NETWORKS, "resnet20", (2.3, ()))
     seen = []
-    given = studies.channels.prune
-    monkeypatch.setattr(studies.channels, "prune", lambda *a: seen.append(given(*a)) or seen[-1])
-    rows = studies.imagenet("resnet20", "", Timer(), examples=4)
+    given = imagenet.channels.prune
+    monkeypatch.setattr(imagenet.channels, "prune", lambda *a: seen.append(given(*a)) or seen[-1])
+    rows = imagenet.imagenet("resnet20", "", Timer(), examples=4)
     assert [row["step"] for row in rows] == list(range(len(rows))) and rows[-2][
         "speedup"
     ] < 2.3 <= rows[-1]["speedup"]
@@ -127,5 +127,5 @@ def test_the_imagenet_path_ends_at_its_speed_up_and_keeps_the_residual_paths_who
     model, widths = seen[-1].model, rows[-1]["widths"]
     assert widths == {name: len(module.weight) for name, module in L.prunable(model).items()}
     assert model(torch.randn(2, *data.input_shape)).shape == (2, 4)  # additions still meet
-    dense = studies.models.build("resnet20", 4, data.input_shape, 0)
+    dense = models.build("resnet20", 4, data.input_shape, 0)
     assert costs(model, data.input_shape).macs * 2.3 <= costs(dense, data.input_shape).macs

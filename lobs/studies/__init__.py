@@ -1,0 +1,1 @@
+"""Experiments of L-OBS that are no (train, prune, fine-tune) cell; `__main__` runs them."""
