@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import LayerError, UserError
+from common.data.batches import batches
 from common.nets import layers as L
 from common.nets.capture import capture
 
@@ -38,7 +39,7 @@ def propagation(
     names, count = list(originals), 0
     errors, apart = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
     device = next(dense.parameters()).device
-    for x, _ in loader:
+    for x, _ in batches(loader):
         with (
             capture(dense, originals, gradients=False) as one,
             capture(pruned, changed, gradients=False) as other,

@@ -63,7 +63,7 @@ def check(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> None:
             for weight in weights:
                 weight.requires_grad_()
             with torch.enable_grad(), _watched(layers) as alone:
-                output = _one(model, x[:1])
+                output = prediction(one_example(model, x[:1]), type(model).__name__)
                 for name, seen in alone.items():
                     _require_rows(name, layers[name], batch[name], seen, len(two))
                     _require_class(name, layers[name], seen)
@@ -150,19 +150,19 @@ def _watched(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, _Seen]]:
             handle.remove()
 
 
-def _one(model: nn.Module, x: Tensor) -> Tensor:
-    """The output for one example. It was taken in a batch of two, so what fails now is its being
-    alone."""
+def one_example(model: nn.Module, x: Tensor) -> object:
+    """The output for x [1, ...]. Raises UserError where the network takes no batch of one."""
     try:
-        return prediction(model(x), type(model).__name__)
+        return model(x)
     except UserError:
         raise
     except (RuntimeError, ValueError, IndexError) as error:
         raise UserError(
             "model",
             type(model).__name__,
-            f"takes no batch of one example ({str(error).splitlines()[0]})",
-            "curvature is a mean over examples that do not see each other",
+            f"takes no batch of one example of shape {tuple(x.shape[1:])} "
+            f"({str(error).splitlines()[0]})",
+            "curvature and costs are of single examples, which do not see each other",
         ) from error
 
 

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.cells.errors import UserError
+from common.nets.assumptions import one_example
 from common.nets.layers import prunable
 
 
@@ -119,7 +120,7 @@ def costs(
             like = next(model.parameters(), torch.empty(0))
             x = example if torch.is_tensor(example) else torch.zeros(1, *example)
             tokens = x.dtype in (torch.int64, torch.int32)
-            model(x.to(like.device) if tokens else x.to(like.device, like.dtype))
+            one_example(model, x.to(like.device) if tokens else x.to(like.device, like.dtype))
         finally:
             for handle in handles:
                 handle.remove()

@@ -23,9 +23,10 @@ from common.cells.errors import UserError
 from common.cells.schedule import learning_rate
 from common.cells.spec import Recipe
 from common.curvature.labels import mean_loss
-from common.data.batches import batches
+from common.data.batches import batches as pairs
 from common.data.sources import Data
 from common.nets import checkpoint
+from common.nets.assumptions import prediction
 from common.nets.masks import Hold, Masks
 from common.system import distributed
 from common.system.progress import progress
@@ -377,7 +378,7 @@ def evaluate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> tuple
     training, device = model.training, next(model.parameters()).device
     model.eval()
     loss, correct, count = 0.0, 0, 0
-    for x, y in batches(loader):
+    for x, y in pairs(loader):
         output, y = model(_channels_last(x.to(device))), y.to(device)
         loss += float(mean_loss(output, y)) * len(y)
         correct += int((output.argmax(1) == y).sum())
@@ -395,8 +396,8 @@ def top_accuracy(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], k: i
     training, device = model.training, next(model.parameters()).device
     model.eval()
     found, count = 0, 0
-    for x, y in loader:
-        output = model(_channels_last(x.to(device)))
+    for x, y in pairs(loader):
+        output = prediction(model(_channels_last(x.to(device))), type(model).__name__)
         if output.shape[1] <= k:
             raise UserError(
                 "classes",
@@ -407,6 +408,8 @@ def top_accuracy(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], k: i
         found += int((output.topk(k, 1).indices == y.to(device)[:, None]).sum())
         count += len(y)
     model.train(training)
+    if not count:
+        raise UserError("data", 0, "no batch was seen", "give at least one example")
     return found / count
 
 
@@ -423,7 +426,7 @@ def recalibrate_bn(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], ba
     weights do not move.
 
     Everything but BatchNorm stays in evaluation mode. Returns how many batches were used; 0 leaves
-    all as it was.
+    all as it was. Raises UserError for a loader without a batch.
     """
     norms = [
         m
@@ -437,7 +440,7 @@ def recalibrate_bn(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], ba
         [norm.momentum for norm in norms],
         next(model.parameters()).device,
     )
-    used = 0
+    used, before = 0, [copy.deepcopy(norm.state_dict()) for norm in norms]
     try:
         model.eval()
         for norm in norms:
@@ -450,6 +453,10 @@ def recalibrate_bn(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], ba
                 used += 1
                 if used == batches:
                     break
+            if not used:
+                for norm, state in zip(norms, before, strict=True):
+                    norm.load_state_dict(state)
+                raise UserError("data", 0, "no batch was seen", "give at least one example")
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

@@ -109,6 +109,13 @@ class Encoder(nn.Module):
         return self.fc(self.layer(x.transpose(1, 2).flatten(2).transpose(0, 1)).mean(0))
 
 
+class Mixed(nn.Module):
+    """Every example takes a part of its neighbour."""
+
+    def forward(self, x):
+        return x + 0.1 * x.roll(1, 0)
+
+
 class Dropout(nn.Module):
     """Forgets to ask whether it is training."""
 
@@ -159,6 +166,10 @@ BROKEN = {
         lambda: parametrized(parametrizations.weight_norm, "conv"),
         "'conv': its weight is computed",
     ),
+    "weight_norm of old": (
+        lambda: parametrized(nn.utils.weight_norm, "conv"),
+        "'conv': its weight is computed",
+    ),
     "spectral_norm": (
         lambda: parametrized(parametrizations.spectral_norm, "fc"),
         "'fc': its weight is computed",
@@ -170,6 +181,25 @@ BROKEN = {
     "functional reuse": (reused, "'fc': its weight is used outside"),
     "tied embedding": (Language, "'head': shares its weight with 'embed'"),
     "batch statistics": (normalized, "'fc': what it reads of one example depends on the rest"),
+    "batch statistics of vectors": (
+        lambda: Net(
+            lambda net, y: net.norm(y.flatten(1)),
+            norm=nn.BatchNorm1d(36, track_running_stats=False),
+        ),
+        "takes no batch of one example .*do not see each other",
+    ),
+    "centred over the batch": (
+        lambda: Net(lambda net, y: y - y.mean(0, keepdim=True)),
+        "'fc': what it reads of one example depends on the rest",
+    ),
+    "attention over the batch": (
+        lambda: Net(lambda net, y: (y.flatten(1) @ y.flatten(1).T).softmax(1) @ y.flatten(1)),
+        "'fc': what it reads of one example depends on the rest",
+    ),
+    "mixed behind the head": (
+        lambda: nn.Sequential(Net(), Mixed()),
+        "its output for one example depends on the rest",
+    ),
     "dropout in forward": (
         lambda: Net(lambda net, y: F.dropout(y, 0.5)),
         "'fc': what it reads of one example .* differs from call to call",
@@ -222,7 +252,7 @@ def run(method, model, batches, amount=0.5):
 
 # these rank by the weights alone, so that no data tells them what a module computes
 DATA_FREE = {"random", "magnitude-layer", "magnitude-global", "dpf", "cp", "nn-slimming"}
-STATIC = ("weight_norm", "spectral_norm", "tied embedding")
+STATIC = ("weight_norm", "weight_norm of old", "spectral_norm", "tied embedding")
 # here the head alone is odd, and its outputs are no channels that a method could remove
 HEAD = ("gain in forward", "forward hook", "functional reuse")
 

@@ -335,3 +335,23 @@ def test_numpy_labels_of_any_integer_width_count_in_the_evaluation():
     batches = [(x, torch.from_numpy(y.numpy().astype(np.int16))) for x, y in PAIR]
     model = toy.small_net()
     assert T.evaluate(model, batches) == T.evaluate(model, PAIR)
+
+
+def test_measures_of_no_data_are_refused_and_change_nothing():
+    model = network()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    for measure in (
+        lambda: T.evaluate(model, []),
+        lambda: T.top_accuracy(model, [], 1),
+        lambda: T.recalibrate_bn(model, [], 3),
+    ):
+        with pytest.raises(UserError, match="no batch was seen"):
+            measure()
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in OUTPUTS if "tensor" in OUTPUTS[kind][1]])
+def test_the_measures_take_logits_alone(kind):
+    model = Returns(OUTPUTS[kind][0]).double()
+    with pytest.raises(UserError, match=OUTPUTS[kind][1]):
+        T.top_accuracy(model, PAIR, 1)

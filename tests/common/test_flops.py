@@ -110,7 +110,7 @@ def test_leaves_the_model_as_it_was():
     model[1].eval()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     costs(model, (1, 8, 8))
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UserError, match=r"no batch of one example of shape \(1, 9, 9\)"):
         costs(model, (1, 9, 9))
     assert [m.training for m in model.modules()] == [True, True, False, True, True, True]
     assert not any(m._forward_hooks for m in model.modules())
