@@ -1,5 +1,5 @@
-"""Theorem 3.2: how far the output of a layer-wise pruned network can be from the dense network's,
-measured beside its bound.
+"""Theorem 3.2: the distance between the outputs of a layer-wise pruned network and the dense one,
+beside its bound.
 
 For fully connected layers with ReLU (or nothing) between, and the errors E^k = (1/n)‖Ẑ^k − Z^k‖²_F
 on the dense network's inputs,

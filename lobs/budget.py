@@ -15,8 +15,9 @@ HALF = 0.5
 
 
 def shares(before: float, final: float, steps: int) -> list[float]:
-    """Kept fractions of `steps` prunings from `before` to `final`: at once to a half, where little
-    is lost and the inverses of what is left are largest, then by equal factors."""
+    """Kept fractions after each of `steps` prunings, from `before` to `final`. The first pruning
+    removes half: little is lost there, and inverses of what is left are most expensive. The others
+    remove equal fractions of what is left."""
     first = min(before, max(final, HALF))
     return (
         [first * (final / first) ** (i / (steps - 1)) for i in range(steps)]
@@ -28,13 +29,13 @@ def shares(before: float, final: float, steps: int) -> list[float]:
 def divide(
     curves: Mapping[str, list[tuple[float, float]]], totals: Mapping[str, int], amount: float
 ) -> dict[str, float]:
-    """Fractions removed, by layer, that minimise the sum of relative layer errors at one fraction
-    removed over all.
+    """Fractions removed, by layer, that minimise the sum of relative layer errors while `amount` of
+    all weights is removed.
 
     curves: (kept fraction, error relative to the layer's output) along a pruning of each layer,
-    joined by straight lines in log kept. At the minimum every layer pays the same for its next
-    weight (one Lagrange multiplier, by bisection); what the grid leaves over goes to the largest
-    layer, so that the total is exact.
+    interpolated linearly in log kept. totals: weights of each layer. At the minimum the next weight
+    costs every layer the same: one Lagrange multiplier, found by bisection on a grid of kept
+    fractions. The largest layer takes the rest, so that the total is exact.
     """
     grid = torch.logspace(math.log10(GRID_LEAST), 0, GRID_POINTS, dtype=torch.float64)
     errors = {name: interpolated(grid, curve) for name, curve in curves.items()}
@@ -63,9 +64,7 @@ def divide(
 
 
 def interpolated(grid: Tensor, curve: list[tuple[float, float]]) -> Tensor:
-    """Errors at the grid's kept fractions, linear in log kept; beyond the last point the last
-    error.
-    """
+    """Errors at the grid's kept fractions, linear in log kept, constant beyond the last point."""
     kept, error = (
         torch.tensor(values, dtype=torch.float64) for values in zip(*sorted(curve), strict=True)
     )

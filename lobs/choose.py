@@ -1,9 +1,8 @@
-"""Step 5 of L-OBS: how much of a layer goes. By a fraction, by the paper's tolerance ε, or until
-the network's performance falls.
+"""Step 5 of L-OBS: how much of a layer is removed. A given fraction, all that the paper's tolerance
+ε allows, or all that the network's accuracy allows.
 
-Every rule answers with the fraction removed. Sensitivities L_q carry the ½ (README, Units):
-√(2 L_q) is the RMS error that the layer's output has once weight q is gone, which Eq. 3 and Eq. 7
-call √δE.
+Every rule returns the fraction removed. Sensitivities L_q carry the ½ (README, Units): √(2 L_q) is
+the RMS error of the layer's output once weight q is removed, which Eq. 3 and Eq. 7 call √δE.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from common.running.train import evaluate
 from lobs.hessian import Layer
 
 STOPS = ("ratio", "tolerance", "performance")
-RISE_BY = 0.8  # what a rising tolerance leaves of the weights that the one before it left
+RISE_BY = 0.8  # each tolerance keeps this fraction of the weights that the one before it kept
 # (layer, its weights [groups, out, in]) -> accuracy of the network with these weights there
 Accuracy = Callable[[str, Tensor], float]
 
@@ -87,16 +86,14 @@ def stopping(
 
 
 def output_errors(scores: Tensor) -> Tensor:
-    """The right side of Eq. 7 for every weight: |Θ_q| / √(2 [H⁻¹]_qq) = √(2 L_q), as H = ∂²E/∂Θ² is
-    2Ψ for the E of Eq. 3.
-    """
+    """The right side of Eq. 7 for every weight, |Θ_q| / √(2 [H⁻¹]_qq), which is √(2 L_q): the E of
+    Eq. 3 has the Hessian H = 2Ψ."""
     return (2 * scores).sqrt()
 
 
 def tolerated(scores: Tensor, epsilon: float) -> float:
-    """Step 5 of the algorithm: the fraction of weights that each alone move the layer's output by
-    at most ε, root mean square.
-    """
+    """Step 5: the fraction of weights of which each alone changes the layer's output by at most ε
+    (RMS)."""
     if not (math.isfinite(epsilon) and epsilon > 0):
         raise UserError(
             "epsilon",
@@ -108,9 +105,8 @@ def tolerated(scores: Tensor, epsilon: float) -> float:
 
 
 def rising(scores: Tensor) -> Iterator[float]:
-    """Tolerances from a small one up, each met by so many weights that RISE_BY of those it left
-    before stay.
-    """
+    """Growing tolerances, each so large that it keeps RISE_BY of the weights that the one before it
+    kept."""
     errors = output_errors(scores).flatten().sort().values
     kept = RISE_BY
     while kept * len(errors) >= 1:
@@ -121,12 +117,11 @@ def rising(scores: Tensor) -> Iterator[float]:
 def watched(
     scores: Tensor, least: float, most: float, cost: Callable[[float], float], bound: float
 ) -> float:
-    """Secs. 3.4.1 and 4.1: ε rises from a small value, the network's performance is watched, and
-    pruning stops where it falls.
+    """Secs. 3.4.1 and 4.1: raise ε from a small value and stop where the network's accuracy falls.
 
-    cost: the accuracy (a fraction) that a network loses whose layer is pruned by so much. The
-    answer is the fraction removed at the last ε before the first that costs more than `bound`;
-    nothing below `least` or above `most` is tried.
+    cost: from the fraction removed of the layer to the accuracy (a fraction) that the network
+    loses. Returns the fraction removed at the last ε before the first that costs more than `bound`;
+    fractions below `least` or above `most` are not tried.
     """
     best = least
     for epsilon in rising(scores):
@@ -139,9 +134,9 @@ def watched(
 
 
 def inflection(scores: Tensor) -> float:
-    """An inflection point without a look at the network (ours): where the curve of sorted √L_q
-    against the fraction removed, scaled to the unit square, lies furthest below its chord. From
-    there on a further weight costs more than the average one."""
+    """The elbow of the sensitivities, without the network (ours): the curve of sorted √L_q against
+    the fraction removed, scaled to the unit square, is furthest below its chord there. Beyond it a
+    further weight costs more than the average one."""
     curve = scores.sqrt().sort().values
     if len(curve) < 3 or float(curve[-1]) <= float(curve[0]):
         return 0.0

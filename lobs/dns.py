@@ -1,11 +1,10 @@
-"""Dynamic network surgery (Guo, Yao & Chen 2016), the DNS rows of L-OBS's Table 1: train all
-weights, use only some.
+"""Dynamic network surgery (Guo, Yao & Chen 2016), the DNS rows of L-OBS's Table 1: all weights are
+trained, only some are used.
 
-The network computes with W ∘ T. The gradient in W ∘ T moves every weight of W, the unused too
-(their Eq. 3), so that a weight which grows back is spliced in: T becomes 0 where |W| < a, 1 where
-|W| > b, and stays between (Eq. 4). The thresholds follow the layer's own magnitudes: a and b are
-the quantile of the sparsity wanted, times 1 ∓ `band`. T is renewed every `interval` steps while
-surgery lasts, then held.
+The network computes with W ∘ T. Its gradient in W ∘ T updates all of W, unused weights too (their
+Eq. 3), so that a weight can come back: T becomes 0 where |W| < a, 1 where |W| > b, and stays as it
+is between (Eq. 4). a and b are the layer's magnitude at the wanted sparsity, times 1 ∓ `band`. T is
+renewed every `interval` steps.
 """
 
 from __future__ import annotations
@@ -30,9 +29,7 @@ from common.running import train as T
 
 @dataclass(frozen=True)
 class Options:
-    """The paper's own runs take 16,000 to 34,000 iterations on MNIST; what is spent here is
-    recorded with the cell.
-    """
+    """The paper's runs take 16,000 to 34,000 iterations on MNIST."""
 
     steps: int = 2_000  # optimiser steps with surgery
     lr: float = 0.01  # ours, with momentum 0.9; theirs follows Caffe's examples
@@ -45,9 +42,8 @@ class Options:
 
 
 class Surgery:
-    """A callback of common.running.train.fit: parameters hold W ∘ T in the forward pass and the
-    whole W while the optimiser steps.
-    """
+    """A callback of common.running.train.fit. The parameters are W ∘ T during the forward pass and
+    W during the optimiser's step."""
 
     def __init__(self, model: nn.Module, amounts: Mapping[str, float], options: Options):
         self.weights = {name: model.get_submodule(name).weight for name in amounts}
@@ -100,9 +96,9 @@ def prune(
     masks: M.Masks | None = None,
     watch: T.Callback | None = None,
 ) -> Pruned:
-    """Surgery on the calibration data, which is what it trains on. `watch` is called like any
-    callback of training, after the surgeon: it then sees the network with what is used of it.
-    Raises UserError for data without labels or a pruned start."""
+    """Train `model` with surgery on the calibration data. watch: another callback of the training,
+    which sees the network as it is masked. Raises UserError for a network that was pruned
+    before."""
     if masks:
         raise UserError("steps", "several", "surgery decides its masks in one run", "use steps=1")
     layers = L.prunable(model, options.skip)

@@ -1,14 +1,14 @@
-"""Steps 1 and 2 of L-OBS (Dong et al. 2017, Sec. 3): inputs, Hessian, wanted output and error of
-each layer, and the layer as its pruning sees it.
+"""Steps 1 and 2 of L-OBS (Dong et al. 2017, Sec. 3): inputs, Hessian and error of each layer, and
+how its weights move.
 
-For a layer with weights W [out, in] (a last column holds the bias, whose input is 1) that should
-answer inputs x with outputs z,
+A layer with weights W [out, in] (a last column holds the bias, whose input is 1) sees inputs x and
+should output z. Its error is quadratic in the new weights W':
     E(W') = (1/2n) Σ ‖W'x − z‖² = ½ tr(W'ΨW'ᵀ) − tr(W'Bᵀ) + ½ mean‖z‖²,
     Ψ = (1/n) Σ xxᵀ,  B = (1/n) Σ zxᵀ
-is exact, and Ψ its Hessian for every output unit (Eq. 9). n counts inputs: examples × output
-positions. With the dense network's own inputs, as in the paper, B = WΨ, and E is ½ tr(δΨδᵀ). With
-inputs from a network whose earlier layers are pruned (lobs.ours), z is still the dense network's
-output. Statistics stream: memory does not grow with the number of examples.
+and Ψ is the Hessian for every output unit (Eq. 9). n counts inputs: examples × output positions. In
+the paper x comes from the dense network: then B = WΨ and E = ½ tr(δΨδᵀ). In lobs.ours x may come
+from a network whose earlier layers are pruned; z is still the dense network's output. Sums are kept
+and not inputs, so that memory does not grow with the number of examples.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from common.pruning.pruned import Pruned
 from common.pruning.select import select
 from common.system import distributed
 
-# a layer keeps its inputs themselves while FEW times their number is below its width: products with
-# them are cheaper
+# a layer stores its inputs instead of Ψ while they are fewer than its width / FEW: products with
+# few rows are cheaper
 FEW = 8
-# and wider layers while they are fewer than the width at all: AlexNet's and VGG's first fc, by
-# memory
+# a layer wider than this stores them while they are fewer than its width: Ψ of VGG-16's first fully
+# connected layer takes 5 GB
 WIDE = 8_192
 BLOCK_ENTRIES = 1 << 24  # weights that are worked on together (128 MB in float64)
 RIDGE_STEPS = 10  # times a singular Hessian's ridge may be raised tenfold
@@ -42,9 +42,12 @@ RIDGE_STEPS = 10  # times a singular Hessian's ridge may be raised tenfold
 
 @dataclass
 class LayerStatistics:
-    """Sums over the inputs of one layer. moment: Σ xxᵀ [groups, in, in], or None while `rows` holds
-    the inputs themselves. wanted: Σ zxᵀ [groups, out, in] and energy Σ ‖z‖² [groups] where z comes
-    from another network than x."""
+    """Sums over the inputs of one layer.
+
+    moment: Σ xxᵀ [groups, in, in], or None while `rows` stores the inputs [groups, n, in]. wanted:
+    Σ zxᵀ [groups, out, in], and energy: Σ ‖z‖² [groups]; both only where z comes from another
+    network than x.
+    """
 
     module: nn.Module
     bias: bool
@@ -56,9 +59,8 @@ class LayerStatistics:
 
     @torch.no_grad()
     def add(self, x: Tensor, dense: tuple[nn.Module, Tensor] | None = None) -> None:
-        """Take in a batch x of the layer's inputs; dense: the layer and the inputs whose outputs
-        are wanted, if they differ.
-        """
+        """Add a batch x of the layer's inputs. dense: the layer and the inputs that z comes from,
+        if they are not this layer and x."""
         positions = L.inputs(self.module, x[:1].to("meta")).shape[2]
         self.count += len(x) * positions
         width = self.module.weight[0].numel() + self.bias
@@ -88,9 +90,7 @@ class LayerStatistics:
             )
 
     def check(self, name: str) -> None:
-        """Raises NumericalError naming the layer where it saw something that is not a finite
-        number.
-        """
+        """Raise NumericalError naming the layer if an input was not finite."""
         if not all(
             torch.isfinite(t).all() for t in (*self.rows, self.moment, self.wanted) if t is not None
         ):
@@ -101,13 +101,16 @@ class LayerStatistics:
 
 @dataclass
 class LayerProblem:
-    """One group of a layer: target [out, in] minimises E + ½ρ‖W' − W‖², whose curvature is `matrix`
-    = Ψ + ρI for every row. With the layer's own inputs the target is W itself."""
+    """One convolution group of a layer as a least-squares problem: minimise E(W') + ½ρ‖W' − W‖².
+
+    target: its solution [out, in]; W where x and z come from the same network. matrix: Ψ + ρI, the
+    curvature of every row.
+    """
 
     target: Tensor
     matrix: Matrix
     ridge: float
-    raised: bool  # ρ is more than was asked for
+    raised: bool  # whether ρ had to be larger than the damping asked for
     energy: float  # mean‖z‖²
     dead: Tensor  # inputs that were always zero, bool [in]
     wanted: Tensor | None = None  # B, where it is not target Ψ: with another network's outputs
@@ -116,9 +119,8 @@ class LayerProblem:
     def of(
         cls, name: str, W: Tensor, seen: LayerStatistics, g: int, damping: float, relative: bool
     ) -> LayerProblem:
-        """Ridge ρ = damping (× mean diagonal of Ψ, if relative), raised tenfold until F has a
-        Cholesky factor.
-        """
+        """The problem of group g. ρ is `damping`, times Ψ's mean diagonal if `relative`, and ten
+        times more until Ψ + ρI has a Cholesky factor."""
         rows, moment = (
             (torch.cat([r[g] for r in seen.rows]), None)
             if seen.rows
@@ -156,15 +158,15 @@ class LayerProblem:
         units of that output.
         """
         added = 0.5 * _quadratic(self.matrix, W, self.target)
-        if self.wanted is None:  # the target answers exactly as is wanted
+        if self.wanted is None:  # the target has no error
             return max(0.0, added)
         residual = self.matrix.times(self.target) - self.ridge * self.target - self.wanted
         rest = 0.5 * (self.energy + float((self.target * (residual - self.wanted)).sum()))
         return max(0.0, added + float((residual * (W - self.target)).sum()) + rest)
 
     def updated(self, kept: Tensor, scores: Tensor, kind: str, name: str) -> Tensor:
-        """The target [out, in] after an update that removed what is not kept. Units do not see each
-        other: they go in blocks, by memory."""
+        """Layer.updated for this group, [out, in]; a block of rows at a time, to bound memory. Rows
+        are independent of each other."""
         block, result = max(1, BLOCK_ENTRIES // kept.shape[1]), torch.empty_like(self.target)
         parts = (tensor.split(block) for tensor in (result, self.target, kept, scores))
         for new, w, k, s in zip(*parts, strict=True):
@@ -191,23 +193,22 @@ def _quadratic(matrix: Matrix, W: Tensor, origin: Tensor | None = None) -> float
     return total
 
 
-# what the pruning of a layer comes to: its weights [groups, out, in], masks by parameter name, what
-# the record says of it, and notes
+# a pruned layer: new weights [groups, out, in], masks by parameter name, numbers for the record,
+# notes
 Outcome = tuple[Tensor, dict[str, Tensor], dict[str, float], list[str]]
 
 
 @dataclass
 class Layer:
-    """A layer as its pruning sees it: one problem a group, and which weights [groups, out, in]
-    earlier prunings kept.
-    """
+    """A layer that is to be pruned: a least-squares problem for each convolution group, and which
+    weights [groups, out, in] earlier prunings kept."""
 
     name: str
     module: nn.Module
     problems: list[LayerProblem]
     kept: Tensor
-    bias: bool  # the last column is the bias
-    prune_bias: bool  # and may go
+    bias: bool  # whether the last column is the bias
+    prune_bias: bool  # whether biases may be removed
 
     @classmethod
     def of(
@@ -219,7 +220,7 @@ class Layer:
         masks: Mapping[str, Tensor] | None = None,
         relative: bool = False,
     ) -> Layer:
-        """From a layer's statistics, with the inverse of Ψ + ρI; ρ = damping, in units of Ψ's mean
+        """Step 2: (Ψ + ρI)⁻¹ from the layer's statistics. ρ is `damping`, in units of Ψ's mean
         diagonal if `relative`. Raises NumericalError naming the layer."""
         W, masks = L.joined(seen.module, seen.bias), masks or {}
         problems = [LayerProblem.of(name, W[g], seen, g, damping, relative) for g in range(len(W))]
@@ -231,7 +232,7 @@ class Layer:
         return cls(name, seen.module, problems, kept, seen.bias, prune_bias)
 
     def target(self) -> Tensor:
-        """The weights that are pruned, [groups, out, in]."""
+        """The weights that pruning starts from, [groups, out, in]."""
         return stacked([problem.target for problem in self.problems])
 
     def inverse_diagonal(self) -> Tensor:
@@ -239,20 +240,20 @@ class Layer:
         return torch.stack([problem.matrix.diagonal() for problem in self.problems])[:, None]
 
     def dead(self) -> Tensor:
-        """Weights whose input was always zero, [groups, 1, in]."""
+        """True where the input was always zero, [groups, 1, in]."""
         return torch.stack([problem.dead for problem in self.problems])[:, None]
 
     def without_lowest(self, scores: Tensor, removed: float) -> Tensor:
-        """What is kept once the lowest of the layer's scores [groups, out, in] are gone, a fraction
-        `removed` of its weights in all."""
+        """Which weights are kept, [groups, out, in], once those of lowest score are removed. What
+        earlier prunings removed counts towards the fraction `removed`."""
         chosen = select(
             {self.name: self.free(scores)}, removed, masks={self.name: self.free(self.kept)}
         )
         return self.cut(self.kept, chosen[self.name])
 
     def updated(self, kept: Tensor, scores: Tensor, kind: str) -> Tensor:
-        """The weights [groups, out, in] after the update `kind` of common.pruning.obs removed what
-        is not kept; scores order the triangular walk."""
+        """The weights [groups, out, in] after common.pruning.obs's update `kind` has removed what
+        is not kept. The triangular update removes them in ascending score."""
         parts = zip(self.problems, kept, scores, strict=True)
         return stacked([problem.updated(k, s, kind, self.name) for problem, k, s in parts])
 
@@ -265,24 +266,25 @@ class Layer:
         return 0.5 * sum(problem.energy for problem in self.problems)
 
     def free(self, values: Tensor) -> Tensor:
-        """The columns that may go."""
+        """The columns of `values` [groups, out, in] that may be removed: without the bias, unless
+        prune_bias."""
         return values[..., :-1] if self.bias and not self.prune_bias else values
 
     def cut(self, kept: Tensor, free: Tensor) -> Tensor:
-        """`kept` with its free columns replaced."""
+        """`kept` with the columns that may be removed replaced by `free`."""
         return torch.cat([free, kept[..., free.shape[2] :]], 2)
 
     @property
     def total(self) -> int:
-        """How many weights may go."""
+        """How many weights may be removed."""
         return self.free(self.kept).numel()
 
     def share(self, kept: Tensor) -> float:
-        """Kept fraction of those."""
+        """Fraction of those that is kept."""
         return float(self.free(kept).double().mean())
 
     def masks(self, kept: Tensor) -> dict[str, Tensor]:
-        """Masks by parameter name; the bias has one only if it may go."""
+        """Masks by parameter name; the bias has one only if biases may be removed."""
         found = {
             f"{self.name}.weight": L.to_weight(self.module, kept[..., : kept.shape[2] - self.bias])
         }
@@ -291,7 +293,7 @@ class Layer:
         )
 
     def notes(self) -> list[str]:
-        """What the numerics had to do, one line each."""
+        """A line for a raised ridge and a line for dead inputs, where there are any."""
         raised = [
             f"{self.name}: its Hessian was singular, so its ridge is {p.ridge:g}"
             for p in self.problems
@@ -316,12 +318,12 @@ class Layer:
         } | ({"dead_inputs": dead} if dead else {})
 
     def outcome(self, new: Tensor, kept: Tensor) -> Outcome:
-        """What `write` puts into the pruned network."""
+        """The layer once its weights are `new`, for `write`."""
         return new, self.masks(kept), self.report(new), self.notes()
 
 
 def write(result: Pruned, name: str, outcome: Outcome) -> None:
-    """Put the outcome of a layer into the pruned network."""
+    """Write a pruned layer into `result`: weights, masks, numbers for the record and notes."""
     new, masks, report, notes = outcome
     L.write_joined(result.model.get_submodule(name), new)
     result.masks |= masks
@@ -330,7 +332,7 @@ def write(result: Pruned, name: str, outcome: Outcome) -> None:
 
 
 def stacked(parts: list[Tensor]) -> Tensor:
-    """torch.stack that does not copy a single part."""
+    """torch.stack, without a copy where there is one part."""
     return parts[0][None] if len(parts) == 1 else torch.stack(parts)
 
 
@@ -341,8 +343,8 @@ def layer_statistics(
     bias: bool,
     batch_size: int,
 ) -> dict[str, LayerStatistics]:
-    """What each layer sees, by name; under torchrun of the layers alone that distributed.each gives
-    to this process. Raises what `statistics_of` does."""
+    """Step 1: statistics_of the layers, under torchrun only those that distributed.each gives to
+    this process."""
     own = distributed.dealt(layers)
     return statistics_of(model, calibration, own, bias, batch_size) if own else {}
 
@@ -355,8 +357,8 @@ def statistics_of(
     batch_size: int,
     dense: nn.Module | None = None,
 ) -> dict[str, LayerStatistics]:
-    """Statistics of every layer of `layers` in one pass over the calibration data; `dense`: whose
-    outputs are wanted.
+    """The input statistics of every layer, by name, in one pass over the calibration data. dense:
+    the network whose outputs the layers should have, if it is not `model`.
 
     Raises UserError without data, NumericalError for inputs that are not finite, LayerError for a
     layer without any input.

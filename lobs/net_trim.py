@@ -1,13 +1,17 @@
-"""Net-Trim (Aghasi et al. 2017), the l1 rival of L-OBS's Sec. 4.2: the sparsest weights that
-reproduce a ReLU layer's output.
+"""Net-Trim (Aghasi et al. 2017), the ℓ1 method that L-OBS's Sec. 4.2 compares with: the sparsest
+weights that reproduce a ReLU layer's output.
 
-    min ‖U‖₁   s.t.   ‖(UX − Y)_Ω‖_F ≤ ξ ‖Y‖_F,   (UX)_Ωᶜ ≤ 0,        Ω = where the dense output Y =
-               ReLU(WX) is positive,
-the convex form of ‖ReLU(UX) − Y‖_F ≤ ξ‖Y‖_F, solved by ADMM with the splitting S = U (sparse), Z =
-UX (feasible):
-    U ← (S − a + (Z − b)Xᵀ)(I + XXᵀ)⁻¹,   S ← soft(U + a, 1/ρ),   Z ← project(UX + b),   a ← a + U −
-                                          S,   b ← b + UX − Z
-Every iteration holds a few arrays of out × n: unlike L-OBS's Hessian they grow with the number of
+    min ‖U‖₁   s.t.   ‖(UX − Y)_Ω‖_F ≤ ξ ‖Y‖_F,   (UX)_Ωᶜ ≤ 0,
+    Ω: where the dense output Y = ReLU(WX) is positive
+
+is the convex form of ‖ReLU(UX) − Y‖_F ≤ ξ‖Y‖_F. ADMM solves it with the splitting S = U (sparse),
+Z = UX (feasible):
+
+    U ← (S − a + (Z − b)Xᵀ)(I + XXᵀ)⁻¹
+    S ← soft(U + a, 1/ρ)        Z ← project(UX + b)
+    a ← a + U − S               b ← b + UX − Z
+
+Every iteration holds a few arrays [out, n]: unlike L-OBS's Hessian they grow with the number of
 samples n.
 """
 

@@ -1,4 +1,4 @@
-"""L-OBS carried further (ours). With Options at their defaults it is the paper's algorithm,
+"""Beyond L-OBS (ours). With all options at their defaults this is the paper's algorithm,
 lobs.method.
 
 update="joint"   all kept weights move to the exact optimum, where the paper walks with a fixed Ψ⁻¹
@@ -82,8 +82,8 @@ class Options(method.Options):
 
 @dataclass
 class Fit:
-    """A layer on its way: weights and which are kept [groups, out, in], and the diagonal of each
-    unit's inverse restricted to them."""
+    """A layer's state while it is pruned: its weights, which of them are kept (both [groups, out,
+    in]), and the diagonal of each unit's inverse restricted to those."""
 
     layer: Layer
     weights: Tensor
@@ -94,17 +94,17 @@ class Fit:
 
     @classmethod
     def start(cls, layer: Layer, unit_weights: Tensor | None = None) -> Fit:
-        """The layer as it stands, without what earlier prunings removed."""
+        """The state before any weight is removed but those that earlier prunings removed."""
         return cls(layer, layer.target(), layer.kept, layer.inverse_diagonal(), unit_weights)
 
     def sensitivity(self) -> Tensor:
-        """L_q [groups, out, in]; of unit j s_j L_q, if units are weighed: the loss's increase and
-        not that of the layer's error."""
+        """L_q [groups, out, in], the increase of the layer's error. If units are weighed, s_j L_q
+        of unit j: the increase of the loss."""
         L_q = method.sensitivity(self.layer, self.weights, self.inverse_diagonal)
         return L_q if self.unit_weights is None else L_q.mul_(self.unit_weights[..., None])
 
     def refitted(self, kept: Tensor) -> Fit:
-        """At the joint optimum over the kept weights."""
+        """The state with the weights `kept`, at their joint optimum."""
         if kept is self.kept and (self.is_optimal or kept.all()):
             return self
         pairs = zip(self.layer.problems, kept, strict=True)
@@ -113,17 +113,19 @@ class Fit:
         return Fit(self.layer, weights, kept, diagonals, self.unit_weights, is_optimal=True)
 
     def left(self) -> tuple[float, int]:
-        """(how many of the weights that may go are kept, how many there are)."""
+        """(kept weights, all weights), of those that may be removed."""
         return self.layer.share(self.kept) * self.layer.total, self.layer.total
 
 
 def ranked(
     fits: Mapping[str, Fit], removed: float, rescore: int, names: Iterable[str] | None = None
 ) -> dict[str, Fit]:
-    """The layers once `removed` of their weights are gone, all ranked together, in `rescore` steps;
-    weights are new ones only if re-scored.
+    """The layers after the lowest sensitivities among all of them are removed, a fraction `removed`
+    of their weights in all. With `rescore` it takes so many steps, each refitting the weights to
+    the joint optimum; without, weights stay as they are.
 
-    names: all layers of the ranking, of which this process has those of `fits`; None: only those.
+    names: all layers that are ranked, where other processes hold some of them; None if `fits` has
+    all.
     """
 
     def known(of: Callable[[Fit], Known]) -> dict[str, Known]:
@@ -155,8 +157,8 @@ def prune_layer(start: Fit, removed: float, options: Options) -> tuple[Tensor, T
 
 
 def error_curve(layer: Layer) -> tuple[list[tuple[float, float]], int]:
-    """([(kept fraction, layer error over its output's energy)], number of weights) along a pruning
-    by the joint optimum, re-scored at each step."""
+    """([(kept fraction, layer error / energy of its output)], number of weights), measured along a
+    pruning by the joint optimum that is re-scored at each step."""
     points, fit = [(1.0, 0.0)], Fit.start(layer)
     for share in shares(1.0, CURVE_LEAST, CURVE_STEPS):
         if 1 < share * layer.total < layer.share(fit.kept) * layer.total:
@@ -168,7 +170,8 @@ def error_curve(layer: Layer) -> tuple[list[tuple[float, float]], int]:
 def one_budget(
     fit_of: Callable[[str], Fit], layers: Mapping[str, nn.Module], amount: float, options: Options
 ) -> tuple[dict[str, float], M.Masks]:
-    """(fraction removed of each layer, masks by parameter name where the division found them)."""
+    """(fraction removed of each layer, masks by parameter name) for scope="global". Without `weigh`
+    only fractions are decided, and the masks are empty."""
     if not options.weigh:
         curves = dict(distributed.each(layers, lambda name: error_curve(fit_of(name).layer)))
         sizes = {name: size for name, (_, size) in curves.items()}
@@ -188,8 +191,8 @@ def prune(
     generator: torch.Generator,
     masks: M.Masks | None = None,
 ) -> Pruned:
-    """As lobs.method.prune, with our options. Only `weigh` draws: labels. With scope="global"
-    `amount` is one fraction, of all layers' weights together."""
+    """lobs.method.prune with our options. `generator` draws labels for `weigh` and nothing else.
+    With scope="global" `amount` is one fraction, of all layers' weights together."""
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
     held_out, calibration = set_apart(calibration, options)
     layers = L.prunable(model, options.skip)

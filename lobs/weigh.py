@@ -1,12 +1,12 @@
-"""What an error in a unit's output costs (ours, beyond L-OBS): the layer-wise error knows nothing
-of the layers behind it.
+"""Output units weighed by what their errors cost the loss (ours, beyond L-OBS, whose layer error
+counts all units alike).
 
-With g the gradient of one example's loss in a layer's output, an output error δz raises the loss by
-½ E (gᵀδz)² to second order (Gauss-Newton, labels drawn from the network's own predictions). Units
-and positions taken as independent of each other, and of the layer's input, that is Σ_j s_j · ½ mean
-δz_j², s_j = Σ_positions E g_j²: L-OBS's layer error with weight s_j for unit j. It is K-FAC's
+Let g be the gradient of one example's loss in a layer's output. An output error δz raises the loss
+by ½ E (gᵀδz)² to second order (Gauss-Newton; labels are drawn from the network's predictions). If
+units and positions are independent of each other and of the layer's input, this is Σ_j s_j · ½ mean
+δz_j² with s_j = Σ_positions E g_j²: L-OBS's layer error with weight s_j for unit j. It is K-FAC's
 curvature (Grosse & Martens 2016) with G reduced to its diagonal. Within a unit s_j changes neither
-the order of the weights nor their update; between units, and layers, it makes sensitivities
+the order of the weights nor their update; it makes sensitivities of different units and layers
 comparable.
 """
 

@@ -1,14 +1,14 @@
 """Lines 2 to 5 of Algorithm 1: A and DS kept up while the network is fine-tuned between two
 prunings.
 
-    A_l  ← 0.95 A_l  + 0.05 a aᵀ        DS_l ← 0.95 DS_l + 0.05 (∇_s L)(∇_s L)ᵀ        (the mean
-         over a minibatch)
+    A_l  ← 0.95 A_l  + 0.05 a aᵀ
+    DS_l ← 0.95 DS_l + 0.05 (∇_s L)(∇_s L)ᵀ      (means over a minibatch)
 
-`Statistics` is a callback of common.running.train.fit. The gradients follow labels drawn from the
-model's own distribution (footnote 5), so each update is a forward and a backward pass of its own on
-the step's minibatch. What a step adds weighs 0.95ⁿ when n updates have followed it; steps that
-nothing is left of at the next pruning are passed over, so that a long stretch costs no more than a
-short one.
+`Statistics` is a callback of common.running.train.fit. The gradients are those of labels drawn from
+the model's distribution (footnote 5), so each update takes a forward and a backward pass of its own
+on the step's minibatch. After n further updates an update weighs 0.95ⁿ. Steps whose updates would
+weigh next to nothing at the next pruning (`unheard`) are skipped, so that a long fine-tuning costs
+no more than a short one.
 """
 
 from __future__ import annotations
@@ -57,12 +57,11 @@ class StatisticsOptions:
 
 
 class Statistics:
-    """Callback; `latent` holds the factors at the end, from which the next pruning and the next
-    fine-tuning go on.
+    """A callback that keeps A and DS up during fine-tuning. `latent` holds them at the end, for the
+    next pruning.
 
-    result: the network with the factors it was pruned by (result.latent), where the moving average
-    starts. seed: of the labels, which are drawn anew from (seed, step), so that a run that was
-    stopped between two prunings goes on with the same.
+    result: the pruned network; the moving average starts from the factors it was pruned by
+    (result.latent). seed: labels are drawn from (seed, step), so that a resumed run draws the same.
     """
 
     def __init__(self, result: Pruned, options: StatisticsOptions, seed: int):
@@ -97,9 +96,8 @@ class Statistics:
             self.latent = pack(self.estimator.factors(), self.estimator.seen)
 
     def _heard(self, state: State) -> bool:
-        """Whether the updates up to this one weigh more than `unheard` in the average at the end:
-        decay to the power of those after.
-        """
+        """Whether all updates up to this one together weigh more than `unheard` at the end: decay
+        to the power of the number of updates after it."""
         after = (state.total - 1) // self.options.every - (state.step - 1) // self.options.every
         return self.options.decay**after > self.options.unheard
 
@@ -112,8 +110,8 @@ def factors_of(
     generator: torch.Generator,
     latent: Mapping[str, Tensor] | None,
 ) -> dict[str, Kron]:
-    """A and DS of each layer at a pruning: those that the fine-tuning before it kept up (`latent`),
-    or where there was none their mean over the calibration data."""
+    """A and DS of each layer: from `latent`, if the fine-tuning before this pruning kept them up,
+    else their means over the calibration data."""
     kept = unpack(latent) if latent and latent["seen"] else {}
     if set(layers) <= set(kept):
         return {name: kept[name] for name in layers}
@@ -128,9 +126,9 @@ def factors_of(
 
 
 def pack(factors: Mapping[str, Kron], seen: int = 0) -> dict[str, Tensor]:
-    """Factors as plain tensors, which a checkpoint can hold: <layer>.A, <layer>.DS and <layer>.T.
-    seen: examples of the fine-tuning that went into them; 0 says that they are only where an
-    average may start."""
+    """Factors as the plain tensors <layer>.A, <layer>.DS and <layer>.T, which a checkpoint can
+    store. seen: examples of the fine-tuning that entered them; 0 if they are only the start of the
+    next average."""
     return {"seen": torch.tensor(seen)} | {
         f"{name}.{key}": tensor
         for name, f in factors.items()

@@ -1,5 +1,5 @@
-"""What a unit of channel pruning takes with it (NAP Secs. 3.3 and 4.1.2): its MACs, its share of
-each layer's scores, and its rows and columns of the statistics.
+"""Sums and slices by channel for NAP (Secs. 3.3 and 4.1.2): the MACs a unit takes, scores summed by
+channel, and the statistics of the channels that are left.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from common.nets.surgery import ChannelGroup
 def saved_macs(
     model: nn.Module, groups: Sequence[ChannelGroup], example: Sequence[int] | Tensor
 ) -> dict[str, Tensor]:
-    """ΔFLOPs, in MACs of one image, of removing each unit alone from the network as it is now:
-    [units] by group, float64.
-    """
+    """ΔFLOPs: MACs of one image that removing each unit alone saves in the network as it is now,
+    [units] by group, float64."""
     places = {
         cost.name: cost.macs // cost.params for cost in costs(model, example).layers if cost.params
     }
@@ -45,9 +44,8 @@ def saved_macs(
 
 
 def _fewer(module: nn.Module, axes: Mapping[str, list[list[int]]], unit: int) -> int:
-    """Weights that a layer loses with a unit's output and input channels, both at once where it has
-    both.
-    """
+    """How many weights a layer loses with a unit. axes: the unit's channels by axis, "out" and
+    "in"."""
     out, inner, *kernel = module.weight.shape
     rows, columns = (len(axes[axis][unit]) if axis in axes else 0 for axis in ("out", "in"))
     left = inner if depthwise(module) else inner - columns // L.groups(module)
@@ -66,8 +64,8 @@ def by_channel(module: nn.Module, scores: Tensor, axis: str) -> Tensor:
 def carried(
     factors: Mapping[str, Kron], edits: Iterable[Mapping], before: nn.Module
 ) -> dict[str, Kron]:
-    """The factors of the channels that are left, for the moving average to go on from. `before`:
-    the network before the edits. A grouped convolution's are left out: the next pruning then starts
+    """The factors of the channels that are left, from which the next moving average starts. before:
+    the network before the edits. Grouped convolutions are left out: their next statistics start
     from calibration data."""
     factors = {name: f for name, f in factors.items() if L.groups(before.get_submodule(name)) == 1}
     for edit in edits:

@@ -4,8 +4,8 @@ inverse.
 WoodFisher (Singh & Alistarh 2020, Eqs. 2-4) builds each c × c inverse by m rank-one updates: O(m
 c²). With fewer rows than weights in a block the same matrix has a low-rank form by the Woodbury
 identity, with only an m × m factorisation:
-    F⁻¹ = (1/λ) (I − Gᵀ K⁻¹ G),   K = mλ I + G Gᵀ = L Lᵀ,   Z = L⁻¹ G,   diag F⁻¹ = (1 − Σ_i
-                                  Z_i²)/λ.
+    F⁻¹ = (1/λ) (I − Gᵀ K⁻¹ G),   K = mλ I + G Gᵀ = L Lᵀ,
+    diag F⁻¹ = (1 − Σ_i Z_i²)/λ,   Z = L⁻¹ G.
 Blocks with at least as many rows as weights are inverted directly. Either way the answer is the
 recursion's, to rounding. Rows are stored as given (float32 is enough), in memory or in a file
 (spool.py); every factorisation is float64.

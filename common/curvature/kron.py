@@ -3,8 +3,8 @@ Martens 2016, KFC).
 
 One convention, for B examples and T output positions, with per-example gradients g and layer inputs
 a (layers.py's rows):
-    A = (1/B) Σ_b Σ_t a aᵀ   [groups, in, in]        G = (1/T) (1/B) Σ_b Σ_t g gᵀ   [groups, out,
-                             out]
+    A = (1/B) Σ_b Σ_t a aᵀ         [groups, in, in]
+    G = (1/T) (1/B) Σ_b Σ_t g gᵀ   [groups, out, out]
 so that G ⊗ A (row-major weight [out, in]) is the KFC block of the mean loss, at one scale across
 all layers. Channel-only A ("doubly factored", EigenDamage Sec. 4.5) is [groups, cin/groups,
 cin/groups], the mean of A's k² diagonal position blocks, so that G ⊗ A_channel ⊗ I_k² keeps that

@@ -2,19 +2,19 @@
 
 For a quadratic model of the loss around w with curvature F, removing the set S moves all weights by
 δ = −F⁻¹[:, S] λ; the methods differ in λ:
-    diagonal    λ = w_S / diag(F⁻¹)_S             each weight as if alone: WoodFisher Eq. 10, NAP
-                Eq. 6, C-OBS
-    triangular  tril(F⁻¹[S, S]) λ = w_S           one after the other with a fixed F⁻¹, in ascending
-                score: L-OBS's walk
-    joint       F⁻¹[S, S] λ = w_S                 the exact optimum over all kept weights; none of
-                the papers computes it
-    none        the kept weights stay             what the choice is worth without the update
+    diagonal    λ = w_S / diag(F⁻¹)_S     each weight as if alone: WoodFisher Eq. 10, NAP Eq. 6,
+                                          C-OBS
+    triangular  tril(F⁻¹[S, S]) λ = w_S   one after the other with a fixed F⁻¹, in ascending score:
+                                          L-OBS
+    joint       F⁻¹[S, S] λ = w_S         the exact optimum over all kept weights; in none of the
+                                          papers
+    none        the kept weights stay
 Pruned weights end at exactly zero in all four. Scores and increases carry the ½ and are in units of
 the mean training loss.
 
 A curvature is any object with diagonal(), solve(v), times(v), submatrix(index) and, optionally,
-joint(w, pruned) and walk(w, order), over one flat weight vector: fisher.inverse.BlockFisher,
-fisher.kron.KronInverse, fisher.shared.SharedRows.
+joint(w, pruned) and walk(w, order), over one flat weight vector: blocks.BlockFisher,
+kron.KronInverse and shared.SharedRows of common.curvature.
 """
 
 from __future__ import annotations

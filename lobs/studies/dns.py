@@ -1,4 +1,4 @@
-"""Table 1's DNS rows (Guo, Yao & Chen 2016): error on the way of dynamic network surgery."""
+"""Table 1's DNS rows: the error of dynamic network surgery against its iterations."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ STEPS = (643, 4_000)  # the paper's DNS row takes 34,000
 
 
 def surgery(spec: Spec, timer: Timer) -> list[dict]:
-    """DNS at the keeps of Table 1's row and of the iterative row, one layer like the other, for the
-    iterations of L-OBS and many more: error on the way, of the network as it is masked then, and at
-    the end with the exact number kept."""
+    """DNS at the kept fractions of Table 1's DNS and iterative rows, the same in every layer, for
+    as many iterations as L-OBS and for more. Rows: the test error during the run, of the network as
+    it is masked then, and at the end with exactly the wanted number of weights."""
     model, data = study.dense(spec)
     rows = []
     for keep in KEEPS:

@@ -20,9 +20,8 @@ KEEPS = {"alexnet": 0.11, "vgg16": 0.075, "resnet50": 0.45}  # the paper's overa
 
 
 def imagenet(spec: Spec, timer: Timer, examples: int = 16) -> list[dict]:
-    """The paper's walk on every layer at its overall keep, and the layer errors predicted beside
-    those carried out.
-    """
+    """Prune every layer by the paper's walk at the paper's overall kept fraction. Rows: predicted
+    and measured error of each layer."""
     data = data_of(spec)
     model = models.build(spec.model, data.classes, data.input_shape, 0).eval()
     loader = data.calibration(examples, BATCH)
@@ -50,9 +49,8 @@ def imagenet(spec: Spec, timer: Timer, examples: int = 16) -> list[dict]:
 
 @torch.no_grad()
 def measured_errors(dense: nn.Module, pruned: nn.Module, loader) -> dict[str, float]:
-    """½ mean ‖Ẑ − Z‖² of every layer on the dense network's inputs, carried out; the mean is over
-    examples and positions.
-    """
+    """½ mean ‖Ẑ − Z‖² of every layer on the dense network's inputs, measured; the mean is over
+    examples and output positions."""
     originals, changed = L.prunable(dense), L.prunable(pruned)
     totals, counts = dict.fromkeys(originals, 0.0), dict.fromkeys(originals, 0)
     for x, _ in loader:

@@ -20,9 +20,9 @@ SAMPLES = (1, 2, 5, 10, 20, 50, 100, 1_000, 10_000, 60_000)
 
 
 def memory(spec: Spec, timer: Timer) -> list[dict]:
-    """Fig. 2b: bytes that pruning the middle layer takes, against the number of samples. Measured
-    for L-OBS and for Net-Trim by ADMM; Q is what the quadratic constraints of Net-Trim's own
-    formulation would hold, in float64, and is only counted."""
+    """Bytes that pruning the middle layer takes, by number of samples: measured for L-OBS and for
+    Net-Trim by ADMM. q_bytes: the matrix Q of Net-Trim's quadratic constraints in float64, which is
+    counted and not formed."""
     model, data = study.dense(spec)
     module = model.get_submodule(MIDDLE)
     W, rows = torch.cat([module.weight, module.bias[:, None]], 1).detach().double(), []

@@ -26,9 +26,9 @@ XIS = (0.05, 0.1, 0.2, 0.3, 0.45, 0.6, 0.7)
 
 
 def net_trim_table(spec: Spec, timer: Timer) -> list[dict]:
-    """Table 2: only the middle layer pruned. Net-Trim over a range of ξ on 1,000 samples; L-OBS at
-    the table's keeps on the same samples and on all; ξ_r is measured on the samples, the error on
-    the test set."""
+    """The middle layer alone is pruned: by Net-Trim on 1,000 samples, over a range of ξ and at the
+    kept fractions of the table; by L-OBS at those fractions, on the same samples and on all. xi is
+    measured on the samples, error on the test set."""
     model, data = study.dense(spec)
     module, rows = model.get_submodule(MIDDLE), []
     loader = data.calibration(TRIM_SAMPLES, TRIM_SAMPLES)

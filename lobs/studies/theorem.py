@@ -14,9 +14,8 @@ from lobs.ours import Options, prune
 
 
 def theorem(spec: Spec, timer: Timer) -> list[dict]:
-    """Eq. 8 on LeNet-300-100 at the paper's keeps, for its walk, the joint optimum, and ours behind
-    pruned inputs.
-    """
+    """Eq. 8 on LeNet-300-100 at the paper's kept fractions, pruned by its walk, by the joint
+    optimum, and by our options with pruned inputs."""
     model, data = study.dense(spec)
     cases = {
         "l-obs": Options(batch_size=1000),

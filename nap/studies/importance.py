@@ -22,9 +22,9 @@ POINTS, BINS = 60, 41  # of a layer in Fig. 4; of its histogram in Figs. 2 and 3
 
 
 def weights(spec: Spec, timer: Timer) -> list[dict]:
-    """|w| and ΔL of every layer's remaining weights, before and after the cell's run: a draw of
-    points, a histogram of w, and how much of each layer a cut at the median over all layers would
-    take, by |w| and by importance (App. A)."""
+    """|w| and ΔL of every layer's remaining weights, before and after the cell's run: a sample of
+    points, a histogram of w, and the fraction of each layer below the median over all layers, by
+    |w| and by importance (App. A)."""
     data, rows = data_of(spec), []
     options = Options(**{k: v for k, v in dict(spec.options).items() if k in ("damping", "fisher")})
     for moment, path in (

@@ -15,9 +15,8 @@ from common.running.timing import Timer
 
 
 def latencies(specs: list[Spec], timer: Timer, batch: int = 64) -> list[dict]:
-    """Seconds of one forward pass of `batch` images, each pruned network beside its dense one, and
-    MACs beside them.
-    """
+    """Seconds of a forward pass of `batch` images, and MACs, of each pruned network and its dense
+    one."""
     rows = []
     for spec in specs:
         path = pipeline.cell_folder(spec) / "finetuned.safetensors"

@@ -12,9 +12,8 @@ from common.running import pipeline
 
 
 def survivors(specs: list[Spec]) -> list[dict]:
-    """Fig. 7: of every channel of every layer, in how many of the runs it survives. All runs start
-    from the same dense network.
-    """
+    """In how many of the runs each channel of each layer survives. All runs start from the same
+    dense network."""
     counts: dict[str, torch.Tensor] = {}
     runs = [
         checkpoint.load(path)
