@@ -118,11 +118,12 @@ def _records(path: Path, *stamps: tuple[int, int]) -> tuple[Record, ...]:
     except UserError as error:
         if path.suffix == ".jsonl":
             raise
-        log.log(logging.DEBUG if _other(path) else logging.WARNING, "passed over: %s", error)
+        log.log(logging.DEBUG if other(path) else logging.WARNING, "passed over: %s", error)
         return ()
 
 
-def _other(path: Path) -> bool:
+def other(path: Path) -> bool:
+    """Whether a file is whole JSON, and of another kind than a record."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

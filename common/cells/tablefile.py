@@ -23,7 +23,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from common.cells.errors import UserError
@@ -34,7 +34,7 @@ COLUMNS = (
     *("id", "cell", "series", "method", "stage", "spec.seed"),
     *("requested.sparsity", "requested.unit_ratio"),
     *("achieved.sparsity", "achieved.kept_params", "achieved.kept_macs", "achieved.model_params"),
-    *("accuracy.dense", "accuracy.pruned", "accuracy.last", "accuracy.best"),
+    *("accuracy.dense", "accuracy.pruned", "accuracy.last", "accuracy.best", "accuracy.valid"),
     *("loss.dense", "loss.pruned", "loss.predicted_increase", "loss.measured_increase"),
     *("loss.pruned_test", "timing.core_s", "provenance.git", "provenance.dirty"),
 )
@@ -61,7 +61,7 @@ def read(stem: Path) -> list[Fields]:
     found = []
     for name, row in told.items():
         line = lines[name]
-        if _digest(row) != line["line"]:
+        if _digest(_said(rows[0], row)) != line["line"]:
             raise _damaged(stem, f"the line of {name} in the .csv is not the one of the .jsonl")
         given = {p: _value(p, text) for p, text in zip(columns, row, strict=True) if text}
         machine = {"provenance": provenances[line["provenance"]]} if line["provenance"] else {}
@@ -69,11 +69,14 @@ def read(stem: Path) -> list[Fields]:
     return found
 
 
-def merge(stem: Path, records: Iterable[Fields]) -> None:
+def merge(stem: Path, records: Iterable[Fields], without: Iterable[str] = ()) -> None:
     """Add records to <stem>.csv and <stem>.jsonl. One of an id that is there takes its place; the
-    others are kept. Both files are written whole before either is replaced."""
+    others are kept, except those of the ids `without`. Both files are written whole before either
+    is replaced."""
     bases, provenances, _ = _parts(stem)
-    kept = {record["id"]: record for record in read(stem)} | {r["id"]: r for r in records}
+    gone = set(without)
+    kept = {record["id"]: record for record in read(stem) if record["id"] not in gone}
+    kept |= {record["id"]: record for record in records}
     shapes = {_shape(base): name for name, base in reversed(bases.items())}
     ordered = sorted(kept.values(), key=order)
     new: dict[tuple, list[Fields]] = {}
@@ -99,7 +102,7 @@ def merge(stem: Path, records: Iterable[Fields]) -> None:
                 "id": record["id"],
                 "base": name,
                 "provenance": _digest(machine) if machine else "",
-                "line": _digest(row),
+                "line": _digest(_said(COLUMNS, row)),
                 "own": own,
             }
         )
@@ -199,6 +202,11 @@ def _text(place: Place, record: Fields) -> str:
         return found if isinstance(found, str) else ""
     number = field in record and isinstance(found, bool | int | float | None)
     return _json(found) if number else ""
+
+
+def _said(columns: Sequence[str], row: Sequence[str]) -> dict[str, str]:
+    """What a line of the .csv says, by column; a column that came later changes nothing."""
+    return {name: text for name, text in sorted(zip(columns, row, strict=True)) if text}
 
 
 def _value(place: Place, text: str) -> object:

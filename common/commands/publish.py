@@ -3,11 +3,11 @@
     python -m common.publish runs/nap/3              into nap/results, its table's two files
     python -m common.publish runs/compare/lenet300-mnist figures/results/lenet300-mnist
 
-Records join those that their table has (common.cells.tablefile); one of an id that is there takes
-its place. Networks and snapshots stay behind. Of a trajectory that makes its record larger than
-MAX_BYTES every second step is kept, or every third, and a note says so. A record whose working tree
-differed from its commit is refused, as nobody can find the code that made it: --dirty is for
-trying.
+Records of cells and of studies join those that their table has (common.cells.tablefile); one of an
+id that is there takes its place. Networks and snapshots stay behind. Of a trajectory that makes its
+record larger than MAX_BYTES every second step is kept, or every third, and a note says so. A record
+whose working tree differed from its commit is refused, as nobody can find the code that made it:
+--dirty is for trying.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ def publish(sources: Sequence[Path], target: Path | None = None, dirty: bool = F
     found = [
         (path, Record.read(path))
         for source in sources
-        for stage in ("train", "prune", "finetune")
-        for path in sorted(source.rglob(f"{stage}.json"))
+        for path in sorted(source.rglob("*.json"))
+        if not library.other(path)
     ]
+    if target is not None:
+        check(target)
     if not found:
         names = ", ".join(map(str, sources))
         raise UserError("source", names, "holds no records", "name a folder below runs/")
@@ -75,8 +77,29 @@ def publish(sources: Sequence[Path], target: Path | None = None, dirty: bool = F
         for stem in tables:
             tablefile.read(stem)  # a damaged one stops all
         for stem, records in tables.items():
-            tablefile.merge(stem, records)
+            tablefile.merge(stem, records, without=replaced(stem, records))
     return len(found)
+
+
+def check(target: Path) -> None:
+    """Raise UserError for a folder below a paper's results, where its tables would stand twice."""
+    for paper in library.PAPERS:
+        folder = library.results(paper).resolve()
+        if paper != "compare" and folder in target.resolve().parents:
+            raise UserError(
+                "target", str(target), f"lies below {paper}'s results", "leave the target out"
+            )
+
+
+def replaced(stem: Path, records: Sequence[dict]) -> set[str]:
+    """The ids of a table's studies that are done anew: a study removes no given amount, and has one
+    record a cell and seed, whatever its settings."""
+
+    def key(record: dict) -> tuple:
+        return record["cell"], record["stage"], record["spec"].get("seed", 0)
+
+    new = {key(record) for record in records if not record["requested"]}
+    return {old["id"] for old in tablefile.read(stem) if not old["requested"] and key(old) in new}
 
 
 def place(record: Record) -> Path:

@@ -100,6 +100,18 @@ def test_two_files_that_do_not_belong_together_are_refused(edit, tmp_path):
         list(library.read_all(tmp_path))
 
 
+def test_a_table_reads_on_when_columns_come_or_go(tmp_path, monkeypatch):
+    stem = tmp_path / "table-1"
+    fewer = [name for name in tablefile.COLUMNS if name not in ("accuracy.dense", "loss.dense")]
+    with monkeypatch.context() as before:
+        before.setattr(tablefile, "COLUMNS", fewer)
+        before.setattr(tablefile, "PLACES", [tuple(name.split(".")) for name in fewer])
+        tablefile.merge(stem, several())
+    assert {json.dumps(one) for one in tablefile.read(stem)} == {json.dumps(o) for o in several()}
+    tablefile.merge(stem, [ODD])
+    assert {json.dumps(one) for one in tablefile.read(stem)} == {json.dumps(o) for o in several()}
+
+
 def test_a_changed_file_is_read_anew_and_an_unchanged_one_once(tmp_path):
     tablefile.merge(tmp_path / "table-1", [ODD])
     (one,) = library.read_all(tmp_path)
@@ -191,6 +203,31 @@ def test_a_record_that_does_not_say_its_series_is_told_it_when_it_is_published(t
         "table-3.csv",
         "table-3.jsonl",
     }
+
+
+def test_a_study_done_anew_takes_the_place_of_the_one_before_and_a_cell_of_other_settings_does_not(
+    tmp_path,
+):
+    study = ODD | {"cell": "a-study", "requested": {}, "provenance": {"git": "1", "dirty": False}}
+    cell = ODD | {"provenance": {"git": "1", "dirty": False}}
+    for name in ("old", "new"):
+        for one in (study | {"id": f"study-{name}"}, cell | {"id": f"cell-{name}"}):
+            Record.from_dict(one).write(tmp_path / name / f"{one['id']}.json")
+        (tmp_path / name / "other.json").write_text("[]")
+        assert publish.publish([tmp_path / name], tmp_path / "results") == 2
+    ids = {one.id for one in library.read_all(tmp_path / "results")}
+    assert ids == {"study-new", "cell-old", "cell-new"}
+
+
+def test_a_damaged_record_or_a_folder_below_a_papers_results_stops_publishing(tmp_path):
+    runs = tmp_path / "runs"
+    Record.from_dict(ODD | {"provenance": {"git": "1", "dirty": False}}).write(runs / "a.json")
+    with pytest.raises(UserError, match="target=.*below lobs's results; leave the target out"):
+        publish.publish([runs], library.results("lobs") / "table-1")
+    (runs / "b.json").write_text('{"stage": "prune", "id"')
+    with pytest.raises(UserError, match="record=.*b.json"):
+        publish.publish([runs], tmp_path / "results")
+    assert not (tmp_path / "results").exists()
 
 
 def test_without_a_target_records_go_where_their_paper_keeps_them(tmp_path, monkeypatch):
