@@ -81,7 +81,7 @@ def there(table: str) -> bool:
 
 
 def study(name: str, results: Path = RESULTS) -> list[Record]:
-    """The committed records of a study of woodfisher/studies.py, one a network and seed; UserError
+    """The committed records of a study of woodfisher/studies, one a network and seed; UserError
     says how to make them.
     """
     found = [

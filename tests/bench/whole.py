@@ -1,5 +1,5 @@
 """A whole pruning step of a large network, from images to masks, within a memory budget
-(woodfisher/size.py).
+(woodfisher/studies/size.py).
 """
 
 from __future__ import annotations
@@ -7,7 +7,7 @@ from __future__ import annotations
 from common.cells.errors import UserError
 from common.data import sources as D
 from common.nets import models
-from woodfisher import size
+from woodfisher.studies import size
 
 BUDGET_GB = 8.0
 SECONDS = 60.0  # the aim for scores, selection and update on two cores

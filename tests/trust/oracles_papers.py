@@ -21,8 +21,8 @@ from tests import reference, toy
 from tests.lobs import reference as lobs_twin
 from tests.trust.oracles import floats, normal, numbers, oracle, pair
 from tests.woodfisher import twin as wood
-from woodfisher import hessian as wood_hessian
 from woodfisher import kfac, method, woodtaylor
+from woodfisher.studies import hessian as wood_hessian
 
 RIDGE = 1e-3
 

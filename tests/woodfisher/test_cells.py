@@ -25,9 +25,10 @@ from figures import woodfisher_fig6 as fig6
 from figures import woodfisher_table5 as table5
 from figures import woodfisher_tableS6 as table_s6
 from figures.values import read
-from woodfisher import size
-from woodfisher.experiments import FIGURES, QUICK, R20, TABLES
-from woodfisher.method import Options
+from woodfisher.cells.networks import QUICK, R20
+from woodfisher.experiments import FIGURES, TABLES
+from woodfisher.ours import Options
+from woodfisher.studies import size
 
 RESULTS = Path(__file__).resolve().parents[2] / "woodfisher" / "results"
 CELLS = {

@@ -14,8 +14,8 @@ from common.nets import layers as L
 from common.running import train as T
 from tests import reference, toy
 from tests.woodfisher import twin
-from woodfisher import cost_tables, hessian, local_quadratic
 from woodfisher.method import Options, prune
+from woodfisher.studies import cost_tables, hessian, local_quadratic
 
 
 def equal(a, b, tolerance=1e-9):

@@ -15,8 +15,9 @@ from common.nets import masks as M
 from common.nets import models
 from tests import toy
 from tests.woodfisher import twin
-from woodfisher import studies
-from woodfisher.method import Options, prune
+from woodfisher.ours import Options, prune
+from woodfisher.studies import __main__ as studies
+from woodfisher.studies import choice, gradients, parts
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def test_ready_curvatures_prune_as_the_method_does():
     for chunk in (None, 3):
         ready = {name: BlockFisher(part, 1e-3, chunk, name) for name, part in rows.items()}
         for update in ("diagonal", "none"):
-            network, masks = studies.pruned(model, ready, 0.6, update)
+            network, masks = parts.pruned(model, ready, 0.6, update)
             whole = prune(
                 model,
                 [batch],
@@ -48,28 +49,28 @@ def test_ready_curvatures_prune_as_the_method_does():
 def test_shared_weights_and_effective_rows_by_hand():
     one = {"a": torch.tensor([True, True, False]), "b": torch.tensor([True])}
     other = {"b": torch.tensor([False]), "a": torch.tensor([True, False, True])}
-    assert studies.shared(one, one) == 1 and studies.shared(one, other) == pytest.approx(1 / 4)
+    assert parts.shared(one, one) == 1 and parts.shared(one, other) == pytest.approx(1 / 4)
     rows = {
         "a": torch.tensor([[3.0, 0.0], [0.0, 0.0], [0.0, 1.0]]),
         "b": torch.tensor([[4.0], [5.0], [0.0]]),
     }
-    assert studies.lengths(rows).tolist() == [25, 25, 1]
-    assert studies.effective(torch.tensor([25.0, 25, 25, 25])) == 4
-    assert studies.effective(torch.tensor([1.0, 0, 0, 0])) == 1
+    assert parts.lengths(rows).tolist() == [25, 25, 1]
+    assert parts.effective(torch.tensor([25.0, 25, 25, 25])) == 4
+    assert parts.effective(torch.tensor([1.0, 0, 0, 0])) == 1
 
 
 def test_choices_have_every_setting_and_magnitude_beside_them(digits):
     model, data = digits
     entries = list(
-        studies.choices(model, data, (0.5, 0.9), (0.9,), rows=((5, 4), (20, 1)), chunks=(None, 50))
+        choice.choices(model, data, (0.5, 0.9), (0.9,), rows=((5, 4), (20, 1)), chunks=(None, 50))
     )
     assert [(e["m"], e["b"], e["chunk"], e["amount"]) for e in entries] == [
         (m, b, c, a) for m, b in ((5, 4), (20, 1)) for c in ("layer", 50) for a in (0.5, 0.9)
     ]
     assert all(("accuracy" in e) == (e["amount"] == 0.9) and 0 < e["overlap"] < 1 for e in entries)
-    (few,) = studies.choices(model, data, (0.5,), (), rows=((1000, 10),), chunks=(50,))
+    (few,) = choice.choices(model, data, (0.5,), (), rows=((1000, 10),), chunks=(50,))
     assert (few["m"], few["b"]) == (1000, 1)  # digits has 1,438 training images
-    alone, kept = studies.magnitude(model, 0.9)
+    alone, kept = parts.magnitude(model, 0.9)
     assert M.sparsity(kept) == pytest.approx(0.9, abs=1e-3)
     assert len({e["magnitude"] for e in entries if "magnitude" in e}) == 1
 
@@ -77,8 +78,8 @@ def test_choices_have_every_setting_and_magnitude_beside_them(digits):
 def test_sources_differ_in_what_they_name(digits):
     model, data = digits
     held = [(x[:6], y[:6]) for x, y in data.test_loader(6)][:1]
-    found = dict(studies.sources(model, data, held, 0, 6))
-    lengths = {what: studies.lengths(rows) for what, rows in found.items()}
+    found = dict(gradients.sources(model, data, held, 0, 6))
+    lengths = {what: parts.lengths(rows) for what, rows in found.items()}
     assert list(found) == [
         "training images",
         "rows made equally long",
@@ -105,11 +106,10 @@ def test_sources_differ_in_what_they_name(digits):
         data.train.__getitems__(range(len(data.train)))[1],
         reduction="none",
     )
-    assert set(studies.hardest(model, data, 6).tolist()) == set(losses.topk(6).indices.tolist())
+    assert set(gradients.hardest(model, data, 6).tolist()) == set(losses.topk(6).indices.tolist())
 
 
 def test_a_study_is_a_record_of_its_own_stage(tmp_path, monkeypatch):
-    monkeypatch.setattr(studies, "ROWS", ((5, 2),))
     spec = studies.spec_of("choice", "digits_cnn", 1)
     spec = spec.but(
         model="digits_cnn:width=0.25",
@@ -121,7 +121,7 @@ def test_a_study_is_a_record_of_its_own_stage(tmp_path, monkeypatch):
         "choice",
         (lambda spec, timer: iter([{"m": 5, "overlap": 1.0}]), "resnet20"),
     )
-    record = studies.study("choice", spec, tmp_path)
+    record = studies.run("choice", spec, tmp_path)
     told = json.loads((tmp_path / "choice-digits_cnn-seed1.json").read_text())
     assert told["stage"] == record.stage == "study" and told["trajectory"] == [
         {"m": 5, "overlap": 1.0}
@@ -133,7 +133,7 @@ def test_a_study_is_a_record_of_its_own_stage(tmp_path, monkeypatch):
 
 def test_the_studies_dense_networks_are_the_comparisons():
     from common.running import pipeline
-    from woodfisher.experiments import R20
+    from woodfisher.cells.networks import R20
 
     assert (
         pipeline.dense_folder(studies.spec_of("choice", "resnet20", 0)).name

@@ -14,8 +14,8 @@ from dataclasses import replace
 
 from common.cells.jobs import job_of
 from common.cells.spec import Recipe, Spec
-from woodfisher import course, imagenet
-from woodfisher.cells import Group, labelled, sweep
+from woodfisher.cells import course, imagenet
+from woodfisher.cells.sweeps import Group, labelled, sweep
 
 LENET5 = Spec(
     paper="woodfisher",

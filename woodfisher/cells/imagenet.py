@@ -7,8 +7,8 @@ Distiller's MobileNetV1 (71.76%): put them into DATA_DIR/checkpoints under the n
 from __future__ import annotations
 
 from common.cells.spec import Spec
-from woodfisher import course
-from woodfisher.cells import Group, labelled, sweep
+from woodfisher.cells import course
+from woodfisher.cells.sweeps import Group, labelled, sweep
 
 # One-shot: "all layers except the first convolutional layer" (S4.1); Fig. 5a takes that one too.
 CONV1 = {"skip": ("conv1",)}

@@ -1,0 +1,1 @@
+"""WoodFisher's experiments as data: lists of Spec cells, which woodfisher.experiments gathers."""

@@ -1,0 +1,1 @@
+"""WoodFisher's experiments that are no (prune, fine-tune) cell; `python -m woodfisher.studies`."""
