@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from common.cells.errors import UserError
 from common.system import machine
 
 MAX_WORKERS = 8
+log = logging.getLogger(__name__)
 # whatever a file's name says; others have readers that start programs (EPS)
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 # added to a seed, so that crops and flips are not drawn from the numbers that shuffle
@@ -188,9 +190,7 @@ class Loader(DataLoader):
         if batch_size < 1:
             raise UserError("batch_size", batch_size, "must be at least 1")
         batches = [chunk.tolist() for chunk in order.split(batch_size)]
-        workers = (
-            min(MAX_WORKERS, machine.cores(), len(batches)) if isinstance(dataset, Files) else 0
-        )
+        workers = _workers(dataset, batches) if isinstance(dataset, Files) else 0
         super().__init__(
             dataset,
             batch_sampler=batches,
@@ -203,7 +203,32 @@ class Loader(DataLoader):
         for batch in super().__iter__():
             if isinstance(batch, _Failure):
                 raise UserError(*dataclasses.astuple(batch))
+            if self.num_workers:  # out of the memory that is shared with the workers
+                batch = (batch[0].clone(), batch[1])
             yield batch
+
+
+def _workers(dataset: Files, batches: list[list[int]]) -> int:
+    """How many processes read images: as many as there are cores for, and as the memory has room
+    for that they hand batches over in. Where it is full (64 MB in a Docker container) they die."""
+    workers, free = min(MAX_WORKERS, machine.cores(), len(batches)), machine.shared_memory()
+    if free is None or not batches:
+        return workers
+    try:
+        batch = dataset[batches[0][0]][0].numel() * 4 * max(map(len, batches))
+    except UserError:  # said where the image is read
+        return workers
+    # of a process two batches are ready, and one is on its way
+    room = int(free // (3 * batch))
+    if room < workers:
+        log.info(
+            "/dev/shm has %.3g GB free: images are read by %d processes in place of %d "
+            "(docker run --shm-size=4g)",
+            free / (1 << 30),
+            room,
+            workers,
+        )
+    return min(workers, room)
 
 
 def square(side: int, resize: int | None = None) -> Callable:

@@ -12,6 +12,7 @@ kinds.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 
 import torch
@@ -29,10 +30,13 @@ def prunable(model: nn.Module, skip: Iterable[str] = (), least: int = 1) -> dict
 
     Raises UserError for a name in `skip` that is no layer and for fewer than `least` layers left,
     LayerError for a layer whose weight is no parameter of its own (shared with another module, or
-    computed from other tensors).
+    computed from other tensors), NumericalError where weights or buffers of any module are not
+    finite.
     """
     if least and torch.is_inference_mode_enabled():
         raise UserError("torch.inference_mode", True, "has no gradients", "prune outside of it")
+    if least:
+        _require_finite(model)
     layers = {
         name: module for name, module in model.named_modules() if isinstance(module, PRUNABLE)
     }
@@ -59,6 +63,17 @@ def prunable(model: nn.Module, skip: Iterable[str] = (), least: int = 1) -> dict
         )
     _require_own_weights(model, chosen)
     return chosen
+
+
+def _require_finite(model: nn.Module) -> None:
+    """Raise NumericalError naming a module whose weights or buffers (BatchNorm's statistics) are
+    not finite: magnitudes of such a network are as little worth as its gradients."""
+    for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
+            continue
+        if not torch.isfinite(torch.stack(tensor.detach().aminmax())).all():
+            layer, _, what = name.rpartition(".")
+            raise NumericalError(layer, f"its {what} is not finite", "check the checkpoint")
 
 
 def _require_own_weights(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:

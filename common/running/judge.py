@@ -14,7 +14,7 @@ from common.data import sources as D
 from common.nets import models
 from common.running import pipeline
 from common.running.forecast import SHAPES
-from common.system import machine
+from common.system import distributed, machine
 
 
 def flags(spec: Spec, verb: str, files: bool = True) -> None:
@@ -22,6 +22,9 @@ def flags(spec: Spec, verb: str, files: bool = True) -> None:
     network's names and options, the amount, the method and its options, and, with `files`, for a
     checkpoint that is not there."""
     machine.device(spec.device)
+    recipe = spec.train if verb == "train" else spec.finetune
+    if recipe.epochs or recipe.max_steps:
+        distributed.require_shares(recipe.batch_size, distributed.wanted())
     _network(spec.model, spec.dataset)
     if verb != "train":
         spec.amount  # noqa: B018  its error

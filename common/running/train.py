@@ -147,13 +147,7 @@ def fit(
     run's own. moments: of the `fit` that this one goes on from, whose momentum it keeps. Under
     torchrun every process trains on its share of each batch.
     """
-    if recipe.batch_size % distributed.world():
-        raise UserError(
-            "batch_size",
-            recipe.batch_size,
-            f"does not divide among {distributed.world()} processes",
-            "choose a multiple",
-        )
+    distributed.require_shares(recipe.batch_size, distributed.world())
     device = next(model.parameters()).device
     steps_per_epoch = math.ceil(len(data.train) / recipe.batch_size)
     total = round(recipe.epochs * steps_per_epoch)

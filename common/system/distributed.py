@@ -30,7 +30,7 @@ def start(device: torch.device) -> None:
     """Join the process group that torchrun describes in the environment (gloo on CPU, NCCL on
     CUDA); else do nothing.
     """
-    if _wanted() > 1 and not dist.is_initialized():
+    if wanted() > 1 and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
         try:
@@ -44,7 +44,20 @@ def start(device: torch.device) -> None:
             ) from None
 
 
-def _wanted() -> int:
+def require_shares(batch_size: int, processes: int) -> None:
+    """Raise UserError for a batch that does not divide among the processes, with those that do."""
+    left = batch_size % processes
+    if left:
+        less, more = batch_size - left, batch_size - left + processes
+        raise UserError(
+            "batch_size",
+            batch_size,
+            f"does not divide among {processes} processes",
+            f"choose {f'{less} or {more}' if less else more}",
+        )
+
+
+def wanted() -> int:
     """How many processes the environment asks for. Raises UserError where it says that, and not
     which of them this one is: some schedulers set WORLD_SIZE alone."""
     size = os.environ.get("WORLD_SIZE", "1")

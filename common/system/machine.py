@@ -326,6 +326,15 @@ def _limit() -> float:
     return _budget.get() or 0.6 * free_memory_gb()
 
 
+def shared_memory() -> int | None:
+    """Bytes that processes can share now (/dev/shm); None where the system does not say."""
+    try:
+        state = os.statvfs("/dev/shm")
+    except (OSError, AttributeError):
+        return None
+    return state.f_bavail * state.f_frsize
+
+
 def free_memory_gb() -> float:
     """Memory that can be taken now, in GB."""
     try:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from common.cells.errors import UserError
 from common.cells.library import read_all
@@ -375,3 +376,71 @@ def test_mnist_files_of_another_kind(kind, tmp_path, monkeypatch):
     with pytest.raises(UserError) as caught:
         data.load("mnist", str(tmp_path))
     assert caught.value.field in ("data_dir", "dataset") and str(caught.value).isprintable()
+
+
+# -- processes -------------------------------------------------------------------------------------
+
+
+def pictures(folder, side=64, count=24):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (folder / part / name).mkdir(parents=True)
+            for i in range(count // 2):
+                Image.new("RGB", (side, side), (i, 0, 0)).save(folder / part / name / f"{i}.png")
+    return folder
+
+
+def test_images_are_read_by_as_many_processes_as_shared_memory_has_room_for(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(data, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    found = data.load("imagefolder:size=64", str(pictures(tmp_path)))
+    batch = 4 * 3 * 64 * 64 * 4
+    for free, processes in (
+        (None, 4),
+        (1 << 40, 4),
+        (2 * 3 * batch, 2),
+        (3 * batch - 1, 0),
+        (0, 0),
+    ):
+        monkeypatch.setattr(machine, "shared_memory", lambda free=free: free)
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            assert found.train_loader(4).num_workers == processes
+        assert ("/dev/shm" in caplog.text) == (processes < 4)
+
+
+def test_a_container_with_little_shared_memory_reads_its_images(tmp_path):
+    """A /dev/shm of 1 MB, in which two batches do not fit: a mount of one process's own."""
+    code = (
+        "import sys, torch; from common.data import sources as data; from common.system import "
+        "machine; data.IN_MEMORY_BYTES = 0; machine.cores = lambda: 2; "
+        "found = data.load('imagefolder:size=256', sys.argv[1]); "
+        "print(sum(len(y) for _, y in found.train_loader(12)))"
+    )
+    mount = 'mount -t tmpfs -o size=1m tmpfs /dev/shm && exec "$@"'
+    words = ["unshare", "--mount", "sh", "-c", mount, "sh", sys.executable, "-c", code]
+    try:
+        done = subprocess.run(
+            [*words, str(pictures(tmp_path, side=256))],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    except FileNotFoundError:
+        pytest.skip("no unshare here")
+    if "unshare" in done.stderr or "mount" in done.stderr:
+        pytest.skip("a file system cannot be mounted here")
+    assert done.returncode == 0 and done.stdout.split() == ["24"], done.stderr[-500:]
+
+
+def test_a_batch_that_does_not_divide_is_told_with_those_that_do(tmp_path, capsys, monkeypatch):
+    for name, value in (("WORLD_SIZE", "3"), ("RANK", "0"), ("MASTER_ADDR", "a")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_PORT", "1")
+    told = one_line(["--epochs", "1", "--batch-size", "64"], tmp_path, capsys, "finetune")
+    assert "batch_size=64: does not divide among 3 processes; choose 63 or 66" in told
+    told = one_line(["--epochs", "1", "--batch-size", "2"], tmp_path, capsys, "finetune")
+    assert "choose 3" in told
