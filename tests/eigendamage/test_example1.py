@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eigendamage.example1 import HESSIAN, WEIGHTS, obd_scores, obs_scores, removal, table
+from eigendamage.studies.example1 import HESSIAN, WEIGHTS, obd_scores, obs_scores, removal, table
 from tests import reference
 
 

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from common.curvature.kron import kron_factors
-from eigendamage import prediction
 from eigendamage.method import rotate
+from eigendamage.studies import prediction
 from tests import reference, toy
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from common.cells.trace import Prune, Train, course, trace
 from common.running import pipeline
-from eigendamage.experiments import FIGURES, METHODS, TABLES
+from eigendamage.cells.sweeps import METHODS
+from eigendamage.experiments import FIGURES, TABLES
 
 GROUPS = {f"Table {k}": cells for k, cells in TABLES.items()} | {
     f"Figure {k}": cells for k, cells in FIGURES.items()

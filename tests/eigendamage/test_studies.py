@@ -9,21 +9,22 @@ from common.cells.record import Record
 from common.cells.spec import Recipe, Spec
 from common.nets import models
 from common.running import pipeline
-from eigendamage import studies
+from eigendamage.studies import __main__ as studies
+from eigendamage.studies import fisher_basis
 from tests import reference, toy
 
 
 def test_the_fisher_block_is_the_exact_one_and_its_rotation_is_orthogonal():
     model = toy.seeded(models.build("mlpnet", 3, (1, 3, 3), 0))
     x, y = toy.batch(12, (1, 3, 3))
-    parameters, kfe = studies.fisher_bases(model, "fc2", [(x[:8], y[:8]), (x[8:], y[8:])])
+    parameters, kfe = fisher_basis.fisher_bases(model, "fc2", [(x[:8], y[:8]), (x[8:], y[8:])])
     torch.testing.assert_close(
         parameters, reference.exact_fisher(model, model.fc2, x), rtol=1e-9, atol=1e-12
     )
     torch.testing.assert_close(
         torch.linalg.eigvalsh(kfe), torch.linalg.eigvalsh(parameters), rtol=1e-8, atol=1e-10
     )
-    assert studies.off_diagonal(kfe) < studies.off_diagonal(parameters)
+    assert fisher_basis.off_diagonal(kfe) < fisher_basis.off_diagonal(parameters)
 
 
 def test_correlation_is_normalised_and_dead_directions_are_zero():
@@ -31,24 +32,22 @@ def test_correlation_is_normalised_and_dead_directions_are_zero():
     expected = torch.tensor(
         [[1.0, 1 / 3, 0.0], [1 / 3, 1.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64
     )
-    torch.testing.assert_close(studies.correlation(matrix), expected)
-    assert studies.off_diagonal(torch.eye(3)) == 0 and studies.off_diagonal(
+    torch.testing.assert_close(fisher_basis.correlation(matrix), expected)
+    assert fisher_basis.off_diagonal(torch.eye(3)) == 0 and fisher_basis.off_diagonal(
         matrix
     ) == pytest.approx(8 / 105)
 
 
 def test_example_1_is_recorded_as_printed(tmp_path):
-    record = studies.study("example1", studies.STUDIES["example1"][1], tmp_path)
-    found = {
-        row["case"]: (row["increase"], row["predicted"])
-        for row in Record.read(tmp_path / "example1.json").trajectory
-    }
+    assert studies.main(["example1", "--output-dir", str(tmp_path)]) == 0
+    record = Record.read(tmp_path / "example1.json")
+    found = {row["case"]: (row["increase"], row["predicted"]) for row in record.trajectory}
     assert (
         found["obd-1"] == (0.25, 0.25)
         and found["obd-2"] == (0.76, 0.75)
         and found["obs-2"][0] == 1.99
     )
-    assert found["obs-1"] == pytest.approx((0.00985, 0.00985)) and record.stage == "prune"
+    assert found["obs-1"] == pytest.approx((0.00985, 0.00985)) and record.stage == "study"
 
 
 def test_latency_puts_every_pruned_network_beside_its_parent(tmp_path, monkeypatch):
@@ -91,8 +90,8 @@ def test_latency_puts_every_pruned_network_beside_its_parent(tmp_path, monkeypat
             assert sum(p.numel() for p in network.parameters()) == kept and not network.training
         return {name: told[name] / (10 if len(x) == 1 else 1) for name in networks}
 
-    monkeypatch.setattr(studies.latency, "medians", medians)
-    monkeypatch.setattr(studies, "ROUNDS", 2)
+    monkeypatch.setattr(studies.latency.latency, "medians", medians)
+    monkeypatch.setattr(studies.latency, "ROUNDS", 2)
     threads = torch.get_num_threads()
     assert (
         studies.main(
@@ -110,7 +109,9 @@ def test_latency_puts_every_pruned_network_beside_its_parent(tmp_path, monkeypat
         )
         == 0
     )
-    rows = Record.read(tmp_path / "latency-digits.json").trajectory
+    record = Record.read(tmp_path / "latency-digits.json")
+    rows = record.trajectory
+    assert record.provenance["threads"] == 1 and record.stage == "study"
     assert {(r["method"], r["batch"]) for r in rows} == {
         (m, b) for m in ("eigendamage", "nn-slimming") for b in (1, 64)
     }

@@ -10,14 +10,18 @@ factors, by the gradient and by the quadratic can be told apart.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
+from common.cells.spec import Spec
 from common.curvature.kron import kron_factors
 from common.nets.clone import clone
+from common.running import study
+from common.running.timing import Timer
 from common.system.progress import progress
 from eigendamage.bottleneck import rotatable
 from eigendamage.method import Rotated, rotate
@@ -106,3 +110,13 @@ def rows(
                         "measured": measured,
                     }
                     bar.update(1)
+
+
+def predictions(spec: Spec, timer: Timer, output: Path) -> list[dict]:
+    """Each layer of the dense network by itself, a fifth and a half of its directions removed:
+    score, exact expansion, measurement.
+    """
+    model, data = study.dense(spec)
+    with timer.phase("expansion"):
+        found = rows(model, data.calibration(spec.num_samples, 100), (0.2, 0.5))
+        return [{key: study.short(value, 4) for key, value in row.items()} for row in found]

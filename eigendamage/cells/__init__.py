@@ -1,0 +1,1 @@
+"""EigenDamage's experiments as data: lists of Spec cells, which eigendamage.experiments gathers."""
