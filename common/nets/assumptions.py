@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakSet
 
 import torch
@@ -44,6 +44,15 @@ class _Seen:
     gradient: Tensor | None = None
 
 
+@dataclass
+class _Pass:
+    """One trial pass: what each layer met, by name in the order of the calls. Calls of a backward
+    pass, in which gradient checkpointing computes layers again, come when it is not running."""
+
+    seen: dict[str, _Seen] = field(default_factory=dict)
+    running: bool = True
+
+
 def check(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> None:
     """Try the assumptions on the first examples of x [batch, ...], once for each of `layers` (name
     -> module of `model`); the model is in evaluation mode and its parameters are frozen.
@@ -64,11 +73,17 @@ def check(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> None:
                 weight.requires_grad_()
             with torch.enable_grad(), _watched(layers) as alone:
                 output = prediction(one_example(model, x[:1]), type(model).__name__)
-                for name, seen in alone.items():
-                    _require_rows(name, layers[name], batch[name], seen, len(two))
+                alone.running = False
+                for name in layers:
+                    if (name in batch.seen) != (name in alone.seen):
+                        raise LayerError(
+                            name, "is called in a batch or for one example, but not in both"
+                        )
+                for name, seen in alone.seen.items():
+                    _require_rows(name, layers[name], batch.seen[name], seen, len(two))
                     _require_class(name, layers[name], seen)
                 _require_independent(model, batch_output, output)
-                _require_single_use(layers, alone, output)
+                _require_single_use(layers, alone.seen, output)
         finally:
             for weight in weights:
                 weight.requires_grad_(False)
@@ -106,34 +121,30 @@ def prediction(output: object, model: str = "the network") -> Tensor:
     )
 
 
-def _recomputing() -> bool:
-    """Whether a backward pass is going on: gradient checkpointing calls layers again in it."""
-    return torch._C._current_graph_task_id() != -1
-
-
 @contextlib.contextmanager
-def _watched(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, _Seen]]:
-    """What the layers meet inside, by name in the order of their calls."""
-    seen: dict[str, _Seen] = {}
-
-    inputs: dict[str, Tensor] = {}
+def _watched(layers: Mapping[str, nn.Module]) -> Iterator[_Pass]:
+    """What the layers meet inside, while the pass is running."""
+    watch, inputs = _Pass(), {}
 
     def before(name: str):
         def see(module: nn.Module, args: tuple, kwargs: dict) -> None:
-            inputs[name] = read(name, module, args, kwargs).detach().clone()
+            if watch.running:
+                inputs[name] = read(name, module, args, kwargs).detach().clone()
 
         return see
 
     def after(name: str):
         def see(module: nn.Module, args: tuple, kwargs: dict, output: Tensor) -> None:
-            if name in seen and not _recomputing():
-                raise LayerError(name, USED_TWICE)
-            if name in seen:
+            if not watch.running:
                 return
+            if name in watch.seen:
+                raise LayerError(name, USED_TWICE)
+            if not torch.is_tensor(output):
+                raise LayerError(name, f"gives a {type(output).__name__}, not a tensor")
             given = read(name, module, args, kwargs)
             # cloned, for a later in-place ReLU may change it
             output_now = output.detach().clone()
-            met = seen[name] = _Seen(given, given._version, inputs.pop(name), output_now)
+            met = watch.seen[name] = _Seen(given, given._version, inputs.pop(name), output_now)
             if output.requires_grad:
                 output.register_hook(lambda g: setattr(met, "gradient", g))
 
@@ -144,7 +155,7 @@ def _watched(layers: Mapping[str, nn.Module]) -> Iterator[dict[str, _Seen]]:
         for name, module in layers.items():
             handles.append(module.register_forward_pre_hook(before(name), with_kwargs=True))
             handles.append(module.register_forward_hook(after(name), with_kwargs=True))
-        yield seen
+        yield watch
     finally:
         for handle in handles:
             handle.remove()

@@ -51,7 +51,7 @@ class Tape:
             self._running = False
         for name in self._layers:
             if name not in self._inputs:
-                raise LayerError(name, "saw no input in the forward pass; leave it out")
+                raise LayerError(name, "saw no input in the forward pass; name it in skip")
         return output
 
     def backward(self, loss: Tensor, retain: bool = False) -> None:

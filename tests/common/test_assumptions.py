@@ -68,6 +68,13 @@ class Net(nn.Module):
         return self.fc(torch.flatten(y, 1))
 
 
+class Pair(nn.Conv2d):
+    """Gives its input too."""
+
+    def forward(self, x):
+        return super().forward(x), x
+
+
 class Hooked(Net):
     def __init__(self):
         super().__init__()
@@ -195,6 +202,14 @@ BROKEN = {
     "attention over the batch": (
         lambda: Net(lambda net, y: (y.flatten(1) @ y.flatten(1).T).softmax(1) @ y.flatten(1)),
         "'fc': what it reads of one example depends on the rest",
+    ),
+    "another way for one example": (
+        lambda: Net(lambda net, y: net.extra(y) if len(y) > 1 else y, extra=nn.Conv2d(4, 4, 1)),
+        "'extra': is called in a batch or for one example",
+    ),
+    "a tuple out of a layer": (
+        lambda: Net(lambda net, y: net.pair(y)[0], pair=Pair(4, 4, 1)),
+        "'pair': gives a tuple",
     ),
     "mixed behind the head": (
         lambda: nn.Sequential(Net(), Mixed()),
@@ -462,6 +477,19 @@ def test_skipping_every_layer_leaves_nothing():
 
 # -- costs count what runs -------------------------------------------------------------------------
 
+
+class Attention(nn.Module):
+    """torch's attention called by hand, which has a fused path of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(25, 5, batch_first=True)
+
+    def forward(self, x):
+        x = x.flatten(2)
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
 COUNTED = {
     "Conv1d": lambda: nn.Sequential(nn.Flatten(2), nn.Conv1d(2, 3, 5), nn.Flatten()),
     "Conv3d": lambda: nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv3d(1, 3, (2, 3, 3))),
@@ -472,6 +500,7 @@ COUNTED = {
     "attention": lambda: nn.Sequential(
         nn.Flatten(2), nn.TransformerEncoderLayer(25, 5, 8, batch_first=True), nn.Linear(25, 3)
     ),
+    "attention by hand": Attention,
     "functional reuse": lambda: reused(),
 }
 

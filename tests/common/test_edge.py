@@ -239,6 +239,7 @@ def test_layers_reached_another_way_have_the_same_curvature(kind):
         lambda net: gradient_rows(net, PAIR, 6),
         lambda net: diagonal_fisher(net, PAIR),
         lambda net: input_hessian(net, PAIR),
+        lambda net: {n: f.G for n, f in kron_factors(net, PAIR, fisher="exact").items()},
     ):
         wanted, found = estimate(plain), estimate(model)
         assert all(torch.equal(found[name], wanted[name]) for name in wanted)

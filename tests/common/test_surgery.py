@@ -640,6 +640,21 @@ class Beside(nn.Module):
         )
 
 
+class Added(nn.Module):
+    """A feature is added to the input, whose channels are given; input [2, 6, 6]."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.next, self.fc = (
+            nn.Conv2d(2, 2, 3, padding=1),
+            nn.Conv2d(2, 5, 1),
+            nn.Linear(5, 3),
+        )
+
+    def forward(self, x):
+        return self.fc(F.relu(self.next(x + self.conv(x))).mean((2, 3)))
+
+
 class BesideRows(nn.Module):
     """The same of vectors."""
 
@@ -665,6 +680,7 @@ COUPLED = {
     "input before a feature": (lambda: Beside(True), [8, 5]),
     "input behind a feature": (lambda: Beside(False), [8, 5]),
     "input before a vector": (BesideRows, [8]),
+    "feature added to the input": (Added, [5]),
     "SyncBatchNorm": (lambda: with_layer(nn.SyncBatchNorm(8)), [8, 4]),
     "PReLU": (lambda: with_layer(nn.PReLU(8)), [8, 4]),
     "PReLU of one slope": (lambda: with_layer(nn.PReLU()), [8, 4]),
