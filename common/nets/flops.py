@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from common.cells.errors import UserError
+from common.cells.errors import LayerError, UserError
 from common.nets.assumptions import one_example
 from common.nets.layers import prunable
 
@@ -94,6 +94,8 @@ def costs(
 
     def count(name: str):
         def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+            if not torch.is_tensor(output):
+                raise LayerError(name, f"gives a {type(output).__name__}, not a tensor")
             positions[name] += output.numel() // module.weight.shape[0]
 
         return hook
