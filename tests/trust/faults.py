@@ -146,7 +146,19 @@ FAULTS = {
             KRON,
         ),
     ],
+    "common/system/distributed.py": [
+        (
+            "if mine(first + i)",
+            "if mine(i)",
+            "tests/common/test_distributed.py -k each_name_is_worked_on",
+        )
+    ],
     "common/curvature/blocks.py": [
+        (
+            "distributed.mine(self.turn + index)",
+            "distributed.mine(index)",
+            "tests/common/test_inverse_and_obs.py -k its_turn",
+        ),
         ("torch.maximum(diagonal, 1 / (own + damping))", "diagonal", f"{NUMERICS} -k rounding"),
         ("matrix /= self.count", "matrix /= 1", f"{ORACLES} -k damped and shapes"),
         (
