@@ -21,7 +21,7 @@ from common.running import study
 from common.running.cli import guarded
 from common.running.stages import data_of
 from common.running.timing import Timer
-from lobs.experiments import IMAGENET, LENET300
+from lobs.cells.networks import IMAGENET, LENET300
 from lobs.studies.dns import surgery
 from lobs.studies.imagenet import KEEPS, imagenet
 from lobs.studies.memory import memory

@@ -9,7 +9,7 @@ from common.running import study
 from common.running.study import short
 from common.running.timing import Timer
 from lobs.bound import propagation
-from lobs.experiments import OURS, STATED
+from lobs.cells.networks import OURS, STATED
 from lobs.ours import Options, prune
 
 

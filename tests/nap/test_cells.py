@@ -11,7 +11,8 @@ from common.cells.record import Record
 from common.nets import models
 from common.nets.flops import costs
 from common.running import pipeline
-from nap.experiments import BARE, FIGURES, LENET5, LENET300, RESNET20, TABLES, VGG16
+from nap.cells.networks import LENET5, LENET300, RESNET20, VGG16
+from nap.experiments import BARE, FIGURES, TABLES
 
 CELLS = {
     name: spec

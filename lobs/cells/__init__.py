@@ -1,0 +1,1 @@
+"""L-OBS's experiments as data: lists of Spec cells, which lobs.experiments gathers."""

@@ -1,0 +1,1 @@
+"""NAP's experiments as data: lists of Spec cells, which nap.experiments gathers."""
