@@ -19,10 +19,10 @@ import importlib.util
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from common.cells import library, tablefile
+from common.cells import committed, library, tablefile
 from common.cells.errors import Parser, UserError
 from common.cells.record import Record
 from common.running.cli import guarded
@@ -92,14 +92,24 @@ def check(target: Path) -> None:
 
 
 def replaced(stem: Path, records: Sequence[dict]) -> set[str]:
-    """The ids of a table's studies that are done anew: a study removes no given amount, and has one
-    record a cell and seed, whatever its settings."""
+    """The ids of a table's records that are done anew under another name: of the same Spec, since
+    names grew longer; and studies, which have one record a cell and seed, whatever its settings."""
 
-    def key(record: dict) -> tuple:
-        return record["cell"], record["stage"], record["spec"].get("seed", 0)
+    def keys(record: dict) -> Iterator[tuple]:
+        what = record["stage"], record["spec"].get("seed", 0)
+        made = committed.spec_of(Record.from_dict(record))
+        if made is not None and record["stage"] != "study":
+            yield *what, made.dense_seed, committed.identity(made)
+        if not record["requested"] and record["stage"] != "train":
+            yield *what, record["cell"]
 
-    new = {key(record) for record in records if not record["requested"]}
-    return {old["id"] for old in tablefile.read(stem) if not old["requested"] and key(old) in new}
+    new = {key for record in records for key in keys(record)}
+    ids = {record["id"] for record in records}
+    return {
+        old["id"]
+        for old in tablefile.read(stem)
+        if old["id"] not in ids and not new.isdisjoint(keys(old))
+    }
 
 
 def place(record: Record) -> Path:

@@ -219,6 +219,23 @@ def test_a_study_done_anew_takes_the_place_of_the_one_before_and_a_cell_of_other
     assert ids == {"study-new", "cell-old", "cell-new"}
 
 
+def test_a_cell_done_anew_under_a_longer_name_takes_the_place_of_the_one_before(tmp_path):
+    """Names had six digits once; a record of the same Spec, stage and seed is the same cell."""
+    spec = Spec(sparsity=0.5, method="magnitude-global")
+    clean = {"provenance": {"git": "1", "dirty": False}, "spec": spec.to_dict()}
+    other = clean | {"spec": spec.but(sparsity=0.6).to_dict()}
+    second = clean | {"spec": spec.but(seed=1).to_dict()}
+    for name, made in (
+        ("old", {"short": clean, "else": other, "seed1": second}),
+        ("new", {"long": clean}),
+    ):
+        for key, parts in made.items():
+            one = ODD | parts | {"id": key, "requested": {"sparsity": parts["spec"]["sparsity"]}}
+            Record.from_dict(one).write(tmp_path / name / f"{key}.json")
+        publish.publish([tmp_path / name], tmp_path / "results")
+    assert {one.id for one in library.read_all(tmp_path / "results")} == {"long", "else", "seed1"}
+
+
 def test_a_damaged_record_or_a_folder_below_a_papers_results_stops_publishing(tmp_path):
     runs = tmp_path / "runs"
     Record.from_dict(ODD | {"provenance": {"git": "1", "dirty": False}}).write(runs / "a.json")
