@@ -149,12 +149,7 @@ def _traced(twin: nn.Module, example_input: Tensor) -> tuple[DependencyGraph, nn
     entry = None
     if x.is_floating_point():
         x = x.to(like)
-        channels = x.shape[1] if x.dim() > 1 else 0
-        if x.dim() in (2, 4) and channels:
-            entry = (
-                nn.Conv2d(channels, channels, 1) if x.dim() == 4 else nn.Linear(channels, channels)
-            )
-            entry.to(like)
+        entry = _identity(x)
     with _third_party(twin), torch.enable_grad():
         # the product marks the output, so that its group is known by it
         graph = DependencyGraph().build_dependency(
@@ -165,6 +160,17 @@ def _traced(twin: nn.Module, example_input: Tensor) -> tuple[DependencyGraph, nn
             verbose=False,
         )
     return graph, entry
+
+
+def _identity(x: Tensor) -> nn.Module | None:
+    """A layer that gives images or vectors x as they are, made without a draw from the random
+    generator; None for inputs of other shapes."""
+    if x.dim() not in (2, 4):
+        return None
+    kind, *kernel = (nn.Linear,) if x.dim() == 2 else (nn.Conv2d, 1)
+    entry = nn.utils.skip_init(kind, x.shape[1], x.shape[1], *kernel, bias=False)
+    (nn.init.eye_ if x.dim() == 2 else nn.init.dirac_)(entry.weight)
+    return entry.to(x)
 
 
 @contextlib.contextmanager

@@ -697,7 +697,9 @@ COUPLED = {
 def test_every_kind_of_coupling_narrows_to_what_zeroing_gives(kind):
     build, sizes = COUPLED[kind]
     model, x = toy.seeded(build()), toy.batch(3, (72,) if "vector" in kind else (2, 6, 6))[0]
+    state = torch.get_rng_state()
     groups = channel_groups(model, x)
+    assert torch.equal(torch.get_rng_state(), state)
     assert [group.size for group in groups] == sizes
     keep = {group.name: [i for i in range(group.size) if i % 3 != 1] for group in groups}
     zeroed, replayed = copy.deepcopy(model), toy.seeded(build())
