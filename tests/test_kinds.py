@@ -7,8 +7,11 @@ import pytest
 
 from tests.common import test_assumptions as assumptions
 from tests.common import test_edge as edge
+from tests.common import test_folders as folders
+from tests.common import test_foreign as foreign
 from tests.common import test_half as half
 from tests.common import test_surgery as surgery
+from tests.trust import test_shell as shell
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 # row of the table: (kinds that work, kinds that are refused)
@@ -22,6 +25,16 @@ TRIED = {
     "loaders": (edge.WELCOME, edge.REFUSED),
     "labels": ((), {**edge.LABELS, **assumptions.LABELS}),
     "ways to call a layer": (edge.CALLS, edge.HIDDEN),
+    "checkpoints of other programs": (foreign.LOADS, {**foreign.REFUSED, **foreign.OTHER_FILES}),
+    "what lies beside a folder's images": (folders.BESIDE, ()),
+    "images": (
+        (*folders.MODES, *folders.SIXTEEN_BITS),
+        (*folders.WITHOUT_RANGE, *folders.NO_IMAGES),
+    ),
+    "MNIST's files": ((), shell.MNIST),
+    "flags out of bounds": ((), [value for values in shell.FLAGS.values() for value in values]),
+    "fields of a record or Spec": ((), shell.WRONG_FIELDS),
+    "environments": ((), shell.ENVIRONMENTS),
 }
 
 

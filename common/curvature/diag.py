@@ -15,7 +15,7 @@ from common.curvature.rows import PER_EXAMPLE_ENTRIES
 from common.data.batches import batches
 from common.nets import layers as L
 from common.nets.capture import capture
-from common.system import distributed
+from common.system import distributed, machine
 
 
 def diagonal_fisher(
@@ -31,6 +31,11 @@ def diagonal_fisher(
     """
     layers = L.prunable(model) if layers is None else layers
     device = next(model.parameters()).device
+    machine.require_memory(
+        "the diagonal Fisher",
+        16 * sum(module.weight.numel() for module in layers.values()) / 2**30,
+        "raise --memory-budget",
+    )
     total = {
         name: torch.zeros(module.weight.shape, dtype=torch.float64, device=device)
         for name, module in layers.items()

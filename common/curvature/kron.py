@@ -27,12 +27,14 @@ from common.curvature.labels import FISHERS, losses, require_curvature
 from common.data.batches import batches
 from common.nets import layers as L
 from common.nets.capture import capture
-from common.system import distributed
+from common.system import distributed, machine
 
 POSITIONS = 64  # of an example's patches that are worth a product of their own
 # columns of a symmetric product formed together: two thirds of a whole product's time at 785
 # columns, half at 2,305
 STRIP = 160
+# what can be done about factors that the memory budget does not hold
+SMALLER = "leave the widest layer dense (--option 'skip=[\"name\"]'), or raise --memory-budget"
 
 
 @dataclass
@@ -93,7 +95,10 @@ class KronEstimator:
                 next(losses(tape.forward(x), y, self.fisher, self.loss, self.generator))
 
     def update(self, x: Tensor, y: Tensor) -> None:
-        """Take one batch in: one forward pass, one backward pass a label draw."""
+        """Take one batch in: one forward pass, one backward pass a label draw. Raises UserError
+        before the first where the factors would not fit the memory budget."""
+        if not self._factors:
+            machine.require_memory("Kronecker factors", self._bytes() / 2**30, SMALLER)
         batch: dict[str, Kron] = {}
         with closing(self.passes(x, y)) as passes:
             for name, draw, tensor in passes:
@@ -113,6 +118,16 @@ class KronEstimator:
                 self._factors[name].G.lerp_(new.G, len(x) / self.seen)
             else:
                 self._factors[name] = new
+
+    def _bytes(self) -> int:
+        """Of all factors beside those of one batch, or later beside their inverses."""
+        total = 0
+        for module in self.layers.values():
+            groups, weight = L.groups(module), module.weight
+            width = weight.shape[1] if self.channel_only else weight[0].numel()
+            width += self.with_bias(module)
+            total += 2 * 8 * groups * (width**2 + (len(weight) // groups) ** 2)
+        return total
 
     def passes(self, x: Tensor, y: Tensor) -> Iterator[tuple[str, int | None, Tensor]]:
         """(layer, None, its input) of every layer, then for each draw (layer, the draw's number,

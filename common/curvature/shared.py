@@ -20,6 +20,7 @@ from torch import Tensor
 
 from common.cells.errors import NumericalError, UserError
 from common.curvature.blocks import at_least
+from common.system import machine
 
 WALK = 256  # weights a row that the triangular walk solves together
 WORK_ENTRIES = 1 << 24  # float64 entries of one batch of rows (128 MB)
@@ -47,6 +48,12 @@ class DenseMatrix:
 
     def __init__(self, moment: Tensor, ridge: float, name: str = ""):
         self.name, self.ridge = name, _positive(ridge)
+        # the moment, F, its Cholesky factor and its inverse
+        machine.require_memory(
+            f"the Hessian of layer {name!r}",
+            4 * 8 * len(moment) ** 2 / 2**30,
+            f"leave it dense (--option 'skip=[\"{name}\"]'), or raise --memory-budget",
+        )
         self.F = moment.double().clone()
         self.F.diagonal().add_(self.ridge)
         self.width = len(self.F)

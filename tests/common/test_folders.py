@@ -176,7 +176,10 @@ def one_image(root, image, name="0.png", **options):
 GREY = np.tile(np.array([0, 1, 51, 100, 128, 200, 254, 255]), (8, 1))
 
 
-@pytest.mark.parametrize("name", ["0.png", "0.pgm", "0.tif"])
+SIXTEEN_BITS = ("0.png", "0.pgm", "0.tif")
+
+
+@pytest.mark.parametrize("name", SIXTEEN_BITS)
 def test_sixteen_bits_are_rescaled(name, root):
     image = Image.fromarray((GREY * 257).astype(np.uint16))
     assert one_image(root, image, name) == GREY[0].tolist()
@@ -185,7 +188,10 @@ def test_sixteen_bits_are_rescaled(name, root):
         assert image.mode == "I;16B" and one_image(root, image, name) == GREY[0].tolist()
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
+MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_eight_bits_of_every_mode_are_what_they_are(mode, root):
     grey = np.where(GREY > 127, 255, 0) if mode == "1" else GREY
     image = Image.fromarray(grey.astype(np.uint8)).convert(mode)
@@ -193,7 +199,10 @@ def test_eight_bits_of_every_mode_are_what_they_are(mode, root):
     assert np.abs(np.array(one_image(root, image, name)) - grey[0]).max() <= (mode == "YCbCr")
 
 
-@pytest.mark.parametrize("kind", [np.int32, np.float32])
+WITHOUT_RANGE = (np.int32, np.float32)
+
+
+@pytest.mark.parametrize("kind", WITHOUT_RANGE)
 def test_pixels_without_a_known_range_are_refused(kind, root):
     path = root / "train" / "red" / "1.tif"
     Image.fromarray(GREY.astype(kind)).save(path)
@@ -207,20 +216,19 @@ def test_the_first_picture_of_an_animation_is_taken(root):
     assert told == GREY[0].tolist()
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n",
-        b"SIMPLE  =                    T" + b" " * 2_850,
-        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
-        b"",
-    ],
-    ids=["EPS", "FITS", "SVG", "nothing"],
-)
-def test_formats_whose_readers_start_programs_are_not_tried(content, root, monkeypatch):
+NO_IMAGES = {
+    "EPS": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n(x) run\n",
+    "FITS": b"SIMPLE  =                    T" + b" " * 2_850,
+    "SVG": b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("kind", NO_IMAGES)
+def test_formats_whose_readers_start_programs_are_not_tried(kind, root, monkeypatch):
     monkeypatch.setattr("subprocess.check_call", lambda *_, **__: pytest.fail("a program ran"))
     monkeypatch.setattr("subprocess.Popen", lambda *_, **__: pytest.fail("a program ran"))
-    (root / "train" / "red" / "1.jpg").write_bytes(content)
+    (root / "train" / "red" / "1.jpg").write_bytes(NO_IMAGES[kind])
     assert "damaged image" in refusal(root)
 
 

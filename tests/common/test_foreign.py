@@ -221,6 +221,20 @@ def test_what_cannot_load_is_one_line(kind, tmp_path, monkeypatch):
     assert not pathlib.Path("evil").exists()
 
 
+OTHER_FILES = {
+    "pipe": "no regular file",
+    "/dev/zero": "no regular file",
+    ".": "no regular file",
+    "script": "TorchScript",
+    "packed": "compressed",
+    "protocol": "no file of torch.save",
+    "text": "no file of torch.save",
+    "text.safetensors": "no safetensors header",
+    "empty": "no file of torch.save",
+    "nothing": "No such file",
+}
+
+
 def test_files_of_another_kind_are_one_line(tmp_path):
     """A pipe that nobody writes to, a device without an end, a folder, TorchScript, a compressed
     archive that would unpack to more than memory, the newest protocol."""
@@ -240,18 +254,7 @@ def test_files_of_another_kind_are_one_line(tmp_path):
     (tmp_path / "text").write_text("\x1b[1ma text that is longer than eight bytes\x1b[0m")
     (tmp_path / "text.safetensors").write_text("a text that is longer than eight bytes")
     (tmp_path / "empty").touch()
-    for name, words in (
-        ("pipe", "no regular file"),
-        ("/dev/zero", "no regular file"),
-        (".", "no regular file"),
-        ("script", "TorchScript"),
-        ("packed", "compressed"),
-        ("protocol", "no file of torch.save"),
-        ("text", "no file of torch.save"),
-        ("text.safetensors", "no safetensors header"),
-        ("empty", "no file of torch.save"),
-        ("nothing", "No such file"),
-    ):
+    for name, words in OTHER_FILES.items():
         assert words in refusal(tmp_path / name, build()), name
 
 
