@@ -23,7 +23,7 @@ from common.nets import layers as L
 from common.nets import masks as M
 from common.nets.clone import clone
 from common.pruning.pruned import Pruned
-from common.pruning.select import select
+from common.pruning.select import by_layer, select
 from common.running import train as T
 
 
@@ -102,7 +102,7 @@ def prune(
     if masks:
         raise UserError("steps", "several", "surgery decides its masks in one run", "use steps=1")
     layers = L.prunable(model, options.skip)
-    amounts = dict(amount) if isinstance(amount, Mapping) else dict.fromkeys(layers, amount)
+    amounts = by_layer(amount, layers)
     x, y = (torch.cat(parts) for parts in zip(*calibration, strict=True))
     classes = int(y.max()) + 1
     result = Pruned(clone(model))
