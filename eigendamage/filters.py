@@ -133,9 +133,4 @@ def input_form(W: Tensor, A: Tensor, form: str) -> Tensor:
 
 def damping_of(inverses: Mapping[str, KronInverse]) -> dict[str, dict]:
     """What was added to each factor's diagonal (mean over convolution groups), for the record."""
-    return {
-        name: {
-            f"damping_{factor}": sum(i.damping[factor]) / len(i.damping[factor]) for factor in "AG"
-        }
-        for name, i in inverses.items()
-    }
+    return {name: inverse.added() for name, inverse in inverses.items()}
