@@ -122,7 +122,8 @@ def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
         add(
             "--memory-budget",
             type=float,
-            help="GB that curvature may take (default: 60%% of what is free)",
+            help="GB that curvature may take, the work on it not counted (default: 60%% of what is "
+            "free)",
         )
         add(
             "--allow-untrained",

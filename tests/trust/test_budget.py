@@ -1,5 +1,5 @@
 """A memory budget that does not hold a method's curvature: refused before it is computed, with the
-network as it was, or read from a file."""
+network as it was. What a method takes for the work on its curvature is not counted."""
 
 import typing
 
@@ -22,7 +22,7 @@ def loader():
 
 
 @pytest.mark.parametrize("method", [n for n, entry in registry.METHODS.items() if entry.curvature])
-def test_every_method_that_keeps_curvature_holds_the_budget_or_says_what_it_takes(method):
+def test_every_method_refuses_curvature_that_the_budget_does_not_hold(method):
     model = models.build("digits_cnn:width=0.25", 10, (1, 8, 8), 0)
     before = checkpoint.state_hash(model)
     prune = registry.load(method)
