@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import re
+import typing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -404,7 +405,7 @@ def _is_of(value: object, kind: str) -> bool:
 _KINDS = {"int": int, "float": float, "bool": bool, "str": str}
 
 
-def _numbers(name: str, values: object) -> tuple[float, ...]:
+def _numbers(name: str, values: typing.Any) -> tuple[float, ...]:
     """A list of numbers, as floats."""
     try:
         return tuple(float(value) for value in values)
