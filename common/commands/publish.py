@@ -133,7 +133,7 @@ def series(record: Record) -> str:
 @functools.cache
 def _series(paper: str) -> dict[tuple[str, str], str]:
     """(table, cell) -> series, of all cells of a paper."""
-    if importlib.util.find_spec(f"{paper}.experiments") is None:
+    if not all(importlib.util.find_spec(name) for name in (paper, f"{paper}.experiments")):
         return {}
     module = importlib.import_module(f"{paper}.experiments")
     groups = (*module.TABLES.values(), *module.FIGURES.values())
