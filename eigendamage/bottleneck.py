@@ -16,7 +16,7 @@ from common.nets.surgery import apply_edits, factorize
 
 
 def is_bottleneck(module: nn.Module) -> bool:
-    """Whether `factorize` made it."""
+    """Whether the module is one that `factorize` put in the place of a layer."""
     return isinstance(module, nn.Sequential) and list(dict(module.named_children())) == list(
         FACTORS
     )

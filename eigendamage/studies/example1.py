@@ -1,8 +1,8 @@
 """Example 1 (Wang et al. 2019, Sec. 3.1): three weights on which the surgeon is better for one
 removal and worse for two.
 
-`python -m eigendamage.example1` prints it. Nothing is read off a network: the quadratic's Hessian
-is given.
+`python -m eigendamage.example1` prints the table. The loss is a quadratic with a given Hessian, not
+a network's.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CASES = ((2,), (0,), (1, 2), (0, 1))
 
 @dataclass(frozen=True)
 class Explicit:
-    """A curvature for common.pruning.obs from a matrix that is simply there."""
+    """A curvature, as common.pruning.obs asks for it, from a given Hessian H [d, d]."""
 
     matrix: Tensor
 

@@ -68,9 +68,12 @@ def hessian_block(
 def first_layer_blocks(
     model: nn.Module, x: Tensor, y: Tensor, layer: str, units: int
 ) -> Iterator[Tensor]:
-    """The Hessian's diagonal blocks over `units` outputs each of a first linear layer, [units·in,
-    units·in], without the rest of it: with z = Wx it is (1/B) Σ ∂²L/∂z∂z ⊗ xxᵀ, exactly. x: [B,
-    ...]; flat, it is what the layer sees."""
+    """The diagonal blocks of the Hessian of a first linear layer, each over `units` of its outputs,
+    [units·in, units·in].
+
+    With z = Wx the layer's Hessian is (1/B) Σ ∂²L/∂z∂z ⊗ xxᵀ exactly, so no other block of it is
+    formed. x: [B, ...], flattened it is the layer's input. layer: its name.
+    """
     module, seen = model.get_submodule(layer), x.flatten(1)
 
     def loss(shift: Tensor, one: Tensor, label: Tensor) -> Tensor:

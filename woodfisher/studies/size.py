@@ -64,10 +64,14 @@ CASES = {
 def measure(
     model: nn.Module, calibration: Iterable, case: Case, memory_budget: float = 0.0
 ) -> dict:
-    """Seconds of each phase of a step on `model`, which is pruned, and the process's peak memory
-    beside what was forecast before: what it holds already, the rows, if in memory, and the work on
-    them. memory_budget: GB for the process, 0 for 60% of what is free. *_cpu_s is the process's own
-    time, over all threads: what the phase takes on one idle core."""
+    """Prune `model`, in place, by one step, and return the seconds of each phase and the process's
+    peak memory.
+
+    forecast_gb is what the step was expected to take: what the process held before, the rows where
+    they stay in memory, and the work on them. *_cpu_s is processor time over all threads, which is
+    what the phase takes on one idle core. memory_budget: GB for the process, 0 for 60% of what is
+    free.
+    """
     m, b = rows_of(calibration, case.options.num_rows, case.options.fisher_batch_size)
     weights = [module.weight.numel() for module in L.prunable(model, case.options.skip).values()]
     rows_gb, work_gb = (
