@@ -32,16 +32,13 @@ compare: setup      ## prune one dense network with every method; leaves a table
 	  $(PY) -m common.agreement "$$folder" && $(PY) -m figures.compare --records "$$folder" --output "$$folder"
 
 figures: setup      ## redraw every figure from the committed records into runs/figures, without torch
-	@$(PY) -m figures.redraw $(ARGS)
+	@$(PY) -m figures --all $(ARGS)
 
 tables: setup       ## write docs/ and README's tables from the committed records
-	@$(PY) -m figures.tables
-	@$(PY) -m figures.book --index
-	@$(PY) -m figures.readme
-	@$(PY) -m figures.claims
+	@$(PY) -m figures tables
 
 book: setup         ## one page of every table and figure, the papers' beside ours: runs/book/book.html
-	@$(PY) -m figures.book $(ARGS)
+	@$(PY) -m figures book $(ARGS)
 
 test: setup         ## run the tests
 	@$(PY) -m pytest $(ARGS)

@@ -20,10 +20,10 @@ from string import Template
 from common.cells.errors import Parser, UserError
 from figures import (
     claims,  # noqa: F401  the rules register themselves
-    redraw,
+    draw,
     tables,
 )
-from figures.compare import write_file
+from figures.draw import stem, write_file
 from figures.evidence import HOLDS, SEEN, seen
 from figures.gallery import DRAWING, UNBUILT, WAITING, Item, State, items, state
 from figures.page import page, picture
@@ -155,7 +155,7 @@ def html_table(lines: Sequence[tables.Line]) -> str:
 
 
 def article(
-    item: Item, now: State, lines: Sequence[tables.Line], outcomes: dict[str, redraw.Outcome]
+    item: Item, now: State, lines: Sequence[tables.Line], outcomes: dict[str, draw.Outcome]
 ) -> str:
     """One entry."""
     word, found = seen(item.paper, item.label)
@@ -173,7 +173,7 @@ def article(
             f"<p>{prose(statement)} <strong>{escape(SEEN[verdict].capitalize())}.</strong></p><ul "
             f'class="plain">{shown}</ul>'
         )
-    commands = [*item.commands, *(f"python -m figures.{name}" for name in item.scripts)]
+    commands = [*item.commands, *(f"python -m figures {item.paper} {key}" for key in item.pictures)]
     if commands:
         parts.append(f"<pre>{escape(chr(10).join(commands))}</pre>")
     if spent := cost(item, now):
@@ -182,8 +182,8 @@ def article(
         parts.append(
             f'<ul class="plain">{"".join(f"<li>{escape(why)}</li>" for why in item.deviations)}</ul>'
         )
-    for name in item.scripts:
-        outcome = outcomes.get(name)
+    for key in item.pictures:
+        outcome = outcomes.get(f"{item.paper}_{stem(key)}")
         if outcome is not None and outcome.files:
             parts += [
                 picture(item.title, outcome.alt, file.read_bytes())
@@ -191,7 +191,7 @@ def article(
                 if file.suffix == ".png"
             ]
         elif outcome is not None:
-            parts.append(f'<p class="soft">figures.{escape(name)}: {escape(outcome.why)}.</p>')
+            parts.append(f'<p class="soft">{escape(key)}: {escape(outcome.why)}.</p>')
     if lines:
         parts.append(html_table(lines))
     ids = sorted({record.id for record in now.records})
@@ -237,7 +237,7 @@ def summary(ran: Sequence[str], verdicts: Sequence[str]) -> str:
 
 def build(folder: Path) -> str:
     """The page. folder: where the pictures are drawn first."""
-    outcomes = redraw.redraw(folder)
+    outcomes = draw.redraw(folder)
     by_name = {outcome.name: outcome for outcome in outcomes}
     states = {item.key: state(item) for item in items()}
     words = {item.key: states[item.key].words(item) for item in items()}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.cells.errors import Parser, UserError
 from figures import paired, side_panels
-from figures.compare import write_file
+from figures.draw import write_file
 from figures.evidence import (
     CLAIMS,
     FAILS,

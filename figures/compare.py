@@ -10,87 +10,16 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import os
 import sys
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.cells.errors import Parser, UserError
 from common.cells.library import read_all
 from figures import paired, report, side_panels
-from figures.records import QUANTITIES, UNITS, Comparison, Row, Stat, gather
-
-NOTHING = "–"
-# with what keeps their bytes the same every time
-FORMATS = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column of the printed tables: its heading, a row's text in it, and the number it sorts by
-    (None sorts last).
-    """
-
-    heading: str
-    text: Callable[[Row], str]
-    value: Callable[[Row], float | str | None]
-
-
-def spread(stat: Stat, expected: int) -> str:
-    """Percent as "97.12 ± 0.31 (3)": mean, sample standard deviation, and seeds; "(2 of 3)" where
-    seeds are missing.
-    """
-    seeds = f"({stat.n})" if stat.n == expected else f"({stat.n} of {expected})"
-    if not stat.n:
-        return f"missing {seeds}"
-    return (
-        f"{100 * stat.mean:.2f} ± {NOTHING if stat.std is None else f'{100 * stat.std:.2f}'} "
-        f"{seeds}"
-    )
-
-
-def _mean(heading: str, quantity: str, form: str, factor: float = 1.0) -> Column:
-    def value(row: Row) -> float | None:
-        mean = row.stat(quantity).mean
-        return None if mean is None else factor * mean
-
-    return Column(
-        heading, lambda row: NOTHING if value(row) is None else format(value(row), form), value
-    )
-
-
-def _accuracy(heading: str, quantity: str) -> Column:
-    return Column(
-        heading,
-        lambda row: spread(row.stat(quantity), row.expected),
-        lambda row: row.stat(quantity).mean,
-    )
-
-
-COLUMNS = (
-    Column("Method", lambda row: row.label, lambda row: row.label.casefold()),
-    Column("Kind", lambda row: row.kind, lambda row: row.kind),
-    Column("Requested", lambda row: f"{UNITS[row.unit]} {row.amount:g}", lambda row: row.amount),
-    _mean("Sparsity", "achieved_sparsity", ".4f"),
-    _mean("Kept weights %", "kept_weights", ".2f", 100),
-    _mean("Kept MACs %", "kept_macs", ".2f", 100),
-    _accuracy("Accuracy pruned %", "accuracy_pruned"),
-    _accuracy("Accuracy fine-tuned %", "accuracy_finetuned"),
-    _mean("Predicted Δloss", "predicted_increase", ".3g"),
-    _mean("Measured Δloss", "measured_increase", ".3g"),
-    _mean("Prune s", "prune_s", ".2f"),
-    Column(
-        "Peak MB",
-        lambda row: (
-            format(max(row.stat("peak_rss_mb").values), ".0f")
-            if row.stat("peak_rss_mb").n
-            else NOTHING
-        ),
-        lambda row: max(row.stat("peak_rss_mb").values, default=None),
-    ),
-)
+from figures.columns import COLUMNS
+from figures.draw import FORMATS, rendered, write_file
+from figures.records import QUANTITIES, Comparison, gather
 
 
 def headline(comparison: Comparison) -> str:
@@ -220,26 +149,11 @@ def render(comparison: Comparison, folders: Sequence[Path] = ()) -> dict[str, by
         "statistics.md": _encoded(paired.markdown(comparison)),
     }
     for drawing in drawings:
-        for suffix, metadata in FORMATS.items():
-            out = io.BytesIO()
-            drawing.figure.savefig(out, format=suffix, metadata=metadata, dpi=140)
-            files[f"{drawing.name}.{suffix}"] = out.getvalue()
+        for suffix in FORMATS:
+            files[f"{drawing.name}.{suffix}"] = rendered(drawing.figure, suffix, dpi=140)
     images = [(drawing, files[f"{drawing.name}.png"]) for drawing in drawings]
     files["report.html"] = _encoded(report.render(comparison, COLUMNS, images))
     return files
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Atomic: a reader sees the old file or the whole new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def compare(folders: Sequence[str | Path], output: str | Path) -> Comparison:

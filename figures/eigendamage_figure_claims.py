@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from common.cells.record import Record
 from figures import cells
-from figures.eigendamage_records import kept
 from figures.evidence import Evidence, Missing, cell, field, named, printed, shows, verdict
+from figures.frame import left as kept
 from figures.style import look
 
 RIVALS = ("kron-obd", "kron-obs", "c-obd", "c-obs")

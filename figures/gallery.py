@@ -18,6 +18,7 @@ from common.cells.library import read_all
 from common.cells.record import Record, wall_seconds
 from common.cells.spec import Spec
 from figures.cells import groups, runs, verb
+from figures.draw import sheets
 from figures.records import number
 from figures.values import PAPERS, ROOT
 
@@ -50,7 +51,7 @@ class Item:
     results: tuple[str, ...] = ()
     scale: str = "cpu"
     run: tuple[str, ...] = ()  # commands besides those of the cells
-    draw: tuple[str, ...] = ()  # modules of figures/, found by name where empty
+    draw: tuple[str, ...] = ()  # keys of the paper's sheets, found by name where empty
     cost: str = ""  # of what nobody has run, an estimate
     deviations: tuple[str, ...] = ()
 
@@ -99,16 +100,10 @@ class Item:
         return list(out)
 
     @property
-    def scripts(self) -> list[str]:
-        """Modules of figures/ that draw it."""
-        if self.draw:
-            return list(self.draw)
-        name = f"{self.paper}_{self.label.lower().replace('figure ', 'fig').replace(' ', '')}"
-        return [
-            path.stem
-            for path in SOURCE.parent.glob(f"{self.paper}_*.py")
-            if path.stem.lower() == name
-        ]
+    def pictures(self) -> list[str]:
+        """Keys of the sheets that draw it."""
+        own = self.label.replace("Figure ", "").replace("Table ", "table")
+        return [key for key in self.draw or (own,) if key in sheets(self.paper)]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from __future__ import annotations
 import csv
 import math
 import statistics
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from scipy import stats
 
 from common.cells.errors import UserError
 from figures.records import GROUPS, QUANTITIES, UNITS, Comparison, Row, Stat
+from figures.stats import spearman
 from figures.style import look, rank
 
 LEVEL = 0.05
@@ -257,16 +257,6 @@ def predictions(comparison: Comparison) -> list[Prediction]:
             )
         )
     return out
-
-
-def spearman(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Rank correlation; None below three points or where either never changes."""
-    if len(one) < 3 or len(set(one)) < 2 or len(set(other)) < 2:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        value = float(stats.spearmanr(one, other).statistic)
-    return None if math.isnan(value) else value
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from figures.kinds import accuracy_axis
 from figures.records import GROUPS, UNITS, Comparison, Row
 from figures.style import RC, look, plain, rank
 
@@ -30,45 +31,6 @@ NAMES = {
     "accuracy_finetuned": "after fine-tuning, last epoch",
 }
 LEAST_KEPT = 0.1  # percent; the low end of the heat map's logarithmic colours
-LEAST_ERROR = 0.05  # percent; errors below it are drawn there
-ACCURACY_TICKS = (
-    90,
-    50,
-    99,
-    80,
-    95,
-    98,
-    0,
-    97,
-    70,
-    60,
-    96,
-    99.5,
-    99.9,
-    92,
-    85,
-    94,
-    30,
-    98.5,
-    97.5,
-    20,
-    93,
-    88,
-    75,
-    65,
-    10,
-    40,
-    96.5,
-    95.5,
-    91,
-    86,
-    98.2,
-    97.2,
-    98.8,
-    97.8,
-    99.2,
-    99.8,
-)  # the rounder the earlier
 BAND = "Lines join means over seeds, bands span the lowest to the highest seed."
 
 
@@ -109,39 +71,6 @@ def percent_axis(ax: Axes, label: str, least: float, most: float) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
     ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel(f"{label} [% of dense, log scale]")
-
-
-def accuracy_axis(ax: Axes) -> None:
-    """An accuracy axis that is logarithmic in the error, so that 98% and 99% are as far apart as
-    80% and 90%.
-
-    Call it after everything is drawn: the ticks are chosen for the limits, round numbers first,
-    none too close.
-    """
-
-    def forward(accuracy: np.ndarray) -> np.ndarray:
-        return -np.log10(np.maximum(100 - np.asarray(accuracy, float), LEAST_ERROR))
-
-    def inverse(position: np.ndarray) -> np.ndarray:
-        return 100 - 10.0 ** -np.asarray(position, float)
-
-    ax.set_ylabel("Test accuracy [%, log scale of the error]")
-    if not np.isfinite(ax.dataLim.intervaly).all():  # nothing is drawn
-        return
-    ends = forward(ax.dataLim.intervaly)
-    margin = 0.05 * (ends[1] - ends[0]) + 0.01
-    low, high = inverse(ends + [-margin, margin])
-    ax.set_yscale("function", functions=(forward, inverse))
-    ax.set_ylim(low, high)
-    chosen: list[float] = []
-    for tick in ACCURACY_TICKS:
-        near = [abs(forward(tick) - forward(other)) for other in chosen]
-        if low <= tick <= high and min(near, default=np.inf) > 0.07 * (
-            forward(high) - forward(low)
-        ):
-            chosen.append(tick)
-    ax.yaxis.set_major_locator(FixedLocator(sorted(chosen)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def accuracy_against(

@@ -22,7 +22,7 @@ from common.cells.spec import Spec
 from common.cells.trace import points, stops
 from figures import style
 from figures.cells import groups
-from figures.script import METADATA
+from figures.draw import rendered, write_file
 from figures.values import ROOT
 
 
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
                 else ROOT / paper / "results" / "protocols.png"
             )
             path.parent.mkdir(parents=True, exist_ok=True)
-            figure(paper).savefig(path, dpi=120, metadata=METADATA["png"])
+            write_file(path, rendered(figure(paper), "png"))
             print(path)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

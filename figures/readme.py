@@ -5,12 +5,11 @@ A block starts with `<!-- compare: NAME -->`, where figures/results/NAME holds t
 `<!-- bench: NAME -->`, where figures/results/NAME.json is what `make bench` wrote, and ends with
 `<!-- end -->`. `<!-- papers: headline -->` holds the rows that gallery.toml calls headlines, `<!--
 papers: status -->` how many tables and figures of each paper ran, and what was seen, and `<!--
-table: eigendamage_table1 -->` what figures/eigendamage_table1.py's table() returns.
+table: eigendamage/table1 -->` the table of that sheet in figures/eigendamage.py.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import sys
@@ -21,32 +20,13 @@ from statistics import fmean
 from common.cells.errors import Parser, UserError, choose
 from common.cells.library import read_all
 from figures import cells, claims, gallery, tables  # noqa: F401  the rules of the claims register themselves
-from figures.compare import write_file
+from figures.draw import sheets, write_file
 from figures.evidence import SEEN, seen
 from figures.records import Comparison, Row, gather
 from figures.values import PAPERS, Value, read
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- (compare|bench|papers|table): (\S+) -->\n).*?(<!-- end -->)", re.S)
-# scripts whose table() a README has
-DRAWN = (
-    "eigendamage_mnist",
-    "eigendamage_prediction",
-    "eigendamage_table1",
-    "lobs_fig2a",
-    "nap_channels",
-    "nap_table3",
-    "woodfisher_choice",
-    "woodfisher_damping",
-    "woodfisher_fig3a",
-    "woodfisher_fig3b",
-    "woodfisher_fig5a",
-    "woodfisher_fig5b",
-    "woodfisher_fig6",
-    "woodfisher_fig7",
-    "woodfisher_gradients",
-    "woodfisher_tableS6",
-)
 SEED = re.compile(r"-seed\d+$")
 UNITS = {"sparsity": "weights removed", "unit_ratio": "units removed"}
 
@@ -119,11 +99,7 @@ def render(text: str, results: Path) -> str:
         if kind == "papers":
             return start + PAPERS_BLOCKS[choose("papers", name, PAPERS_BLOCKS)]() + end
         if kind == "table":
-            return (
-                start
-                + importlib.import_module(f"figures.{choose('table', name, DRAWN)}").table()
-                + end
-            )
+            return start + drawn_table(name) + end
         source = results / (name if kind == "compare" else f"{name}.json")
         if not source.exists():
             raise UserError("README.md", name, f"there is no {source.name}", f"see {results.name}/")
@@ -138,6 +114,13 @@ def render(text: str, results: Path) -> str:
         )
 
     return BLOCK.sub(block, text)
+
+
+def drawn_table(name: str) -> str:
+    """The table of a sheet, by its paper and key: woodfisher/3a."""
+    paper, _, key = name.partition("/")
+    known = sheets(choose("table", paper, PAPERS))
+    return known[choose("table", key, [key for key, sheet in known.items() if sheet.table])].table()
 
 
 def speeds(bench: dict) -> str:

@@ -12,15 +12,12 @@ from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 from string import Template
-from typing import TYPE_CHECKING
 
 from figures import paired
+from figures.columns import Column
 from figures.page import page, picture
 from figures.panels import Drawing
 from figures.records import GROUPS, UNITS, Comparison, Row, Run
-
-if TYPE_CHECKING:
-    from figures.compare import Column
 
 WHEN = {"accuracy_finetuned": "after fine-tuning", "accuracy_pruned": "after pruning"}
 

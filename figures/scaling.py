@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 
 from common.cells.errors import Parser, UserError
-from figures.script import stored
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE, RECORD = ROOT / "docs" / "scaling.md", ROOT / "figures" / "results" / "bench.json"
@@ -71,6 +70,13 @@ class Machine:
     def inverse(self, rows: int, chunk: int, weights: int) -> float:
         """Seconds of diagonal and solve."""
         return (self.k * min(rows, chunk) * rows + self.l * rows) * weights
+
+
+def record() -> dict:
+    """What `make bench` left; UserError where it has not run."""
+    if not RECORD.exists():
+        raise UserError("results", RECORD.name, "no such record", "run make bench")
+    return json.loads(RECORD.read_text())
 
 
 def constants(bench: dict) -> Machine:
@@ -159,7 +165,7 @@ def main(argv: list[str] | None = None) -> int:
     """Rewrite the page in place; returns the exit status."""
     Parser(description=__doc__).parse_args(argv)
     try:
-        bench = json.loads(stored(RECORD, "make bench").read_text())
+        bench = record()
         sizes = [json.loads(path.read_text()) for path in sorted(SIZES.glob("size_*.json"))]
         texts = {"scaling": table(bench), "measured": measured(bench, sizes)}
     except UserError as error:

@@ -7,7 +7,7 @@ muted set; no two methods share both colour and marker, so that a figure can als
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from common.cells.registry import METHODS
 
@@ -39,12 +39,17 @@ RC = {
 
 @dataclass(frozen=True)
 class Look:
-    """How a method is drawn and called."""
+    """How a method or a series is drawn and called; `more` goes to matplotlib's Line2D as it is."""
 
     colour: str
     marker: str
     label: str
     line: str = "-"
+    more: dict = field(default_factory=dict, hash=False)
+
+    def artist(self) -> dict:
+        """As keywords of Axes.plot, without the label."""
+        return {"color": self.colour, "marker": self.marker, "linestyle": self.line, **self.more}
 
 
 LOOKS: dict[str, Look] = {  # the order is the order of legends and tables

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from common.cells.errors import Parser, UserError
 from figures.cells import DEVIATIONS, Ours, beside
-from figures.compare import write_file
+from figures.draw import write_file
 from figures.gallery import Item, items
 from figures.values import MODELS, NAMES, PAPERS, ROOT, Value, read, tables
 

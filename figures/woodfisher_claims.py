@@ -22,7 +22,7 @@ from figures.evidence import (
     verdict,
 )
 from figures.style import look
-from figures.woodfisher_cells import study
+from figures.woodfisher import study
 
 R20 = "ResNet-20, CIFAR-10 as JPEG"
 

@@ -10,7 +10,7 @@ from statistics import fmean
 from common.cells.record import Record
 from figures.cells import groups
 from figures.evidence import Evidence, Missing, cell, field, named, shows, verdict
-from figures.paired import spearman
+from figures.stats import spearman
 from figures.values import read
 from figures.woodfisher_gradual_claims import BOTH, LENET5, LENGTHS, RESNET20, records
 

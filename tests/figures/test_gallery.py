@@ -18,7 +18,8 @@ import pytest
 
 from common.cells.errors import UserError
 from common.running import cli
-from figures import book, cells, evidence, gallery, redraw, tables
+from figures import __main__ as entrance
+from figures import book, cells, draw, evidence, frame, gallery, tables
 from figures.evidence import FAILS, HOLDS, OPEN, PART, Missing
 from figures.gallery import DRAWING, UNBUILT, WAITING, Item, State, items, state
 from tests.figures.test_report import BROWSER, Page
@@ -112,10 +113,9 @@ def test_commands_parse(command, monkeypatch):
         runpy.run_module(module, run_name="__main__")
 
 
-def test_scripts_and_results_that_are_named_exist_or_are_made_by_a_command():
+def test_pictures_and_results_that_are_named_exist_or_are_made_by_a_command():
     for item in items():
-        for name in item.draw:
-            assert (ROOT / "figures" / f"{name}.py").exists(), name
+        assert list(item.draw) in ([], item.pictures), item.key
         assert not item.results or item.run, (
             f"{item.key}: results without the command that makes them"
         )
@@ -218,47 +218,44 @@ def test_an_entry_that_cannot_be_used_is_refused(text, tmp_path):
         gallery.items(tmp_path / "g.toml")
 
 
-# -- redrawing -------------------------------------------------------------------------------------
+# -- drawing ---------------------------------------------------------------------------------------
 
 
 def test_a_figure_is_drawn_in_both_formats_and_one_without_records_says_so_in_a_line(
     tmp_path, monkeypatch
 ):
-    drawn = redraw.draw("lobs_theorem", tmp_path)
-    assert [path.name for path in drawn.files] == ["lobs_theorem32.pdf", "lobs_theorem32.png"]
-    assert drawn.files[1].read_bytes()[:4] == b"\x89PNG" and "Theorem 3.2" in drawn.alt
-    first = drawn.files[0].read_bytes()
-    assert redraw.draw("lobs_theorem", tmp_path).files[0].read_bytes() == first
-    from figures import lobs_records
-
-    monkeypatch.setattr(
-        lobs_records,
-        "study",
-        lambda cell: (_ for _ in ()).throw(UserError("results", cell, "no such record")),
-    )
-    skipped = redraw.draw("lobs_theorem", tmp_path / "..")
+    drawn = draw.draw("lobs", "theorem32", tmp_path)
+    assert [path.name for path in drawn.files] == ["lobs_theorem32.png", "lobs_theorem32.pdf"]
+    assert drawn.files[0].read_bytes()[:4] == b"\x89PNG" and "Theorem 3.2" in drawn.alt
+    first = drawn.files[1].read_bytes()
+    assert draw.draw("lobs", "theorem32", tmp_path).files[1].read_bytes() == first
+    monkeypatch.setattr(frame, "records", lambda paper: frame.frame([]))
+    skipped = draw.draw("lobs", "theorem32", tmp_path / "..")
     assert not skipped.files and "no such record" in skipped.why and "\n" not in skipped.why
 
 
-def test_a_script_that_breaks_is_named_and_fails_the_command(tmp_path, monkeypatch, capsys):
-    from figures import lobs_records
+def test_a_picture_that_breaks_is_named_and_fails_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(frame, "study", lambda *names: 1 / 0)
+    monkeypatch.setattr(draw, "PAPERS", ["lobs"])
+    monkeypatch.setattr(draw, "comparisons", lambda output: [])
+    known = draw.sheets("lobs")
+    monkeypatch.setattr(draw, "sheets", lambda paper: {k: known[k] for k in ("2a", "theorem32")})
+    assert entrance.main(["--all", "--output", str(tmp_path)]) == 1
+    told = capsys.readouterr().out
+    assert "failed  lobs_theorem32: ZeroDivisionError: division by zero" in told
+    assert "drawn   lobs_fig2a\n" in told and (tmp_path / "lobs_fig2a.pdf").exists()
 
-    monkeypatch.setattr(lobs_records, "study", lambda cell: 1 / 0)
-    monkeypatch.setattr(redraw, "scripts", lambda: ["lobs_theorem"])
-    monkeypatch.setattr(redraw, "comparisons", lambda output: [])
-    assert redraw.main(["--output", str(tmp_path)]) == 1
-    assert "failed  lobs_theorem: ZeroDivisionError: division by zero" in capsys.readouterr().out
 
-
-def test_every_script_of_a_paper_is_found():
-    found = redraw.scripts()
-    assert {"lobs_fig2b", "lobs_theorem", "woodfisher_fig7"} <= set(found)
-    assert not {"lobs_records", "woodfisher_cells"} & set(found)
+def test_a_picture_asked_for_by_name_has_its_table_beside_it(tmp_path, capsys):
+    assert entrance.main(["lobs", "2a", "--output", str(tmp_path), "--formats", "png", "svg"]) == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"fig2a.png", "fig2a.svg", "fig2a.md"}
+    assert (tmp_path / "fig2a.md").read_text() == draw.sheets("lobs")["2a"].table()
+    assert str(tmp_path / "fig2a.svg") in capsys.readouterr().out
 
 
 def test_a_comparison_without_records_is_passed_over(tmp_path):
     (tmp_path / "results" / "empty").mkdir(parents=True)
-    (outcome,) = redraw.comparisons(tmp_path, tmp_path / "results")
+    (outcome,) = draw.comparisons(tmp_path, tmp_path / "results")
     assert outcome.name == "compare_empty" and "no record" in outcome.why
 
 
@@ -271,11 +268,11 @@ def page_file(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("book")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            redraw,
+            draw,
             "redraw",
             lambda output: [
-                redraw.draw("lobs_theorem", folder),
-                redraw.Outcome("woodfisher_fig2", why="no record"),
+                draw.draw("lobs", "theorem32", folder),
+                draw.Outcome("woodfisher_fig2", why="no record"),
             ],
         )
         (folder / "book.html").write_text(book.build(folder))
@@ -299,7 +296,7 @@ def test_the_book_has_every_entry_offline(page_file):
     }
     (image,) = page.every("img")
     assert "Theorem 3.2" in image["alt"] and image["src"].startswith("data:image/png;base64,")
-    assert "figures.woodfisher_fig2: no record" in page.text
+    assert "2: no record" in page.text
     for item in items():
         assert item.title in page.text and all(command in page.text for command in item.commands)
         assert all(why in page.text for why in item.deviations)

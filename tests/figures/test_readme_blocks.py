@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from common.cells.errors import UserError
-from common.cells.library import read_all, records
-from figures import eigendamage_table1, gallery, readme
+from common.cells.library import read_all
+from figures import eigendamage, gallery, readme
 from figures.records import gather
 from figures.values import PAPERS
 from tests.figures.fixtures import pair
@@ -52,13 +52,14 @@ def test_blocks_are_filled_and_unknown_ones_refused(tmp_path):
         readme.render("<!-- papers: nonsense -->\n<!-- end -->", tmp_path)
 
 
-def test_a_papers_table_is_its_figure_scripts(tmp_path):
-    filled = readme.render("<!-- table: eigendamage_table1 -->\nold\n<!-- end -->\n", tmp_path)
-    assert (
-        filled == f"<!-- table: eigendamage_table1 -->\n{eigendamage_table1.table()}<!-- end -->\n"
-    )
-    with pytest.raises(UserError, match="nap_table3"):
-        readme.render("<!-- table: os -->\n<!-- end -->", tmp_path)
+def test_a_papers_table_is_its_sheets(tmp_path):
+    filled = readme.render("<!-- table: eigendamage/table1 -->\nold\n<!-- end -->\n", tmp_path)
+    text = eigendamage.table1()
+    assert filled == f"<!-- table: eigendamage/table1 -->\n{text}<!-- end -->\n"
+    with pytest.raises(UserError, match="choose one of: eigendamage"):
+        readme.render("<!-- table: os/table1 -->\n<!-- end -->", tmp_path)
+    with pytest.raises(UserError, match="choose one of: channels, options, table3"):
+        readme.render("<!-- table: nap/4 -->\n<!-- end -->", tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_a_lead_is_the_difference_of_two_cells_and_of_two_printed_numbers():
     line = next(line for line in readme.headline().splitlines() if "its lead over Kron-OBD" in line)
     found = {
         r.method: r.accuracy["last"]
-        for r in records("eigendamage", "table-1")
+        for r in read_all(ROOT / "eigendamage" / "results" / "table1")
         if r.cell.startswith("cpu-resnet32-0.9-") and r.stage == "finetune" and r.spec["seed"] == 0
     }
     printed, ours = (float(word) for word in line.split("|")[2:4])

@@ -12,7 +12,8 @@ import pytest
 
 from common.cells.errors import Parser
 from common.data import sources as data
-from figures import redraw
+from figures import draw
+from figures.values import PAPERS
 from tests.trust.mutants import ROOT
 
 ROOMS = ("common", "eigendamage", "lobs", "nap", "woodfisher", "figures", "tests")
@@ -90,9 +91,11 @@ WRONG = [
     ("figures.compare --records HERE/no --output HERE/there", "HERE/no"),
     ("figures.compare --records HERE", "required: --output"),
     ("figures.book --output", "expected one argument"),
-    ("figures.redraw --output", "expected one argument"),
-    ("figures.woodfisher_fig3a --formats bmp", "invalid choice: 'bmp'"),
-    ("figures.nap_fig4 --output", "expected one argument"),
+    ("figures --output", "expected one argument"),
+    ("figures", "a paper and a figure of it, or --all"),
+    ("figures zz", "invalid choice: 'zz'"),
+    ("figures woodfisher zz", "choose one of: 2, 3a, "),
+    ("figures woodfisher 3a --formats bmp", "invalid choice: 'bmp'"),
     ("tests.bench --only zz", "choose one of: ratios"),
     ("tests.trust.crash --jobs zz", "choose one of: train"),
     ("tests.trust.crash --kills x", "--kills"),
@@ -123,9 +126,8 @@ def ended(capsys, monkeypatch, module, *words):
 
 
 def test_every_script_is_known():
-    assert {name for name in SCRIPTS if name.startswith("tests.")} == OTHERS and len(SCRIPTS) > 60
-    assert {f"figures.{name}" for name in redraw.scripts()} < set(SCRIPTS)
-    assert {words.split()[0] for words, _ in WRONG} <= {*SCRIPTS, "tests.bench"}
+    assert {name for name in SCRIPTS if name.startswith("tests.")} == OTHERS and len(SCRIPTS) > 30
+    assert {words.split()[0] for words, _ in WRONG} <= {*SCRIPTS, "tests.bench", "figures"}
 
 
 @pytest.mark.parametrize("module", SCRIPTS)
@@ -172,15 +174,13 @@ def test_a_wrong_value_is_one_line_and_status_two(words, said, capsys, monkeypat
 
 
 MISSING = """
-import contextlib, io, runpy, sys, warnings
-warnings.simplefilter("ignore", RuntimeWarning)  # one script imports another
+import contextlib, io, sys
+from figures.__main__ import main
 for name in sys.argv[1:]:
-    said, sys.argv = io.StringIO(), [name, "--output", "made"]
-    try:
-        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-            runpy.run_module(f"figures.{name}", run_name="__main__")
-    except SystemExit as stop:
-        print(name, stop.code, " / ".join(said.getvalue().splitlines()))
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = main([*name.split("/"), "--output", "made"])
+    print(name, status, " / ".join(said.getvalue().splitlines()))
 """
 
 
@@ -189,19 +189,17 @@ def test_a_figure_without_records_is_one_line_that_says_which_and_makes_nothing(
         shutil.copytree(
             ROOT / room, tmp_path / room, ignore=shutil.ignore_patterns("results", "__pycache__")
         )
-    scripts = redraw.scripts()
+    pictures = [f"{paper}/{key}" for paper in PAPERS for key in draw.sheets(paper)]
     done = subprocess.run(
-        [sys.executable, "-c", MISSING, *scripts],
+        [sys.executable, "-c", MISSING, *pictures],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         timeout=200,
     )
     lines = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    assert not done.stderr and set(lines) == set(scripts)
+    assert not done.stderr and set(lines) == set(pictures)
     for name, line in lines.items():
-        if name != "woodfisher_table5":  # the paper's own values are there without a record
-            assert (
-                line.startswith("2 error: ") and " / " not in line and "; run python -m " in line
-            ), f"{name}: {line}"
-    assert {path.stem for path in tmp_path.glob("made/*")} <= {"table5"}
+        told = line.startswith("2 error: ") and "; run python -m " in line
+        assert told and " / " not in line, f"{name}: {line}"
+    assert not list(tmp_path.glob("made/*"))

@@ -2,8 +2,6 @@
 show what the records say.
 """
 
-import importlib
-import re
 import statistics
 from pathlib import Path
 
@@ -20,10 +18,8 @@ from common.nets import layers as L
 from common.nets import models
 from common.running import pipeline
 from common.system import machine
-from figures import woodfisher_cells as drawing
-from figures import woodfisher_fig6 as fig6
-from figures import woodfisher_table5 as table5
-from figures import woodfisher_tableS6 as table_s6
+from figures import frame, stats
+from figures import woodfisher as drawing
 from figures.values import read
 from woodfisher.cells.networks import QUICK, R20
 from woodfisher.experiments import FIGURES, TABLES
@@ -82,32 +78,30 @@ def test_one_dense_network_for_all_of_resnet20():
     assert pipeline.dense_folder(R20).name == compared  # the comparison's, by name
 
 
-@pytest.mark.parametrize("name", ["fig3a", "fig5a", "fig5b", "fig7"])
-def test_lines_are_the_means_of_the_records(name):
-    module = importlib.import_module(f"figures.woodfisher_{name}")
-    folder = "figure-" + name.removeprefix("fig")
-    figure = drawing.panel(folder, "", module.LINES, results=RESULTS)
-    for line in figure.axes[0].get_lines():
-        series = line.get_gid()
-        if series not in module.LINES:
-            continue
+@pytest.mark.parametrize("key", ["3a", "5a", "5b", "7"])
+def test_lines_are_the_means_of_the_records(key):
+    looks = getattr(drawing, f"FIG{key.upper()}")
+    lines = [line for line in drawing.FIGURES[key].draw().axes[-1].lines if line.get_gid() in looks]
+    assert len(lines) > 3
+    for line in lines:
         for x, y in zip(*line.get_data()):
-            cell = re.compile(re.escape(f"{series}-{x / 100:g}-seed") + r"\d+")
             values = [
                 100 * record.accuracy["pruned"]
                 for record in RECORDS
-                if record.table == folder and cell.fullmatch(record.cell)
+                if record.table == f"figure-{key}"
+                and record.cell.startswith(f"{line.get_gid()}-{x / 100:g}-seed")
             ]
             assert y == pytest.approx(statistics.fmean(values))
 
 
-def test_records_of_two_dense_networks_are_refused(tmp_path):
-    for seed, dense in enumerate("ab"):
-        record = Record(
+def test_records_of_two_dense_networks_are_refused():
+    name = "line-0.5-seed{}"
+    records = [
+        Record(
             "x",
             "woodfisher",
             "figure-1",
-            f"line-0.5-seed{seed}",
+            name.format(seed),
             "woodfisher",
             "prune",
             "cpu",
@@ -115,12 +109,16 @@ def test_records_of_two_dense_networks_are_refused(tmp_path):
             dense_hash=dense,
             requested={"sparsity": 0.5},
             accuracy={"dense": 0.9, "pruned": 0.8},
+            series="line",
         )
-        record.write(tmp_path / "figure-1" / f"{seed}.json")
+        for seed, dense in enumerate("ab")
+    ]
     with pytest.raises(UserError, match="different dense networks"):
-        drawing.series("figure-1", tmp_path)
-    with pytest.raises(UserError, match="holds no prune record"):
-        drawing.series("figure-2", tmp_path)
+        drawing.cells("figure-1", frame.frame(records))
+    with pytest.raises(UserError, match="figure-2 holds no prune record"):
+        drawing.cells("figure-2", frame.frame(records))
+    (one,) = drawing.cells("figure-1", frame.frame(records[:1])).itertuples()
+    assert (one.series, one.x, one.y) == ("line", 50, 80)
 
 
 @pytest.mark.slow
@@ -145,11 +143,12 @@ def test_the_papers_p_values_follow_from_its_means_and_deviations():
     """Table 5 prints 0.02979 and 0.00003 from unrounded runs; two decimals of mean and deviation
     leave this much room.
     """
-    first, second = (table5.p_value(one, two) for _, one, two, _ in table5.published())
+    found = drawing.significance()
+    first, second = found[found.what.str.startswith("paper")].p
     assert first == pytest.approx(0.02979, abs=0.003) and second == pytest.approx(
         0.00003, abs=0.00001
     )
-    assert table5.p_value((1.0, 1.0, 2), (1.0, 1.0, 2)) == pytest.approx(1.0)
+    assert stats.p_value((1.0, 1.0, 2), (1.0, 1.0, 2)) == pytest.approx(1.0)
 
 
 def test_the_size_of_a_step_is_measured(monkeypatch):
@@ -199,35 +198,36 @@ def test_the_course_of_a_gradual_run_is_drawn_from_its_records():
     """Two points a step, the end where the fine-tuned record says, and the mean of all seeds in the
     legend.
     """
-    found = fig6.runs()
-    key = next(
-        key for key in found if key[0] == "figure-6" and key[1] == "lenet5" and key[3] == 0.98
-    )
-    pairs = found[key]["woodfisher"]
-    prune, tuned = pairs[0]
-    epochs, accuracy = fig6.walk(prune, tuned)
+    groups = dict(iter(drawing.gradual().groupby(drawing.KEY, sort=False)))
+    key = next(k for k in groups if (k[0], k[1], k[3]) == ("figure-6", "lenet5", 0.98))
+    seeds = groups[key][groups[key].method == "woodfisher"]
+    prune, tuned = seeds.prune.iloc[0], seeds.finetune.iloc[0]
+    epochs, accuracy = drawing.walk(prune, tuned)
     assert (
         accuracy[-1] == 100 * tuned.accuracy["last"]
         and accuracy[0] == 100 * prune.trajectory[0]["pruned"]
     )
     assert epochs == sorted(epochs) and len(epochs) == 2 * prune.spec["steps"]
     assert epochs[-1] == key[2] == pytest.approx(4 * 0.3 + 1, abs=4 * 0.5 / 469)  # whole iterations
-    axes = fig6.figure().axes[list(found).index(key)]
+    axes = drawing.FIGURES["6"].draw().axes[list(groups).index(key)]
+    (line,) = [line for line in axes.lines if line.get_gid() == "woodfisher"]
+    assert (list(line.get_xdata()), list(line.get_ydata())) == (epochs, accuracy)
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    mean = statistics.fmean(100 * tuned.accuracy["last"] for _, tuned in pairs)
+    mean = statistics.fmean(100 * tuned.accuracy["last"] for tuned in seeds.finetune)
     assert any(f"WoodFisher, global: {mean:.2f}%" in label for label in labels)
 
 
-def test_an_ablations_bars_are_its_records():
-    names, lines = drawing.by_setting("figure-3b", RESULTS)
-    assert {"chunk-20", "chunk-layer", "chunk-network"} <= set(names)
-    for amount, values in lines.items():
-        (record,) = (
-            record
-            for record in RECORDS
-            if (record.table, record.cell) == ("figure-3b", f"chunk-20-{amount:g}-seed0")
-        )
-        assert values["chunk-20"] == 100 * record.accuracy["pruned"]
+def test_an_ablations_accuracies_are_its_records():
+    means = drawing.by_setting("figure-3b")
+    assert {"chunk-20", "chunk-layer", "chunk-network"} <= set(means)
+    for amount in means.index:
+        (record,) = [
+            r for r in RECORDS if (r.table, r.cell) == ("figure-3b", f"chunk-20-{amount:g}-seed0")
+        ]
+        assert means["chunk-20"][amount] == 100 * record.accuracy["pruned"]
+    sizes = list(drawing.chunks()["figure-3b"])
+    numbers = [int(size[6:]) for size in sizes if size[6:].isdigit()]
+    assert numbers == sorted(numbers) and sizes[len(numbers)] == "chunk-layer"
 
 
 def test_layers_of_table_s6_add_up_to_what_was_asked_for():
@@ -237,23 +237,15 @@ def test_layers_of_table_s6_add_up_to_what_was_asked_for():
         for v in read("woodfisher")
         if v.table == "Table S6" and v.quantity == "dense_params"
     }
-    shown = table_s6.printed()
-    assert set(shown) == {80, 90, 95, 98} and all(
-        len(profile) == 54 for methods in shown.values() for profile in methods.values()
-    )
-    for amount, methods in shown.items():
-        for profile in methods.values():
-            gone = sum(profile[name] * sizes[name] for name in profile) / sum(
-                sizes[name] for name in profile
-            )
-            # the paper's columns fall a tenth of a point short of its headings
-            assert gone == pytest.approx(amount, abs=0.11)
+    found = drawing.profiles()
+    paper = found.network == "Paper: ResNet-50"
+    assert set(found[paper].amount) == {80, 90, 95, 98}
+    assert set(found[paper].groupby(["amount", "method"]).size()) == {54}
     record = next(r for r in RECORDS if r.spec["model"] == "resnet20")
-    sizes = {layer["name"]: layer["total"] for layer in record.layers}
-    for profiles in table_s6.ours().values():
-        # the course's last pruning stays a tenth of a point below its target
-        for amount, methods in profiles.items():
-            for profile in methods.values():
-                assert sum(profile[name] * sizes[name] for name in sizes) / sum(
-                    sizes.values()
-                ) == pytest.approx(amount, abs=0.11)
+    ours = {layer["name"]: layer["total"] for layer in record.layers}
+    # the paper's columns fall a tenth of a point short of its headings, and so does the course's
+    # last pruning
+    for (network, amount, _), one in found.groupby(["network", "amount", "method"]):
+        known = sizes if network.startswith("Paper") else ours
+        weights = one.layer.map(known)
+        assert (one.gone * weights).sum() / weights.sum() == pytest.approx(amount, abs=0.11)

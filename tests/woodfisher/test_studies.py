@@ -143,21 +143,22 @@ def test_the_studies_dense_networks_are_the_comparisons():
 
 def test_the_studies_tables_are_their_records():
     """Every kind of rows and every setting has a line, with the numbers of its entries."""
-    from figures import woodfisher_choice, woodfisher_gradients
-    from figures.woodfisher_cells import study
+    from figures import woodfisher
 
-    lines = woodfisher_gradients.table().splitlines()[2:]
-    entries = woodfisher_gradients.rows(study("gradients"))
-    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == list(entries)
-    for line, by_amount in zip(lines, entries.values()):
-        for amount in woodfisher_gradients.AMOUNTS:
+    lines = woodfisher.gradients().splitlines()[2:]
+    entries = [e for r in woodfisher.study("gradients") for e in r.trajectory if e["chunk"] == 500]
+    kinds = list(dict.fromkeys(e["rows"] for e in entries))
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines] == kinds
+    for line, kind in zip(lines, kinds):
+        for amount in woodfisher.AMOUNTS:
+            mine = [e for e in entries if (e["rows"], e["amount"]) == (kind, amount)]
             for key in ("overlap", "accuracy", "choice", "magnitude"):
-                assert f"{statistics.fmean(100 * e[key] for e in by_amount[amount]):.2f}" in line
-    told = woodfisher_choice.table()
-    for record in study("choice"):
+                assert f"{statistics.fmean(100 * e[key] for e in mine):.2f}" in line
+    told = woodfisher.choice()
+    for record in woodfisher.study("choice"):
         assert record.stage == "study" and not record.provenance["dirty"]
         settings = {(e["m"], e["b"], e["chunk"]) for e in record.trajectory}
-        name = woodfisher_choice.NAMES[record.spec["model"]]
+        name = woodfisher.NAMES[record.spec["model"]]
         assert record.spec["seed"] or sum(
             line.startswith(f"| {name} |") for line in told.splitlines()
         ) == len(settings)

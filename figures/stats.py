@@ -1,0 +1,22 @@
+"""What scipy says of samples: intervals, tests and correlations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+
+Sample = tuple[float, float, int]  # mean, standard deviation, runs
+
+
+def p_value(one: Sample, two: Sample) -> float:
+    """Student's two-sided p of equal means, equal variances assumed."""
+    return float(stats.ttest_ind_from_stats(*one, *two).pvalue)
+
+
+def spearman(one: Sequence[float], two: Sequence[float]) -> float | None:
+    """Rank correlation; None below three values, or where one side is all alike."""
+    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(two) == 0:
+        return None
+    return float(stats.spearmanr(one, two).statistic)
