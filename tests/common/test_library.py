@@ -1,7 +1,6 @@
 """The library of results: tables of two files, from which every record comes back whole."""
 
 import csv
-import dataclasses
 import json
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from common.cells.errors import UserError
 from common.cells.record import Record
 from common.cells.spec import Spec, named, series_of
 from common.commands import publish, records
+from nap.experiments import TABLES
 from tests.figures.fixtures import record
 
 ODD = {  # an id is its own; fields in an order of their own, and values that only look alike
@@ -188,16 +188,17 @@ def test_every_committed_record_of_a_cell_has_the_series_that_its_paper_says():
 
 
 def test_a_record_that_does_not_say_its_series_is_told_it_when_it_is_published(tmp_path):
-    clean = [r for r in library.records("nap", "table-3") if r.provenance["dirty"] is False]
-    old = next(one for one in clean if one.stage == "prune")
-    told = {k: v for k, v in vars(old).items() if k != "series"} | {"table": "3"}
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "prune.json").write_text(json.dumps(told))
-    unknown = dataclasses.replace(old, id="x", cell="of-another-time", series="")
-    unknown.write(tmp_path / "runs" / "seed1" / "prune.json")
+    name, spec = next(iter(TABLES["3"].items()))
+    clean = {"git": "1" * 40, "dirty": False}
+    told = ODD | {"paper": "nap", "table": "3", "spec": spec.to_dict(), "provenance": clean}
+    for number, cell in enumerate((name, "of-another-time")):
+        folder = tmp_path / "runs" / str(number)
+        folder.mkdir(parents=True)
+        (folder / "prune.json").write_text(json.dumps(told | {"id": cell, "cell": cell}))
     assert publish.publish([tmp_path / "runs"], tmp_path / "results") == 2
     found = {one.id: one for one in library.read_all(tmp_path / "results")}
-    assert found[old.id] == old and old.series and found["x"].series == ""
+    assert found[name].series == spec.series == "lenet300/nap"
+    assert found["of-another-time"].series == ""
     assert {one["table"] for one in library.whole(tmp_path / "results")} == {"table-3"}
     assert {path.name for path in (tmp_path / "results").iterdir()} == {
         "table-3.csv",
