@@ -237,6 +237,15 @@ def test_a_cell_done_anew_under_a_longer_name_takes_the_place_of_the_one_before(
     assert {one.id for one in library.read_all(tmp_path / "results")} == {"long", "else", "seed1"}
 
 
+def test_dense_networks_of_one_seed_are_all_kept(tmp_path):
+    clean = {"git": "1", "dirty": False}
+    dense = ODD | {"stage": "train", "cell": "", "requested": {}, "provenance": clean}
+    for name in ("one", "another"):
+        Record.from_dict(dense | {"id": name}).write(tmp_path / name / "train.json")
+        publish.publish([tmp_path / name], tmp_path / "results")
+    assert {one.id for one in library.read_all(tmp_path / "results")} == {"one", "another"}
+
+
 def test_a_damaged_record_or_a_folder_below_a_papers_results_stops_publishing(tmp_path):
     runs = tmp_path / "runs"
     Record.from_dict(ODD | {"provenance": {"git": "1", "dirty": False}}).write(runs / "a.json")

@@ -281,7 +281,8 @@ FAULTS = {
         ("dict.fromkeys(v) if", "dict.fromkeys(sorted(v)) if", f"{LIBRARY} -k comes_back"),
     ],
     "common/commands/publish.py": [
-        ("record.series or series(record)", "record.series", f"{LIBRARY} -k told_it")
+        ("record.series or series(record)", "record.series", f"{LIBRARY} -k told_it"),
+        ("not one['requested']", f"{LIBRARY} -k all_kept"),
     ],
     "lobs/hessian.py": [
         (
