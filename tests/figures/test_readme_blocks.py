@@ -82,7 +82,7 @@ def test_a_lead_is_the_difference_of_two_cells_and_of_two_printed_numbers():
     line = next(line for line in readme.headline().splitlines() if "its lead over Kron-OBD" in line)
     found = {
         r.method: r.accuracy["last"]
-        for r in read_all(ROOT / "eigendamage" / "results" / "table1")
+        for r in read_all(ROOT / "eigendamage" / "results")
         if r.cell.startswith("cpu-resnet32-0.9-") and r.stage == "finetune" and r.spec["seed"] == 0
     }
     printed, ours = (float(word) for word in line.split("|")[2:4])
