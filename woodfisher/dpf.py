@@ -90,10 +90,12 @@ class Feedback:
 
 
 def weights(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, Tensor]:
-    """Copies of the prunable weights by parameter name."""
+    """Copies of the prunable weights by parameter name. Those of a training that diverges may not
+    be finite: the training says so.
+    """
     return {
         f"{name}.weight": module.weight.detach().clone()
-        for name, module in L.prunable(model, skip).items()
+        for name, module in L.prunable(model, skip, least=0).items()
     }
 
 

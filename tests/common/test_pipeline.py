@@ -216,7 +216,7 @@ def test_two_processes_on_one_cell_are_told_apart(tmp_path):
         claim(tmp_path / "cell"),
     ):
         pass
-    (tmp_path / "cell" / ".prune.json.abc").write_text("half")
+    (tmp_path / "cell" / ".prune.json.abcdefgh").write_text("half")
     with claim(tmp_path / "cell"):
         assert [p.name for p in (tmp_path / "cell").iterdir()] == [".lock"]
 

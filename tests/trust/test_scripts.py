@@ -71,7 +71,7 @@ WRONG = [
     ("eigendamage.studies latency --network zz", "zz"),
     ("eigendamage.studies latency --runs HERE/no", "eigendamage.prune --table 1"),
     ("common.commands.publish HERE/no HERE/there", "holds no records"),
-    ("common.commands.publish HERE", "required: target"),
+    ("common.commands.publish HERE", "holds no records"),
     ("common.commands.agreement HERE/no", "HERE/no"),
     ("common.commands.export HERE/no.safetensors --plain HERE/there", "no.safetensors"),
     ("common.commands.export HERE/no.safetensors", "nothing to write"),

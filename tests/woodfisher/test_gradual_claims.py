@@ -6,7 +6,7 @@ import pytest
 
 from common.cells.record import Record
 from figures import claims, woodfisher_gradual_claims, woodfisher_profile_claims  # noqa: F401  claims registers all rules
-from figures.evidence import FAILS, HOLDS, PART, Missing, seen
+from figures.evidence import FAILS, HOLDS, OPEN, PART, Missing, seen
 
 
 def tuned(last: float, best: float | None = None, seed: int = 0) -> Record:
@@ -42,13 +42,16 @@ def committed(monkeypatch, found: dict):
         monkeypatch.setattr(module, "records", records)
 
 
-def one_epoch(woodfisher: float, magnitude: float, **more: float) -> dict:
+def one_epoch(woodfisher: float, magnitude: float, seeds: int = 3, **more: float) -> dict:
     ends = {"woodfisher": woodfisher, "magnitude-global": magnitude} | {
         name.replace("_", "-"): value for name, value in more.items()
     }
     return {
-        (f"resnet20-one-epoch-{method}-0.9", "finetune"): [tuned(last)]
+        (f"resnet20-one-epoch-{method}-{amount}", "finetune"): [
+            tuned(last, seed=seed) for seed in range(seeds)
+        ]
         for method, last in ends.items()
+        for amount in (0.8, 0.9, 0.95, 0.98)
     }
 
 
@@ -59,6 +62,8 @@ def one_epoch(woodfisher: float, magnitude: float, **more: float) -> dict:
         (one_epoch(0.8, 0.79), HOLDS),
         (one_epoch(0.78, 0.79), FAILS),
         (one_epoch(0.78, 0.79, magnitude_layer=0.7), PART),
+        (one_epoch(0.8, 0.79, seeds=1), OPEN),
+        ({k: v for k, v in one_epoch(0.8, 0.79).items() if not k[0].endswith("0.98")}, OPEN),
     ],
 )
 def test_the_lead_is_of_the_last_accuracies(monkeypatch, found, verdict):
