@@ -72,7 +72,7 @@ class Feedback:
                 state.model.get_parameter(name).copy_(weight)
         elif state.event in ("begin", "step"):
             if state.event == "step" or not self.latent:
-                self.latent = weights(state.model, self.options.skip)
+                self.latent = weights(state.model, self.options.skip, least=0)
             due = (
                 state.event == "begin"
                 or state.step % self.options.every == 0
@@ -89,13 +89,13 @@ class Feedback:
             self._epoch = self.masks, self.latent
 
 
-def weights(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, Tensor]:
-    """Copies of the prunable weights by parameter name. Those of a training that diverges may not
-    be finite: the training says so.
+def weights(model: nn.Module, skip: Iterable[str] = (), least: int = 1) -> dict[str, Tensor]:
+    """Copies of the prunable weights by parameter name. least: as of `layers.prunable`; 0 while a
+    training goes on, which says itself when it diverges.
     """
     return {
         f"{name}.weight": module.weight.detach().clone()
-        for name, module in L.prunable(model, skip, least=0).items()
+        for name, module in L.prunable(model, skip, least).items()
     }
 
 
