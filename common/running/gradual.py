@@ -24,7 +24,7 @@ from common.nets.flops import costs
 from common.pruning.pruned import Pruned
 from common.running import train as T
 from common.running.options import method_of
-from common.running.stages import Stage, architecture, kept_tensors, recalled_tensors
+from common.running.stages import Stage, recalled_tensors
 from common.system import distributed, machine
 
 # calibration examples where neither the Spec nor the method says how many
@@ -224,20 +224,13 @@ def _fast_enough(spec: Spec, entry: dict) -> bool:
 def _keep(work: Stage, result: Pruned, trajectory: list[dict], data: D.Data, where: str) -> None:
     """Write the finished step, from which a killed run goes on."""
     if distributed.rank() == 0:
-        checkpoint.save(
-            work.snapshot(where),
-            result.model,
-            architecture(work.spec, data),
-            result.edits,
-            result.masks,
-            extra={
-                "trajectory": trajectory,
-                "notes": result.notes,
-                "layers": result.layers,
-                "predicted_increase": result.predicted_increase,
-            },
-            extra_tensors=kept_tensors(result),
-        )
+        extra = {
+            "trajectory": trajectory,
+            "notes": result.notes,
+            "layers": result.layers,
+            "predicted_increase": result.predicted_increase,
+        }
+        work.save(work.snapshot(where), result, data, extra)
 
 
 def _resume(path: Path, device: torch.device) -> tuple[Pruned, list[dict]]:

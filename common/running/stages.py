@@ -128,17 +128,22 @@ class Stage:
         """Where the stage, or one step of it, keeps its half-done work."""
         return self.folder / f"{self.name}-snapshot{step}-{self.mark}.safetensors"
 
+    def save(self, path: Path, result: Pruned, data: D.Data, extra: dict | None = None) -> str:
+        """Write the network with what a half-done course needs beside it; returns its digest."""
+        return checkpoint.save(
+            path,
+            result.model,
+            architecture(self.spec, data),
+            result.edits,
+            result.masks,
+            extra=extra,
+            extra_tensors=kept_tensors(result),
+        )
+
     def publish(self, record: Record, result: Pruned, data: D.Data) -> Record:
         """Save the network, then the record that says it is there, then drop half-done work."""
         if distributed.rank() == 0:
-            sha256 = checkpoint.save(
-                self.folder / FILES[self.name],
-                result.model,
-                architecture(self.spec, data),
-                result.edits,
-                result.masks,
-                extra_tensors=kept_tensors(result),
-            )
+            sha256 = self.save(self.folder / FILES[self.name], result, data)
             record.identity |= {"file_sha256": sha256, "mask_sha256": mask_digest(result)}
             record.write(self.folder / f"{self.name}.json")
             _drop_snapshots(self.folder, self.name)
