@@ -58,6 +58,16 @@ JOBS: dict[tuple[str, str], Job] = {
         sparsities=(0.5, 0.7, 0.8, 0.9, 0.95),
         dataset_options="norm=imagenet",
     ),
+    # public weights; five hundred images are no training set, so nothing is tuned
+    ("imagenet-sample", "efficientnet_lite0"): Job(
+        Recipe(epochs=0),
+        Recipe(epochs=0),
+        checkpoint="efficientnet_lite0_imagenet",
+        sparsities=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
+        unit_ratios=(0.05, 0.1, 0.2, 0.3),
+        num_samples=400,
+        rows=400,
+    ),
 }
 # of any size, so its rows are few: as many as WoodFisher's Sec. 3.2 at least calls typical
 FALLBACK = Job(
@@ -76,6 +86,7 @@ USUAL = {
     "imagefolder": "resnet20",
     "tiny-imagenet": "vgg19:width=0.25",
     "imagenet": "resnet50",
+    "imagenet-sample": "efficientnet_lite0",
 }
 
 

@@ -287,11 +287,12 @@ def same_classes(train: Folder, test: Folder) -> tuple[Folder, Folder]:
 
 
 @functools.lru_cache(maxsize=4)
-def decoded(folder: Folder, side: int, cache: Path | None) -> Tensor:
-    """All images of a folder, uint8 [n, 3, side, side]; kept for the process, and in the file
-    `cache` if it can be written. The cache is of files by name, size and time of change, so that an
-    image that was replaced is read again."""
+def decoded(folder: Folder, side: int, cache: Path | None, resize: int | None = None) -> Tensor:
+    """All images of a folder as `square(side, resize)` cuts them, uint8 [n, 3, side, side]; kept
+    for the process, and in the file `cache` if it can be written. The cache is of files by name,
+    size and time of change, so that an image that was replaced is read again."""
     key, shape = f"{folder.digest}-{folder.changed}-{side}", (len(folder.paths), 3, side, side)
+    key += f"-{resize}" if resize else ""
     if cache:
         with (
             contextlib.suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile),
@@ -300,7 +301,7 @@ def decoded(folder: Folder, side: int, cache: Path | None) -> Tensor:
             if str(stored["key"]) == key and stored["images"].shape == shape:
                 return torch.from_numpy(stored["images"])
     images = torch.empty(shape, dtype=torch.uint8)
-    plain = square(side)
+    plain = square(side, resize)
     with (
         ThreadPoolExecutor(machine.cores()) as pool,
         progress(len(images), f"decoding {folder.root}", unit="image") as bar,
@@ -390,6 +391,13 @@ def _atomically(path: Path, write: Callable[[IO[bytes]], object]) -> None:
         log.info("%s is not kept on disk: %s", path.name, error)
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+
+
+def halves(keys: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Two halves of the indices in ascending order; the second has the keys with the smallest
+    hashes, which no order of files and no library changes."""
+    order = sorted(range(len(keys)), key=lambda i: hashlib.sha256(os.fsencode(keys[i])).digest())
+    return sorted(order[len(keys) // 2 :]), sorted(order[: len(keys) // 2])
 
 
 def split_indices(keys: Sequence[str], labels: Sequence[int]) -> tuple[list[int], list[int]]:

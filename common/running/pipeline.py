@@ -205,7 +205,9 @@ def trained(spec: Spec) -> None:
 
 
 def _loss_loader(data: D.Data):
-    return data.calibration(min(LOSS_EXAMPLES, len(data.train)), batch_size=256, seed=0)
+    return data.calibration(
+        min(LOSS_EXAMPLES, len(data.train)), batch_size=data.evaluation_batch, seed=0
+    )
 
 
 def _top5(model: torch.nn.Module, data: D.Data, name: str) -> dict[str, float]:

@@ -2,6 +2,7 @@
 parts, the kinds of files, and links. What is taken is exact, and what is left out is said.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ from PIL import Image
 
 from common.cells.errors import UserError
 from common.commands import compare
-from common.data import folders
+from common.data import folders, sources
 from common.data.sources import load
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
@@ -251,3 +252,41 @@ def test_compare_takes_what_there_is_of_a_small_folder(root, tmp_path, capsys, m
     assert sorted(told) == sorted(str(p.parent) for p in (tmp_path / "runs").rglob("prune.json"))
     assert compare.main([*words, "--num-samples", "7"]) == 2
     assert "num_samples=7: outside 1..6" in capsys.readouterr().err
+
+
+@pytest.fixture
+def sample(tmp_path, monkeypatch):
+    """An ImageNet of six classes and a sample with one image of each, in shades of grey."""
+    monkeypatch.setattr(sources, "IMAGENET_CLASSES", 6)
+    for label in range(6):
+        picture(tmp_path / "imagenet-sample" / "train" / f"n{label}" / "0.png", (40 * label,) * 3)
+    return tmp_path
+
+
+def test_a_sample_is_halved_by_its_files_names_and_keeps_all_classes(sample):
+    """Which file falls into which half is known from the hashes of the names alone."""
+    names = [f"n{label}/0.png" for label in range(6)]
+    by_hash = sorted(range(6), key=lambda i: hashlib.sha256(names[i].encode()).hexdigest())
+    data = load("imagenet-sample:norm=unit", str(sample))
+    assert data.classes == 6 and data.input_shape == (3, 224, 224)
+    assert data.test.labels.tolist() == sorted(by_hash[:3])
+    assert data.train.labels.tolist() == sorted(by_hash[3:])
+    for part in (data.train, data.test):  # each image is its label's grey, so still beside it
+        assert [int(image[0, 112, 112]) for image in part.images] == (40 * part.labels).tolist()
+
+
+def test_a_sample_is_read_as_its_network_was_trained(sample):
+    """EfficientNet-Lite: (x - 0.498) / 0.502."""
+    data = load("imagenet-sample", str(sample))
+    x, y = data.test[0]
+    grey = 40 * y / 255
+    torch.testing.assert_close(x, torch.full_like(x, (grey - 0.498) / 0.502))
+
+
+def test_a_sample_without_some_classes_is_refused(sample):
+    shutil.rmtree(sample / "imagenet-sample" / "train" / "n3")
+    with pytest.raises(UserError, match="has 5 class folders, ImageNet has 6"):
+        load("imagenet-sample", str(sample))
+    (sample / "imagenet-sample" / "train" / "n3").mkdir()
+    with pytest.raises(UserError, match="'n3' has no images"):
+        load("imagenet-sample", str(sample))

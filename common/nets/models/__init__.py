@@ -13,6 +13,7 @@ from common.cells.errors import UserError, choose
 from common.cells.options import read_options
 from common.cells.spec import split_options
 from common.nets.models.digits import digits_cnn
+from common.nets.models.efficientnet import efficientnet_lite0
 from common.nets.models.lenet import cifarnet, lenet5
 from common.nets.models.mlp import cifarnet_fc, lenet300, mlpnet
 from common.nets.models.mobilenet import mobilenet_v1
@@ -40,6 +41,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         preresnet29,
         alexnet,
         mobilenet_v1,
+        efficientnet_lite0,
         resnet50,
     )
 }
