@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from common.cells.errors import NumericalError
 from common.curvature.labels import losses
 from common.data.sources import rebatch
+from common.data.task import task_of
 from common.nets import layers as L
 from common.nets.capture import capture
 
@@ -43,7 +44,7 @@ def output_weights(
         examples += len(x)
         with capture(model, layers) as tape:
             for loss in losses(
-                tape.forward(x.to(device)), y.to(device), "sampled", "cross_entropy", generator
+                tape.forward(x.to(device)), y.to(device), "sampled", task_of(x), generator
             ):
                 tape.backward(loss)
                 for name, module in layers.items():

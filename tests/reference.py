@@ -57,6 +57,42 @@ def exact_fisher(
     return total / len(x)
 
 
+def loss_of_example(output: Tensor, y: Tensor, loss: str, ignored: int = -100) -> Tensor:
+    """The loss of one example, position by position; output and y without a batch dimension."""
+    if loss == "mse":
+        return sum(0.5 * (a - b) ** 2 for a, b in zip(output.flatten(), y.flatten()))
+    if loss == "binary":
+        terms = [
+            -(b * torch.sigmoid(a).log() + (1 - b) * (1 - torch.sigmoid(a)).log())
+            for a, b in zip(output.flatten(), y.flatten().to(output))
+        ]
+        return sum(terms) / len(terms)
+    rows = output.reshape(len(output), -1).T if loss == "cross_entropy" else output
+    terms = [
+        -(row.exp() / row.exp().sum()).log()[label]
+        for row, label in zip(rows.reshape(-1, rows.shape[-1]), y.flatten().tolist())
+        if label != ignored
+    ]
+    return sum(terms) / len(terms) if terms else 0 * output.sum()
+
+
+def gauss_newton(model: nn.Module, module: nn.Module, x: Tensor, y: Tensor, loss: str) -> Tensor:
+    """(1/B) Σ_b Jᵀ H J, [d, d]: J the output's derivative in the weight, row by row, H the second
+    derivative of the example's loss in its output, by torch.func."""
+    total = 0.0
+    for i in range(len(x)):
+        output = model(x[i : i + 1])[0]
+        J = torch.stack(
+            [
+                torch.autograd.grad(value, module.weight, retain_graph=True)[0].flatten()
+                for value in output.flatten()
+            ]
+        )
+        H = torch.func.hessian(lambda f, i=i: loss_of_example(f, y[i], loss))(output.detach())
+        total = total + J.T @ H.reshape(len(J), len(J)) @ J
+    return total / len(x)
+
+
 def seen_by_positions(module: nn.Module, x: Tensor, bias: bool = False) -> Tensor:
     """What each output position of each group sees, cut out by hand: [batch, groups, T, in
     (+1)].

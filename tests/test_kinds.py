@@ -21,7 +21,7 @@ TRIED = {
     "layers that costs count": (assumptions.COUNTED, ()),
     "couplings of channels": (surgery.COUPLED, surgery.HOPELESS),
     "precisions of 16 bits": (half.HALVES, ()),
-    "outputs": ((), edge.OUTPUTS),
+    "outputs": (edge.FIELDS, edge.OUTPUTS),
     "loaders": (edge.WELCOME, edge.REFUSED),
     "labels": ((), {**edge.LABELS, **assumptions.LABELS}),
     "ways to call a layer": (edge.CALLS, edge.HIDDEN),

@@ -50,6 +50,45 @@ def small_net(classes: int = 3, inplace: bool = False) -> nn.Module:
     )
 
 
+class Tokens(nn.Module):
+    """Token ids in, logits of a vocabulary at each token out."""
+
+    def __init__(self, vocabulary: int = 5, width: int = 4):
+        super().__init__()
+        self.embed = nn.Embedding(vocabulary, width)
+        self.body, self.head = nn.Linear(width, 3), nn.Linear(3, vocabulary)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        y = self.embed(ids)
+        return self.head(torch.tanh(self.body(y + y.mean(1, keepdim=True))))
+
+
+def tasks() -> dict[str, tuple[nn.Module, Tensor, Tensor]]:
+    """A network, its inputs and labels for each kind of output: a loss by name, words behind it."""
+    g = generator(7)
+    x, _ = batch(4)
+    labels = torch.randint(3, (4, 2, 2), generator=g)
+    ids = torch.randint(5, (4, 6), generator=g)
+    shifted = torch.cat([ids[:, 1:], torch.full((4, 1), -100)], 1)
+    shifted[1, 2:] = -100  # a shorter text
+    segment = [nn.Conv2d(2, 4, 3), nn.Tanh(), nn.Conv2d(4, 3, 2)]
+    flat = [nn.Conv2d(2, 3, 3), nn.Tanh(), nn.Flatten()]
+    normal = torch.randn(4, 3, 2, 2, generator=g, dtype=torch.float64)
+    return {
+        "cross_entropy": (small_net(), *batch(4)),
+        "cross_entropy of positions": (seeded(nn.Sequential(*segment)), x, labels),
+        "language_model": (seeded(Tokens()), ids, shifted),
+        "binary": (seeded(nn.Sequential(*flat, nn.Linear(27, 2))), x, labels[:, 0].double() / 2),
+        "binary, one logit": (
+            seeded(nn.Sequential(*flat, nn.Linear(27, 1))),
+            x,
+            (labels[:, 0, :1] > 0),
+        ),
+        "mse": (seeded(nn.Sequential(*flat, nn.Linear(27, 3))), x, normal[:, :, 0, 0]),
+        "mse of images": (seeded(nn.Sequential(*segment)), x, normal),
+    }
+
+
 CONVOLUTIONS = {
     "plain": {"kernel_size": 3},
     "padded": {"kernel_size": 3, "padding": 1},

@@ -13,6 +13,7 @@ from common.cells.errors import NumericalError, UserError
 from common.curvature.labels import losses, require_curvature
 from common.curvature.rows import PER_EXAMPLE_ENTRIES
 from common.data.batches import batches
+from common.data.task import task_of
 from common.nets import layers as L
 from common.nets.capture import capture
 from common.system import distributed, machine
@@ -23,11 +24,11 @@ def diagonal_fisher(
     loader: Iterable[tuple[Tensor, Tensor]],
     layers: dict[str, nn.Module] | None = None,
     fisher: str = "empirical",
-    loss: str = "cross_entropy",
+    loss: str | None = None,
     generator: torch.Generator | None = None,
 ) -> dict[str, Tensor]:
     """F_ii by layer name, float64, shaped like the weight. Exact for convolutions: positions are
-    summed before squaring.
+    summed before squaring. loss: by default that of the data's task.
     """
     layers = L.prunable(model) if layers is None else layers
     device = next(model.parameters()).device
@@ -49,7 +50,7 @@ def diagonal_fisher(
             continue
         with capture(model, layers) as tape:
             # every process draws every label
-            for value in losses(tape.forward(x), y, fisher, loss, generator):
+            for value in losses(tape.forward(x), y, fisher, loss or task_of(x), generator):
                 if not mine:
                     break
                 tape.backward(value, retain=True)

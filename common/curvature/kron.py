@@ -25,6 +25,7 @@ from common.cells.errors import LayerError, NumericalError, UserError, choose
 from common.curvature import patches
 from common.curvature.labels import FISHERS, losses, require_curvature
 from common.data.batches import batches
+from common.data.task import Inputs, task_of
 from common.nets import layers as L
 from common.nets.capture import capture
 from common.system import distributed, machine
@@ -60,7 +61,7 @@ class Kron:
 
 class KronEstimator:
     """Kronecker factors of `layers` (all prunable ones by default), averaged over all examples
-    seen.
+    seen. loss: by default that of the data's task.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class KronEstimator:
         model: nn.Module,
         layers: dict[str, nn.Module] | None = None,
         fisher: str = "sampled",
-        loss: str = "cross_entropy",
+        loss: str | None = None,
         bias: bool = False,
         channel_only: bool = False,
         generator: torch.Generator | None = None,
@@ -92,7 +93,7 @@ class KronEstimator:
         """
         if self.fisher == "sampled":
             with torch.no_grad(), capture(self.model, {}, gradients=False) as tape:
-                next(losses(tape.forward(x), y, self.fisher, self.loss, self.generator))
+                next(self._losses(tape.forward(x), x, y))
 
     def update(self, x: Tensor, y: Tensor) -> None:
         """Take one batch in: one forward pass, one backward pass a label draw. Raises UserError
@@ -137,11 +138,14 @@ class KronEstimator:
             output = tape.forward(x)
             for name in self.layers:
                 yield name, None, tape.input(name)
-            draws = list(losses(output, y, self.fisher, self.loss, self.generator))
+            draws = list(self._losses(output, x, y))
             for i, loss in enumerate(draws):
                 tape.backward(loss, retain=i + 1 < len(draws))
                 for name in self.layers:
                     yield name, i, tape.gradient(name)
+
+    def _losses(self, output: object, x: Tensor | Inputs, y: Tensor | Inputs) -> Iterator[Tensor]:
+        return losses(output, y, self.fisher, self.loss or task_of(x), self.generator)
 
     def with_bias(self, module: nn.Module) -> bool:
         """Whether a layer's A has the homogeneous coordinate."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from common.cells.errors import NumericalError, UserError, choose
 from common.curvature.labels import losses, require_curvature
 from common.data.sources import rebatch
+from common.data.task import task_of
 from common.nets import layers as L
 from common.nets.capture import capture
 from common.system import distributed, machine
@@ -32,12 +33,12 @@ def gradient_rows(
     batch: int = 1,
     layers: dict[str, nn.Module] | None = None,
     fisher: str = "empirical",
-    loss: str = "cross_entropy",
+    loss: str | None = None,
     generator: torch.Generator | None = None,
     out: dict[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Rows by layer name: [num_rows, weights of the layer], in the network's dtype, but float32 at
-    least; evaluation mode.
+    least; evaluation mode. loss: by default that of the data's task.
 
     Consumes num_rows × batch examples of `loader`, in order. `out` takes the place of the rows:
     tensors, or in one process a file's (spool.py). Raises UserError when the rows would not fit the
@@ -91,7 +92,7 @@ def gradient_rows(
             count = len(x) // batch
             mine = distributed.mine(index)
             if mine or fisher == "sampled":  # every process draws every label
-                for value in losses(tape.forward(x), y, fisher, loss, generator):
+                for value in losses(tape.forward(x), y, fisher, loss or task_of(x), generator):
                     if mine:
                         tape.backward(value)
             for name, module in layers.items():

@@ -2,7 +2,7 @@
 ...]).
 
 Every estimator reads its data through here, so that a loader of another form is told so in the same
-words whatever is estimated.
+words whatever is estimated. A Calibration (task.py) gives batches of any form as such pairs.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from common.cells.errors import UserError
+from common.data.task import Inputs
 
 
 def batches(loader: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
@@ -26,7 +27,8 @@ def batches(loader: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
             "calibration", type(loader).__name__, "cannot be read", "give batches (inputs, labels)"
         )
     for batch in loader:
-        x, y = _pair(batch)
+        canonical = isinstance(batch, tuple) and batch and isinstance(batch[0], Inputs)
+        x, y = batch if canonical else _pair(batch)
         if len(x):
             yield x, y
 
@@ -45,7 +47,8 @@ def _pair(batch: object) -> tuple[Tensor, Tensor]:
             "calibration",
             type(batch).__name__,
             "its batches are no pairs (inputs, labels)",
-            f"give [(batch[{keys[0]}], batch[{keys[1]}]) for batch in loader]",
+            f"give [(batch[{keys[0]}], batch[{keys[1]}]) for batch in loader], or prune by "
+            "common.prune, which takes any batch",
         )
     if not isinstance(batch, (tuple, list)) or len(batch) != 2:
         size = f" of {len(batch)}" if isinstance(batch, (tuple, list)) else ""

@@ -44,6 +44,7 @@ from common.data.folders import (
     split_indices,
 )
 from common.data.images import UNIT, Files, Images, Loader, Norm, square
+from common.data.task import joined
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # folders whose decoded images fit in this are decoded once; larger ones are read as needed
@@ -571,4 +572,4 @@ def _on_disk(name: str, parts: dict[str, Folder], cache: Path | None) -> str:
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     if len(parts) == 1:
         return parts[0]
-    return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
+    return joined([x for x, _ in parts]), joined([y for _, y in parts])

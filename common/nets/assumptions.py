@@ -14,8 +14,9 @@ estimators name them.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 from weakref import WeakSet
 
 import torch
@@ -28,9 +29,20 @@ USED_TWICE = "is used twice in one forward pass; its curvature is not that of on
 # relative differences that rounding leaves between two ways to compute one thing
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-2}
 COARSE = 1e-1  # for 16 bits
+FIELDS = ("logits", "out")  # of an output that is no tensor, those that hold the predictions
 AT_ONCE = 1 << 24  # entries of weight gradients held at once, but for a larger layer's (64 MB)
 
 _tried: WeakSet[nn.Module] = WeakSet()
+
+
+class Given(Protocol):
+    """Examples that are more than one tensor, and how a network is called with them."""
+
+    def call(self, model: nn.Module) -> object: ...
+    def raw(self) -> bool: ...  # whether the loss reads the output as it comes
+    def tensors(self) -> list[Tensor]: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: object) -> Given: ...
 
 
 @dataclass
@@ -53,7 +65,7 @@ class _Pass:
     running: bool = True
 
 
-def check(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> None:
+def check(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor | Given) -> None:
     """Try the assumptions on the first examples of x [batch, ...], once for each of `layers` (name
     -> module of `model`); the model is in evaluation mode and its parameters are frozen.
 
@@ -62,17 +74,17 @@ def check(model: nn.Module, layers: Mapping[str, nn.Module], x: Tensor) -> None:
     """
     if not len(x) or all(module in _tried for module in layers.values()):
         return
-    two = x[:2] if len(x) > 1 else torch.cat([x, x.flip(-1)]) if x.dim() > 1 else x
+    two = _two(x)
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
         with torch.no_grad(), _watched(layers) as batch:
-            batch_output = prediction(model(two), type(model).__name__)
+            batch_output = scores(output_of(model, two), len(two))
         weights = [module.weight for module in layers.values()]
         try:
             for weight in weights:
                 weight.requires_grad_()
             with torch.enable_grad(), _watched(layers) as alone:
-                output = prediction(one_example(model, x[:1]), type(model).__name__)
+                output = scores(output_of(model, x[:1], one_example), 1)
                 alone.running = False
                 for name in layers:
                     if (name in batch.seen) != (name in alone.seen):
@@ -108,17 +120,76 @@ def read(name: str, module: nn.Module, args: tuple, kwargs: Mapping) -> Tensor:
     return x
 
 
+def call(model: nn.Module, x: Tensor | Given) -> object:
+    """What the network gives for x: a tensor, or examples that know how a network is called."""
+    return model(x) if torch.is_tensor(x) else x.call(model)
+
+
+def output_of(
+    model: nn.Module, x: Tensor | Given, run: Callable[[nn.Module, Tensor | Given], object] = call
+) -> object:
+    """The network's output for x as the loss reads it: the tensor of its predictions, or all of it
+    for a loss of one's own."""
+    raw = run(model, x)
+    return raw if not torch.is_tensor(x) and x.raw() else prediction(raw, type(model).__name__)
+
+
 def prediction(output: object, model: str = "the network") -> Tensor:
-    """The network's output. Raises UserError for a dict, a tuple or any other that is no tensor."""
+    """The tensor of predictions in a network's output: the output itself, its field `logits` or
+    `out` (transformers, torchvision's segmentation), or the first of a tuple. UserError for any
+    other."""
     if torch.is_tensor(output):
         return output
+    if isinstance(output, Mapping):
+        fields = [output.get(name) for name in FIELDS]
+    elif isinstance(output, (tuple, list)) and not hasattr(output, "_fields"):
+        fields = output[:1]
+    else:
+        fields = [getattr(output, name, None) for name in FIELDS]
+    for found in fields:
+        if torch.is_tensor(found):
+            return found
     key = next(iter(output), 0) if isinstance(output, Mapping) else 0
     raise UserError(
         "model",
         model,
-        f"its output is a {type(output).__name__}, not a tensor [batch, classes]",
-        f"wrap the network so that it gives the logits alone, output[{key!r}] perhaps",
+        f"its output is a {type(output).__name__} without a tensor {' or '.join(FIELDS)}",
+        f"give forward_fn=lambda model, x: model(x)[{key!r}], or a network that gives the "
+        "predictions alone",
     )
+
+
+def scores(output: object, examples: int) -> Tensor:
+    """All numbers of an output [examples, ...] in one tensor; what has another first dimension is
+    left out."""
+    if torch.is_tensor(output):
+        return output
+    found = [
+        leaf.flatten(1) if leaf.dim() > 1 else leaf[:, None]
+        for leaf in _leaves(output)
+        if leaf.is_floating_point() and leaf.dim() and len(leaf) == examples
+    ]
+    return torch.cat(found, 1) if found else torch.zeros(examples, 0)
+
+
+def _leaves(output: object) -> Iterator[Tensor]:
+    if torch.is_tensor(output):
+        yield output
+    elif isinstance(output, Mapping):
+        for value in output.values():
+            yield from _leaves(value)
+    elif isinstance(output, (tuple, list)):
+        for value in output:
+            yield from _leaves(value)
+
+
+def _two(x: Tensor | Given) -> Tensor | Given:
+    """The first two examples; the only one twice, as a tensor turned round."""
+    if len(x) > 1:
+        return x[:2]
+    if not torch.is_tensor(x):
+        return x[[0, 0]]
+    return torch.cat([x, x.flip(-1)]) if x.dim() > 1 else x
 
 
 @contextlib.contextmanager
@@ -161,17 +232,19 @@ def _watched(layers: Mapping[str, nn.Module]) -> Iterator[_Pass]:
             handle.remove()
 
 
-def one_example(model: nn.Module, x: Tensor) -> object:
+def one_example(model: nn.Module, x: Tensor | Given) -> object:
     """The output for x [1, ...]. Raises UserError where the network takes no batch of one."""
     try:
-        return model(x)
+        return call(model, x)
     except UserError:
         raise
     except (RuntimeError, ValueError, IndexError) as error:
+        shapes = [x] if torch.is_tensor(x) else x.tensors()
         raise UserError(
             "model",
             type(model).__name__,
-            f"takes no batch of one example of shape {tuple(x.shape[1:])} "
+            "takes no batch of one example of shape "
+            f"{', '.join(str(tuple(each.shape[1:])) for each in shapes)} "
             f"({str(error).splitlines()[0]})",
             "curvature and costs are of single examples, which do not see each other",
         ) from error

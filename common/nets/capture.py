@@ -32,8 +32,9 @@ class Tape:
         self._trying = False  # a trial pass is not captured
         self._running = False  # nor what gradient checkpointing computes again in a backward pass
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the model, forgetting what was captured before. Raises LayerError for a layer used
+    def forward(self, x: Tensor | assumptions.Given) -> Tensor | object:
+        """Run the model, forgetting what was captured before; its predictions, or all that it gives
+        where the loss reads that. Raises LayerError for a layer used
         twice or not at all, and where the network breaks an assumption (assumptions.py).
         """
         if x.is_inference():
@@ -46,7 +47,7 @@ class Tape:
         self._inputs, self._gradients, self._leaves = {}, {}, []
         self._running = True
         try:
-            output = assumptions.prediction(self._model(x), type(self._model).__name__)
+            output = assumptions.output_of(self._model, x)
         finally:
             self._running = False
         for name in self._layers:

@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.cells.errors import LayerError, UserError
-from common.nets.assumptions import one_example
+from common.nets.assumptions import Given, one_example
 from common.nets.layers import prunable
 
 
@@ -69,7 +69,7 @@ class Costs:
 
 def costs(
     model: nn.Module,
-    example: tuple[int, int, int] | Tensor,
+    example: tuple[int, ...] | Tensor | Given,
     masks: Mapping[str, Tensor] | None = None,
 ) -> Costs:
     """Count `model` on one image of the shape (c, h, w), or on an example [1, ...] of any kind, in
@@ -120,9 +120,9 @@ def costs(
                 handles.append(module.register_forward_hook(count_projection(projection)))
         try:
             like = next(model.parameters(), torch.empty(0))
-            x = example if torch.is_tensor(example) else torch.zeros(1, *example)
-            tokens = x.dtype in (torch.int64, torch.int32)
-            one_example(model, x.to(like.device) if tokens else x.to(like.device, like.dtype))
+            x = torch.zeros(1, *example) if isinstance(example, (tuple, list)) else example
+            plain = torch.is_tensor(x) and x.is_floating_point()
+            one_example(model, x.to(like.device, like.dtype) if plain else x.to(like.device))
         finally:
             for handle in handles:
                 handle.remove()

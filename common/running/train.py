@@ -23,10 +23,12 @@ from common.cells.errors import UserError
 from common.cells.schedule import learning_rate
 from common.cells.spec import Recipe
 from common.curvature.labels import mean_loss
+from common.curvature.metric import Meter
 from common.data.batches import batches as pairs
 from common.data.sources import Data
+from common.data.task import Inputs, task_of
 from common.nets import checkpoint
-from common.nets.assumptions import prediction
+from common.nets.assumptions import call, output_of, prediction
 from common.nets.masks import Hold, Masks
 from common.system import distributed
 from common.system.progress import progress
@@ -52,7 +54,7 @@ class State:
     whole: int = 0
     event: str = "begin"
     step: int = 0
-    batch: tuple[Tensor, Tensor] | None = None
+    batch: tuple[Tensor | Inputs, Tensor | Inputs] | None = None
     loss: float = math.nan
     hold: Hold | None = None
     history: list[dict] = field(default_factory=list)
@@ -277,7 +279,9 @@ def _step(
     network.train()
     state.batch = (x, y)
     with torch.autocast(x.device.type, dtype=torch.bfloat16, enabled=amp):
-        loss = mean_loss(network(x).float() if amp else network(x), y)
+        output = output_of(network, x)
+        whole = amp and torch.is_tensor(output)
+        loss = mean_loss(output.float() if whole else output, y, task_of(x))
     seen = loss.detach().clone()
     # so that all processes see one loss, and stop together where it is not finite
     distributed.add_up([seen])
@@ -368,19 +372,20 @@ def _resume(state: State, path: Path | None) -> tuple[float, float, dict[str, Te
 
 @torch.no_grad()
 def evaluate(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]]) -> tuple[float, float]:
-    """(mean loss, accuracy as a fraction) in evaluation mode."""
+    """(mean loss, the task's metric) in evaluation mode; by default accuracy as a fraction."""
     training, device = model.training, next(model.parameters()).device
     model.eval()
-    loss, correct, count = 0.0, 0, 0
+    loss, count, meter = 0.0, 0, Meter()
     for x, y in pairs(loader):
-        output, y = model(_channels_last(x.to(device))), y.to(device)
-        loss += float(mean_loss(output, y)) * len(y)
-        correct += int((output.argmax(1) == y).sum())
+        x, y = x.to(device), y.to(device)
+        output = output_of(model, _channels_last(x))
+        loss += float(mean_loss(output, y, task_of(x))) * len(y)
+        meter.add(output, x, y)
         count += len(y)
     model.train(training)
     if not count:
         raise UserError("data", 0, "no batch was seen", "give at least one example")
-    return loss / count, correct / count
+    return loss / count, meter.value()
 
 
 @torch.no_grad()
@@ -391,7 +396,7 @@ def top_accuracy(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], k: i
     model.eval()
     found, count = 0, 0
     for x, y in pairs(loader):
-        output = prediction(model(_channels_last(x.to(device))), type(model).__name__)
+        output = prediction(call(model, _channels_last(x.to(device))), type(model).__name__)
         if output.shape[1] <= k:
             raise UserError(
                 "classes",
@@ -407,11 +412,12 @@ def top_accuracy(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], k: i
     return found / count
 
 
-def _channels_last(x: Tensor) -> Tensor:
+def _channels_last(x: Tensor | Inputs) -> Tensor | Inputs:
     """Images as convolutions take them fastest on a CPU, a third here; the numbers are the same to
     rounding.
     """
-    return x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+    images = torch.is_tensor(x) and x.dim() == 4
+    return x.contiguous(memory_format=torch.channels_last) if images else x
 
 
 @torch.no_grad()
@@ -443,7 +449,7 @@ def recalibrate_bn(model: nn.Module, loader: Iterable[tuple[Tensor, Tensor]], ba
             norm.train()
         while used < batches:
             for x, _ in loader:
-                model(x.to(device))
+                call(model, x.to(device))
                 used += 1
                 if used == batches:
                     break

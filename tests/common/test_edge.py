@@ -3,6 +3,7 @@ with the numbers of the plain form, or is refused in one line, whatever the meth
 
 import collections
 import dataclasses
+import typing
 
 import numpy as np
 import pytest
@@ -50,15 +51,48 @@ class Record:
     logits: torch.Tensor
 
 
+class Fields(typing.NamedTuple):
+    scores: torch.Tensor
+
+
+FIELDS = {
+    "dict": lambda y: {"aux": y * 2, "logits": y},
+    "tuple": lambda y: (y, y * 2),
+    "list": lambda y: [y],
+    "model output": lambda y: Output(logits=y),
+    "dataclass": Record,
+    "segmentation": lambda y: {"out": y, "aux": y * 2},
+}
 OUTPUTS = {
-    "dict": (lambda y: {"logits": y}, "a dict, not a tensor .* output\\['logits'\\]"),
-    "tuple": (lambda y: (y, y), "a tuple, not a tensor .* output\\[0\\]"),
-    "list": (lambda y: [y], "a list, not a tensor"),
-    "model output": (lambda y: Output(logits=y), "an? Output, not a tensor"),
-    "dataclass": (Record, "an? Record, not a tensor"),
-    "a score for each position": (lambda y: y[:, :, None].expand(-1, -1, 4), "not .batch, classes"),
+    "other names": (lambda y: {"scores": y}, r"a dict without a tensor .*model\(x\)\['scores'\]"),
+    "no tensor": (lambda y: (None, y), "a tuple without a tensor"),
+    "named tuple": (Fields, "a Fields without a tensor"),
+    "a score for each position": (
+        lambda y: y[:, :, None].expand(-1, -1, 4),
+        "are not one number a position",
+    ),
     "flat": (lambda y: y[:, 0], "not .batch, classes"),
 }
+
+
+# tensors all the same, of another shape: layers' inputs are seen whatever the labels are
+TENSORS = ("a score for each position", "flat")
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_predictions_are_found_in_the_usual_fields(kind):
+    plain, model, (x, y) = Net().double(), Returns(FIELDS[kind]).double(), toy.batch()
+    model.net.load_state_dict(plain.state_dict())
+    for estimate in ESTIMATORS.values():
+        wanted, found = estimate(plain, [(x, y)]), estimate(model, [(x, y)])
+        for name, value in wanted.items():
+            other = found[f"net.{name}"]
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(other, value)
+            else:
+                assert torch.equal(other.A, value.A) and torch.equal(other.G, value.G)
+    assert T.evaluate(model, [(x, y)]) == T.evaluate(plain, [(x, y)])
+    assert T.top_accuracy(model, [(x, y)], 1) == T.top_accuracy(plain, [(x, y)], 1)
 
 
 @pytest.mark.parametrize("kind", OUTPUTS)
@@ -66,7 +100,7 @@ def test_an_output_that_is_not_logits_is_refused(kind):
     wrap, message = OUTPUTS[kind]
     model, (x, y) = Returns(wrap).double(), toy.batch()
     for name, estimate in ESTIMATORS.items():
-        if name == "hessian" and "batch, classes" in message:
+        if name == "hessian" and kind in TENSORS:
             continue  # inputs alone: what the network makes of them does not matter
         with pytest.raises(UserError, match=message):
             estimate(model, [(x, y)])
@@ -175,7 +209,7 @@ def test_every_method_refuses_what_the_estimates_refuse(kind):
         except TYPED as error:
             assert "\n" not in str(error), method
         else:
-            inputs_alone = method.startswith("l-obs") and "batch, classes" in OUTPUTS[kind][1]
+            inputs_alone = method.startswith("l-obs") and kind in TENSORS
             assert method in DATA_FREE or inputs_alone, method
         assert all(torch.equal(before[k], v) for k, v in model.state_dict().items()), method
 
@@ -351,7 +385,7 @@ def test_measures_of_no_data_are_refused_and_change_nothing():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize("kind", [kind for kind in OUTPUTS if "tensor" in OUTPUTS[kind][1]])
+@pytest.mark.parametrize("kind", [kind for kind in OUTPUTS if kind not in TENSORS])
 def test_the_measures_take_logits_alone(kind):
     model = Returns(OUTPUTS[kind][0]).double()
     with pytest.raises(UserError, match=OUTPUTS[kind][1]):

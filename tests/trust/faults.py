@@ -56,13 +56,13 @@ FAULTS = {
             f"{ORACLES} -k Gauss",
         ),
         (
-            "yield (0.5 * (output - y).pow(2).sum())",
-            "yield (output - y).pow(2).sum()",
+            "yield (0.5 * (output - targets(output, y, task)).pow(2).sum())",
+            "yield (output - targets(output, y, task)).pow(2).sum()",
             f"{ORACLES} -k gradients and convolution",
         ),
         (
-            "yield (-log_p.gather(1, drawn).sum())",
-            "yield (-log_p.gather(1, drawn).mean())",
+            "yield (-(log_p.gather(2, drawn)[..., 0] * scale.sqrt()).sum())",
+            "yield (-(log_p.gather(2, drawn)[..., 0] * scale.sqrt()).mean())",
             f"{ORACLES} -k sampled",
         ),
     ],
@@ -243,7 +243,11 @@ FAULTS = {
             TRAIN,
         ),
         ("if index < skip:", "if index <= skip:", TRAIN),
-        ("float(mean_loss(output, y)) * len(y)", "float(mean_loss(output, y))", TRAIN),
+        (
+            "float(mean_loss(output, y, task_of(x))) * len(y)",
+            "float(mean_loss(output, y, task_of(x)))",
+            TRAIN,
+        ),
         ("state.model.load_state_dict(good)\n    state.model.to", "state.model.to", TRAIN),
     ],
     "common/cells/schedule.py": [

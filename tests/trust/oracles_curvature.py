@@ -21,6 +21,7 @@ from common.curvature.kron import (
 from common.curvature.labels import losses, mean_loss
 from common.curvature.moving import MovingKron
 from common.curvature.rows import gradient_rows
+from common.data.task import Calibration, Task
 from common.nets import layers as L
 from lobs.hessian import layer_statistics
 from tests import reference, toy
@@ -192,6 +193,49 @@ def gauss_newton(dtype):
         yield f"{loss}, dense", total, truth
         ours = diagonal_fisher(model, [(x, y)], fisher="exact", loss=loss)
         yield f"{loss}, diagonal", torch.cat([d.flatten() for d in ours.values()]), truth.diagonal()
+
+
+def task_pairs(dtype):
+    """(kind, loss, model, its twin, batches with the task, the inputs and labels in float64)."""
+    for kind, (net, x, y) in toy.tasks().items():
+        loss = kind.split(",")[0].split(" of")[0]
+        (model, twin), ((x, x2),) = pair(net, dtype), numbers(dtype, x)
+        y1 = y.to(dtype) if y.is_floating_point() or loss in ("binary", "mse") else y
+        batches = [(x[:3], y1[:3]), (x[3:], y1[3:])]
+        yield kind, loss, model, twin, Calibration(batches, Task(loss)), x2, y
+
+
+@oracle("gradients under every loss, a row an example", "WoodFisher Eq. 1")
+def task_gradients(dtype):
+    for kind, loss, model, twin, data, x, y in task_pairs(dtype):
+        found = gradient_rows(model, data, 4)
+        for name, module in L.prunable(twin).items():
+            truth = [
+                torch.autograd.grad(
+                    reference.loss_of_example(twin(x[i : i + 1])[0], y[i], loss), module.weight
+                )[0].flatten()
+                for i in range(4)
+            ]
+            yield f"{name}, {kind}", found[name], torch.stack(truth)
+
+
+@oracle("exact Fisher under every loss = Gauss-Newton", "Martens 2014")
+def task_fishers(dtype):
+    for kind, loss, model, twin, data, x, y in task_pairs(dtype):
+        diagonal = diagonal_fisher(model, data, fisher="exact")
+        for name, module in L.prunable(twin).items():
+            truth = reference.gauss_newton(twin, module, x, y, loss)
+            yield f"{name}, {kind}", diagonal[name].flatten(), truth.diagonal()
+
+
+@oracle("training losses of every kind", "conventions")
+def task_losses(dtype):
+    for kind, loss, model, twin, data, x, y in task_pairs(dtype):
+        value = sum(
+            mean_loss(model(part), labels, data.task) * len(part) for part, labels in data.loader
+        )
+        truth = sum(reference.loss_of_example(twin(x)[i], y[i], loss) for i in range(4))
+        yield kind, value[None] / 4, truth[None] / 4
 
 
 @oracle("exact Fisher of a linear classifier = torch.func.hessian", "Martens 2014")
