@@ -17,6 +17,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -25,6 +26,9 @@ from common.cells.errors import NumericalError, Parser, UserError
 from common.cells.record import write_json
 from common.nets import checkpoint, tensorfile
 from common.running.cli import guarded
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
 
 TOLERANCE = 1e-4  # of an output, relative to the largest of its batch
 
@@ -55,9 +59,24 @@ def to_onnx(model: nn.Module, input_shape: tuple[int, ...], path: Path) -> None:
             "pip install onnx onnxscript onnxruntime",
         ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
+    proto = program.model_proto
+    _forget_places(proto)
     scratch = path.with_name(f".{path.name}.part")
-    program.save(scratch, external_data=False)
+    scratch.write_bytes(proto.SerializeToString())
     scratch.replace(path)
+
+
+def _forget_places(message: Message) -> None:
+    """Clear what the exporter notes of where it ran, at any depth: stack traces in metadata and doc
+    strings name files of this machine.
+    """
+    for field in message.DESCRIPTOR.fields:
+        if field.name in ("metadata_props", "doc_string"):
+            message.ClearField(field.name)
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                _forget_places(part)
 
 
 @torch.no_grad()

@@ -184,12 +184,19 @@ class _Failure:
 
 
 class Loader(DataLoader):
-    """Batches of `dataset` in the given order; iterating again gives the same batches again."""
+    """Batches of `dataset` in the given order; iterating again gives the same batches again. Of
+    `world` processes this is the loader of number `rank`, which takes every world-th image of each
+    batch, and the first image of a batch that has none for it.
+    """
 
-    def __init__(self, dataset: Dataset, order: Tensor, batch_size: int):
+    def __init__(
+        self, dataset: Dataset, order: Tensor, batch_size: int, rank: int = 0, world: int = 1
+    ):
         if batch_size < 1:
             raise UserError("batch_size", batch_size, "must be at least 1")
-        batches = [chunk.tolist() for chunk in order.split(batch_size)]
+        batches = [
+            chunk[rank::world].tolist() or chunk[:1].tolist() for chunk in order.split(batch_size)
+        ]
         workers = _workers(dataset, batches) if isinstance(dataset, Files) else 0
         super().__init__(
             dataset,

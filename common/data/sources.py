@@ -101,17 +101,14 @@ class Data:
     def train_loader(
         self, batch_size: int, seed: int = 0, augment: bool = False, rank: int = 0, world: int = 1
     ) -> Loader:
-        """The training set in an order that `seed` alone decides. Of `world` ranks each takes every
-        world-th image of that order; the order wraps around so that all shares are of equal
-        length."""
+        """The training set in an order that `seed` alone decides, in batches of which each of
+        `world` ranks takes every world-th image (images.Loader).
+        """
         if not 0 <= rank < world:
             raise UserError("rank", rank, f"outside 0..{world - 1}")
-        count = len(self.train)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-        mine = torch.arange(rank, math.ceil(count / world) * world, world) % count
-        return Loader(
-            self.train.augmented(seed) if augment else self.train, order[mine], batch_size
-        )
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
+        images = self.train.augmented(seed) if augment else self.train
+        return Loader(images, order, batch_size, rank, world)
 
     @property
     def evaluation_batch(self) -> int:

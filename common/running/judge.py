@@ -22,9 +22,7 @@ def flags(spec: Spec, verb: str, files: bool = True) -> None:
     network's names and options, the amount, the method and its options, and, with `files`, for a
     checkpoint that is not there."""
     machine.device(spec.device)
-    recipe = spec.train if verb == "train" else spec.finetune
-    if recipe.epochs or recipe.max_steps:
-        distributed.require_shares(recipe.batch_size, distributed.wanted())
+    distributed.wanted()
     _network(spec.model, spec.dataset)
     if verb != "train":
         spec.amount  # noqa: B018  its error

@@ -147,9 +147,9 @@ def fit(
     accuracy) of the start, where it is known. clock: (epochs at which the recipe's rates begin,
     epochs of those rates in all), for a stretch of a longer course; by default the rates are this
     run's own. moments: of the `fit` that this one goes on from, whose momentum it keeps. Under
-    torchrun every process trains on its share of each batch.
+    torchrun every process trains on its share of each batch, and the mean over the batch is what
+    one process would take, to rounding; BatchNorm normalises each share by itself.
     """
-    distributed.require_shares(recipe.batch_size, distributed.world())
     device = next(model.parameters()).device
     steps_per_epoch = math.ceil(len(data.train) / recipe.batch_size)
     total = round(recipe.epochs * steps_per_epoch)
@@ -198,7 +198,7 @@ def fit(
         while state.step < total:
             epoch, skip = divmod(state.step, steps_per_epoch)
             loader = data.train_loader(
-                recipe.batch_size // distributed.world(),
+                recipe.batch_size,
                 seed=seed * 100_003 + epoch,
                 augment=recipe.augment,
                 rank=distributed.rank(),
@@ -209,7 +209,9 @@ def fit(
                     continue
                 if state.step >= total:
                     break
-                _step(network, state, x.to(device), y.to(device), amp, seed, callbacks)
+                size = min(recipe.batch_size, len(data.train) - index * recipe.batch_size)
+                share = distributed.share(size)
+                _step(network, state, x.to(device), y.to(device), share, amp, seed, callbacks)
                 if not math.isfinite(state.loss):
                     return _diverged(state, good, callbacks, desc)
                 loss_sum += state.loss
@@ -267,11 +269,12 @@ def _step(
     state: State,
     x: Tensor,
     y: Tensor,
+    share: float,
     amp: bool,
     seed: int,
     callbacks: Sequence[Callback],
 ) -> None:
-    """One optimiser step."""
+    """One optimiser step. share: of the batch, which this process's examples are."""
     rate = learning_rate(state.recipe, state.step + state.clock, state.steps_per_epoch, state.whole)
     for group in state.optimizer.param_groups:
         group["lr"] = rate
@@ -282,14 +285,15 @@ def _step(
         output = output_of(network, x)
         whole = amp and torch.is_tensor(output)
         loss = mean_loss(output.float() if whole else output, y, task_of(x))
-    seen = loss.detach().clone()
+    seen = loss.detach() * share
     # so that all processes see one loss, and stop together where it is not finite
     distributed.add_up([seen])
-    state.loss = float(seen) / distributed.world()
+    state.loss = float(seen)
     if not math.isfinite(state.loss):
         return
     state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()
+    # DistributedDataParallel takes the plain mean over the processes
+    (loss * (share * distributed.world())).backward()
     if state.recipe.bn_l1:
         _pull_scales(state.model, state.recipe.bn_l1)
     _tell(callbacks, state, "gradient")

@@ -1,7 +1,8 @@
 """Several processes under torchrun: rank, world size, and the process group; one process without
 it.
 
-Training splits each batch (train.py). A curvature pass deals out the batches of its loader, which
+Training splits each batch (train.py), and each process's loss weighs as its share of it, which may
+be uneven. A curvature pass deals out the batches of its loader, which
 every process reads alike, and adds up what came of them (`mine`, `add_up`); work by layer is dealt
 out by name (`each`). Labels are drawn from one generator in one order by all, so the masks are
 those of one process.
@@ -44,19 +45,6 @@ def start(device: torch.device) -> None:
             ) from None
 
 
-def require_shares(batch_size: int, processes: int) -> None:
-    """Raise UserError for a batch that does not divide among the processes, with those that do."""
-    left = batch_size % processes
-    if left:
-        less, more = batch_size - left, batch_size - left + processes
-        raise UserError(
-            "batch_size",
-            batch_size,
-            f"does not divide among {processes} processes",
-            f"choose {f'{less} or {more}' if less else more}",
-        )
-
-
 def wanted() -> int:
     """How many processes the environment asks for. Raises UserError where it says that, and not
     which of them this one is: some schedulers set WORLD_SIZE alone."""
@@ -94,6 +82,11 @@ def world() -> int:
 def mine(index: int) -> bool:
     """Whether the index-th piece of a job that all processes see alike is this process's to do."""
     return index % world() == rank()
+
+
+def share(examples: int) -> float:
+    """The fraction of a batch of so many examples that this process has: every world-th of them."""
+    return len(range(rank(), examples, world())) / examples
 
 
 def add_up(tensors: Iterable[torch.Tensor]) -> None:

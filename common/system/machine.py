@@ -238,9 +238,21 @@ def provenance(where: torch.device, seed: int, data_sha256: str = "") -> dict:
 def _without_folders(word: str) -> str:
     """A word of a command without the folders of this machine: /home/me/data, --data-dir=/home/me,
     ~/data and checkpoints=["/a/b"] keep their last names alone."""
+
+    def last_name(path: str) -> str:
+        return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+
+    start = r"(?:~[^/\s]*|[A-Za-z]:)?[/\\]"
+    # a whole word or a quoted part of one may have blanks in it
+    for edge, inside, end in ((r"^(?:-[-\w]+=)?", r"[^,;\"'\])}]*", "$"), ('"', '[^"]*', '"')):
+        word = re.sub(
+            f"({edge})({start}{inside})({end})",
+            lambda found: found[1] + last_name(found[2]) + found[3],
+            word,
+        )
     return re.sub(
         r"(?<![^\s=:,;\"'\[({])(?:~[^/\s]*|[A-Za-z]:)?(?:[/\\][^/\\\s=,;\"'\])}]*)+",
-        lambda found: re.split(r"[/\\]", found[0].rstrip("/\\"))[-1],
+        lambda found: last_name(found[0]),
         word,
     )
 

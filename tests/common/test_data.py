@@ -136,18 +136,21 @@ def test_an_order_is_decided_by_its_seed_and_the_global_generator_is_left_alone(
     assert isinstance(some.train_loader(4), DataLoader) and len(some.train_loader(4)) == 3
 
 
-@pytest.mark.parametrize(("count", "world"), [(12, 3), (10, 4), (3, 5)])
-def test_shards_interleave_one_order_with_equal_lengths(count, world):
+@pytest.mark.parametrize(
+    ("count", "batch", "world"), [(12, 3, 3), (10, 4, 3), (13, 4, 2), (5, 2, 4)]
+)
+def test_ranks_part_each_batch_of_one_order(count, batch, world):
     some = numbered(count)
-    whole = indices(some.train_loader(2, seed=7))
-    shards = [
-        indices(some.train_loader(2, seed=7, rank=rank, world=world)) for rank in range(world)
-    ]
-    share = -(-count // world)
-    assert all(len(shard) == share for shard in shards)
-    together = [shards[k % world][k // world] for k in range(share * world)]
-    assert together[:count] == whole
-    assert together[count:] == [whole[k % count] for k in range(count, share * world)]
+    whole = indices(some.train_loader(batch, seed=7)).__iter__()
+    loaders = [some.train_loader(batch, seed=7, rank=r, world=world) for r in range(world)]
+    assert {len(loader) for loader in loaders} == {-(-count // batch)}
+    for parts in zip(*([y.tolist() for _, y in loader] for loader in loaders), strict=True):
+        size = min(batch, count)
+        count -= size
+        together = [next(whole) for _ in range(size)]
+        for rank, part in enumerate(parts):
+            # a rank without an image of its own sees the first one, which weighs nothing there
+            assert part == (together[rank::world] or together[:1])
 
 
 def test_calibration_is_unique_unaugmented_repeatable_and_nested():

@@ -59,12 +59,17 @@ def torchrun(processes: int, *flags: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains(tmp_path):
-    """Each takes every other example of the same batches, so the averaged gradients are the same;
-    mlpnet has no BatchNorm.
+@pytest.mark.parametrize(
+    ("processes", "samples"),
+    [(2, 256), (3, 209)],  # 209 = 13 · 16 + 1: shares of 6, 5 and 5, and of 1, 0 and 0
+)
+def test_several_processes_train_what_one_trains(tmp_path, processes, samples):
+    """Each takes its share of the same batches, so the averaged gradients are the same; mlpnet has
+    no BatchNorm.
     """
-    assert run("common", "train", argv=[*FLAGS, "--output-dir", str(tmp_path / "one")]) == 0
-    done = torchrun(2, "train", *FLAGS, "--output-dir", str(tmp_path / "two"))
+    flags = [*FLAGS, "--dataset", f"synthetic:samples={samples}"]
+    assert run("common", "train", argv=[*flags, "--output-dir", str(tmp_path / "one")]) == 0
+    done = torchrun(processes, "train", *flags, "--output-dir", str(tmp_path / "two"))
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("accuracy") == 1  # the first process alone reports
     one, two = (

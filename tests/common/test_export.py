@@ -1,6 +1,9 @@
 """Exported networks say what the pruned ones say."""
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +15,8 @@ from common.nets import checkpoint, models
 from common.nets.edits import apply_edits
 from common.nets.masks import apply as hold
 from common.running.cli import run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 METHODS = {
     "magnitude-global": ["--sparsity", "0.8"],
@@ -51,6 +56,9 @@ def test_onnx_gives_the_same_outputs_at_any_batch_size(pruned, tmp_path, capsys)
     with torch.no_grad():
         np.testing.assert_allclose(given, found.model.eval()(x).numpy(), rtol=1e-4, atol=1e-4)
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    data = (tmp_path / "model.onnx").read_bytes()
+    for place in (str(ROOT), sys.prefix, os.path.dirname(torch.__file__), ".py"):
+        assert place.encode() not in data
 
 
 def test_onnx_that_differs_is_an_error(pruned, tmp_path, capsys, monkeypatch):

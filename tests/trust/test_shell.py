@@ -287,6 +287,9 @@ def test_a_record_whose_id_would_leave_the_folder_is_not_published(id, tmp_path)
         'names=["/home/me/data"]',
         "a:/home/me/data",
         r"C:\Users\me\data",
+        "--data-dir=/home/me too/data",
+        "/home/me too/data",
+        'names=["/home/me too/data"]',
     ],
 )
 def test_a_recorded_command_has_no_folder_of_the_machine(word, monkeypatch):
@@ -434,13 +437,3 @@ def test_a_container_with_little_shared_memory_reads_its_images(tmp_path):
     if "unshare" in done.stderr or "mount" in done.stderr:
         pytest.skip("a file system cannot be mounted here")
     assert done.returncode == 0 and done.stdout.split() == ["24"], done.stderr[-500:]
-
-
-def test_a_batch_that_does_not_divide_is_told_with_those_that_do(tmp_path, capsys, monkeypatch):
-    for name, value in (("WORLD_SIZE", "3"), ("RANK", "0"), ("MASTER_ADDR", "a")):
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MASTER_PORT", "1")
-    told = one_line(["--epochs", "1", "--batch-size", "64"], tmp_path, capsys, "finetune")
-    assert "batch_size=64: does not divide among 3 processes; choose 63 or 66" in told
-    told = one_line(["--epochs", "1", "--batch-size", "2"], tmp_path, capsys, "finetune")
-    assert "choose 3" in told
