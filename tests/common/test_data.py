@@ -144,7 +144,7 @@ def test_ranks_part_each_batch_of_one_order(count, batch, world):
     whole = indices(some.train_loader(batch, seed=7)).__iter__()
     loaders = [some.train_loader(batch, seed=7, rank=r, world=world) for r in range(world)]
     assert {len(loader) for loader in loaders} == {-(-count // batch)}
-    for parts in zip(*([y.tolist() for _, y in loader] for loader in loaders), strict=True):
+    for parts in zip(*([indices([pair]) for pair in loader] for loader in loaders), strict=True):
         size = min(batch, count)
         count -= size
         together = [next(whole) for _ in range(size)]
