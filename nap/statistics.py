@@ -73,7 +73,7 @@ class Statistics:
             start = unpack(self.latent)
             layers = {
                 name: module
-                for name, module in L.prunable(state.model, self.options.skip).items()
+                for name, module in L.weighted(state.model, self.options.skip).items()
                 if name in start
             }
             self.estimator = MovingKron(

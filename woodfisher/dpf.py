@@ -72,7 +72,7 @@ class Feedback:
                 state.model.get_parameter(name).copy_(weight)
         elif state.event in ("begin", "step"):
             if state.event == "step" or not self.latent:
-                self.latent = weights(state.model, self.options.skip, least=0)
+                self.latent = weights(state.model, self.options.skip)
             due = (
                 state.event == "begin"
                 or state.step % self.options.every == 0
@@ -89,14 +89,12 @@ class Feedback:
             self._epoch = self.masks, self.latent
 
 
-def weights(model: nn.Module, skip: Iterable[str] = (), least: int = 1) -> dict[str, Tensor]:
-    """Copies of the prunable weights by parameter name. least: as of `layers.prunable`; 0 while a
-    training goes on, which says itself when it diverges.
+def weights(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, Tensor]:
+    """Copies of the prunable weights by parameter name, whatever they are: a training that diverges
+    says so itself.
     """
-    return {
-        f"{name}.weight": module.weight.detach().clone()
-        for name, module in L.prunable(model, skip, least).items()
-    }
+    layers = L.weighted(model, skip)
+    return {f"{name}.weight": module.weight.detach().clone() for name, module in layers.items()}
 
 
 @torch.no_grad()
@@ -133,6 +131,7 @@ def prune(
 ) -> Pruned:
     """A copy of `model` with `amount` of the dense weights `latent` (its own, if none are given)
     masked. What `masks` removed before may come back."""
+    L.prunable(model, options.skip)  # its errors
     dense = dict(latent or weights(model, options.skip))
     result = Pruned(clone(model), largest(dense, amount, options), latent=dense)
     with torch.no_grad():

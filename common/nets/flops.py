@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from common.cells.errors import LayerError, UserError
 from common.nets.assumptions import Given, one_example
-from common.nets.layers import prunable
+from common.nets.layers import weighted
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def costs(
     masks: parameter name -> bool, True = kept; only "<layer>.weight" matters. Raises UserError for
     a mask that fits no parameter of the model, LayerError where two layers share one weight.
     """
-    layers, masks = prunable(model, least=0), masks or {}
+    layers, masks = weighted(model), masks or {}
     parameters = dict(model.named_parameters(remove_duplicate=False))
     for name, mask in masks.items():
         if name not in parameters:

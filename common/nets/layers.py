@@ -24,19 +24,36 @@ from common.cells.errors import LayerError, NumericalError, UserError
 PRUNABLE = (nn.Conv2d, nn.Linear)
 
 
-def prunable(model: nn.Module, skip: Iterable[str] = (), least: int = 1) -> dict[str, nn.Module]:
-    """Every Conv2d and Linear of the model by name, in definition order, without those named in
-    `skip`.
+def prunable(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module]:
+    """What a method prunes: `weighted` of a network that can be pruned, which every method asks for
+    first.
 
-    Raises UserError for a name in `skip` that is no layer and for fewer than `least` layers left,
-    LayerError for a layer whose weight is no parameter of its own (shared with another module, or
-    computed from other tensors), NumericalError where weights or buffers of any module are not
-    finite.
+    Raises what `weighted` raises, UserError where no layer is left and under
+    torch.inference_mode, NumericalError where weights or buffers of any module are not finite.
     """
-    if least and torch.is_inference_mode_enabled():
+    if torch.is_inference_mode_enabled():
         raise UserError("torch.inference_mode", True, "has no gradients", "prune outside of it")
-    if least:
-        _require_finite(model)
+    _require_finite(model)
+    chosen = weighted(model, skip)
+    if chosen:
+        return chosen
+    if skip := sorted(set(skip)):
+        raise UserError("skip", skip, "leaves no layer, so there is nothing to prune", "skip fewer")
+    raise UserError(
+        "model",
+        type(model).__name__,
+        "has no Conv2d or Linear layer, so there is nothing to prune",
+        "layers of other kinds and scripted modules are left as they are",
+    )
+
+
+def weighted(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module]:
+    """Every Conv2d and Linear of the model by name, in definition order, without those named in
+    `skip`, whatever their weights are.
+
+    Raises UserError for a name in `skip` that is no layer, LayerError for a layer whose weight is
+    no parameter of its own (shared with another module, or computed from other tensors).
+    """
     layers = {
         name: module for name, module in model.named_modules() if isinstance(module, PRUNABLE)
     }
@@ -50,17 +67,6 @@ def prunable(model: nn.Module, skip: Iterable[str] = (), least: int = 1) -> dict
                 f"layers: {', '.join(layers)}",
             )
     chosen = {name: module for name, module in layers.items() if name not in skipped}
-    if len(chosen) < least and not layers:
-        raise UserError(
-            "model",
-            type(model).__name__,
-            "has no Conv2d or Linear layer, so there is nothing to prune",
-            "layers of other kinds and scripted modules are left as they are",
-        )
-    if len(chosen) < least:
-        raise UserError(
-            "skip", sorted(skipped), "leaves no layer, so there is nothing to prune", "skip fewer"
-        )
     _require_own_weights(model, chosen)
     return chosen
 

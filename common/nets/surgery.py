@@ -36,7 +36,7 @@ from common.nets.edits import (
     submodule,
 )
 from common.nets.layers import groups as conv_groups
-from common.nets.layers import prunable
+from common.nets.layers import weighted
 from common.nets.models.resnet import PadShortcut
 
 __all__ = [
@@ -104,7 +104,7 @@ def channel_groups(
     or unknown layers, channels mixed by reshapes.
     """
     skip = set(skip)
-    roots = prunable(model, skip, least=0 if skip else 1)
+    roots = weighted(model, skip)
     twin = clone(model).eval().requires_grad_()
     modules, calls = dict(twin.named_modules()), Counter()
     for name, module in modules.items():

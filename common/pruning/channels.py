@@ -74,6 +74,7 @@ def find(model: nn.Module, example: Tensor, skip: Iterable[str] = ()) -> Channel
 
     Raises UserError where no channel can go, LayerError where the coupling cannot be followed.
     """
+    layers = L.prunable(model, skip)
     groups = channel_groups(model, example, skip)
     if not groups:
         raise UserError(
@@ -83,8 +84,7 @@ def find(model: nn.Module, example: Tensor, skip: Iterable[str] = ()) -> Channel
             "leave less in skip, or choose another method",
         )
     producers = {m.module for group in groups for m in group.members if m.axis == "out"}
-    layers = {name: module for name, module in L.prunable(model, skip).items() if name in producers}
-    return Channels(groups, layers)
+    return Channels(groups, {name: m for name, m in layers.items() if name in producers})
 
 
 def with_example(calibration: Iterable) -> tuple[Iterable, Tensor]:
