@@ -12,18 +12,21 @@ TEXT = (ROOT / "README.md").read_text()
 
 
 def test_the_python_example_runs(capsys):
+    """It prunes what it says, loses little, and nothing that went comes back by fine-tuning."""
     (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
     scope = {}
     exec(block, scope)
-    removed = sum(int((~mask).sum()) for mask in scope["pruned"].masks.values())
-    assert (
-        removed == round(0.9 * (64 * 32 + 32 * 10))
-        and "predicted loss increase" in capsys.readouterr().out
+    pruned = scope["pruned"]
+    removed = sum(int((~mask).sum()) for mask in pruned.masks.values())
+    assert removed == round(0.8 * (64 * 32 + 32 * 10))
+    assert all(not pruned.model.get_parameter(n)[~m].any() for n, m in pruned.masks.items())
+    out = capsys.readouterr().out
+    assert "removed 1,894 of 2,368 weights (80.0%) in 2 layers" in out
+    assert "predicted increase of the loss: " in out
+    dense, right_after, tuned = map(
+        float, re.search(r"dense (.*)%, pruned (.*)%, fine-tuned (.*)%", out).groups()
     )
-    assert all(
-        not scope["pruned"].model.get_parameter(n)[~m].any()
-        for n, m in scope["pruned"].masks.items()
-    )
+    assert dense > 88 and right_after < dense and tuned > 85
 
 
 @pytest.mark.parametrize("path", readme.readmes(), ids=lambda path: path.parent.name)

@@ -75,4 +75,4 @@ def key(
             else repr(tensor.item()).encode()
         )
     sha.update(repr(batches).encode())
-    return sha.hexdigest(), calibration.dataset, settings
+    return sha.hexdigest(), calibration.dataset, getattr(calibration, "task", None), settings

@@ -92,4 +92,5 @@ def with_example(calibration: Iterable) -> tuple[Iterable, Tensor]:
     UserError where there is none.
     """
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
-    return calibration, first(calibration)[0]
+    example = first(calibration)[0]
+    return calibration, example if torch.is_tensor(example) else example.plain()

@@ -19,7 +19,9 @@ class Pruned:
     where masked ones may come back (Method.training), or Method.statistics. moments: the
     optimiser's, where training goes on after a pruning as if nothing had happened (Spec.clock
     "course"). layers: by layer name, what the method knows of it (numbers, kept in the record's
-    layers). notes: what the numerics had to do, one line each, kept in the record.
+    layers). notes: what the numerics had to do, one line each, kept in the record. weights: by
+    layer name (kept, of how many), and dense: by module name why it stays as it was, where
+    common.prune made it.
     """
 
     model: nn.Module
@@ -30,3 +32,28 @@ class Pruned:
     moments: dict[str, Tensor] = field(default_factory=dict)
     layers: dict[str, dict] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    weights: dict[str, tuple[int, int]] = field(default_factory=dict)
+    dense: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def summary(self) -> str:
+        """Lines for a person: what is left in all, what it should cost, each layer, and what
+        stayed dense and why."""
+        weights = self.weights or {
+            name.removesuffix(".weight"): (int(mask.sum()), mask.numel())
+            for name, mask in self.masks.items()
+        }
+        kept, total = (sum(pair[i] for pair in weights.values()) for i in (0, 1))
+        share = f" ({1 - kept / total:.1%})" if total else ""
+        lines = [f"removed {total - kept:,} of {total:,} weights{share} in {len(weights)} layers"]
+        if self.predicted_increase is not None:
+            lines.append(f"predicted increase of the loss: {self.predicted_increase:.3g}")
+        width = max(map(len, [*weights, *self.dense]), default=0)
+        lines += [
+            f"  {name:{width}}  {left:>12,} of {of:>12,} kept ({left / max(of, 1):.1%})"
+            for name, (left, of) in weights.items()
+        ]
+        lines += [f"  {name:{width}}  stays dense: {why}" for name, why in self.dense.items()]
+        return "\n".join(lines + self.notes)

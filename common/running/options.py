@@ -36,22 +36,29 @@ def method_of(spec: Spec) -> tuple[typing.Callable, object]:
             f"every step of {spec.method!r} removes its ratio of the units that are left",
             "use the constant schedule",
         )
-    function = registry.load(spec.method)
-    kind = typing.get_type_hints(function)["options"]
-    known = {f.name for f in dataclasses.fields(kind)}
-    types_of = typing.get_type_hints(kind)
     given = {name: getattr(spec, name) for name in METHOD_FIELDS if getattr(spec, name) is not None}
     given |= {
         name: tuple(v) if isinstance(v, list) else v
         for name, v in spec.options
         if name != "layer_sparsity"
     }
+    return resolved(spec.method, given)
+
+
+def resolved(method: str, given: dict[str, object]) -> tuple[typing.Callable, object]:
+    """(prune function, its Options) of a method with what is `given` laid over its own defaults and
+    its preset. Raises UserError for an option that it does not have, a value of another type, and
+    one that contradicts the method's name."""
+    entry, function = registry.lookup(method), registry.load(method)
+    kind = typing.get_type_hints(function)["options"]
+    known = {f.name for f in dataclasses.fields(kind)}
+    types_of = typing.get_type_hints(kind)
     for name, value in given.items():
         if name not in known:
             raise UserError(
                 name,
                 value,
-                f"method {spec.method!r} has no such option",
+                f"method {method!r} has no such option",
                 f"its options: {', '.join(sorted(known))}",
             )
         if not _is_a(value, types_of[name]):
@@ -66,7 +73,7 @@ def method_of(spec: Spec) -> tuple[typing.Callable, object]:
             raise UserError(
                 name,
                 value,
-                f"contradicts method {spec.method!r}",
+                f"contradicts method {method!r}",
                 "choose the method whose name says it",
             )
     return function, kind(**entry.preset | given)
