@@ -118,7 +118,7 @@ def _kept(pruned: Pruned, before: Mapping[str, int]) -> dict[str, tuple[int, int
     """(weights kept, of how many) of each layer; what an edit made of a layer lies below its
     name."""
     now: dict[str, int] = {}
-    for name, module in L.prunable(pruned.model, least=0).items():
+    for name, module in L.weighted(pruned.model).items():
         mask = pruned.masks.get(f"{name}.weight")
         now[name] = module.weight.numel() if mask is None else int(mask.sum())
     return {
