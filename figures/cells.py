@@ -265,7 +265,7 @@ def of_layer(stages: Stages, quantity: str, layer: str) -> float | None:
 class Ours:
     """What of ours stands beside one printed number: one cell and its seeds; `values` has one entry
     a seed that ran, `kept` what each of those seeds kept of the weights, in percent, where that is
-    known."""
+    known, `idle` how many seeds kept all although something was to go."""
 
     scale: str
     model: str
@@ -277,6 +277,7 @@ class Ours:
     ids: list[str] = field(default_factory=list)
     kept: list[float] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
+    idle: int = 0
 
 
 def beside(
@@ -398,3 +399,5 @@ def _add(
                 ours.ids.append(max(stages.values(), key=lambda r: r.stage == "finetune").id)
                 share = kept(stages)
                 ours.kept += [] if share is None else [share]
+                to_go = spec.sparsity or spec.unit_ratio or spec.speedup
+                ours.idle += bool(to_go) and share is not None and share > 100 - 1e-9

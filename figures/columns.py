@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from figures.records import UNITS, Row, Stat
 
@@ -44,6 +44,14 @@ def _mean(heading: str, quantity: str, form: str, factor: float = 1.0) -> Column
     )
 
 
+def _kept() -> Column:
+    """With a word on rows that came short of what was asked."""
+    column = _mean("Kept weights %", "kept_weights", ".2f", 100)
+    return replace(
+        column, text=lambda row: column.text(row) + (f", {row.mark}" if row.short else "")
+    )
+
+
 def _accuracy(heading: str, quantity: str) -> Column:
     return Column(
         heading,
@@ -57,7 +65,7 @@ COLUMNS = (
     Column("Kind", lambda row: row.kind, lambda row: row.kind),
     Column("Requested", lambda row: f"{UNITS[row.unit]} {row.amount:g}", lambda row: row.amount),
     _mean("Sparsity", "achieved_sparsity", ".4f"),
-    _mean("Kept weights %", "kept_weights", ".2f", 100),
+    _kept(),
     _mean("Kept MACs %", "kept_macs", ".2f", 100),
     _accuracy("Accuracy pruned %", "accuracy_pruned"),
     _accuracy("Accuracy fine-tuned %", "accuracy_finetuned"),

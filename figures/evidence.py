@@ -119,6 +119,8 @@ def cell(paper: str, label: str, pattern: str, quantity: str) -> Number:
     values = [v for one in found for v in one.values]
     if not values:
         raise Missing(f"{paper} {label} {pattern}")
+    if idle := [one.name for one in found if one.idle]:
+        raise Missing(f"{paper} {label} {idle[0]}: removed nothing of what was asked")
     return Number(values, named(i for one in found for i in one.ids))
 
 
@@ -186,6 +188,8 @@ def stat(name: str, method: str, amount: float, quantity: str = "accuracy_finetu
     method = setting(name, method)
     for row in job(name).rows:
         if (row.method, row.amount) == (method, amount) and row.stat(quantity).n:
+            if row.short:
+                raise Missing(f"{name} {method} {amount:g}: {row.mark} of what was asked")
             return row.stat(quantity)
     raise Missing(f"{name} {method} {amount:g}")
 

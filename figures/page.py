@@ -40,6 +40,7 @@ th[aria-sort=ascending] button::after { content: "\\a0\\2191"; color: var(--mark
 th[aria-sort=descending] button::after { content: "\\a0\\2193"; color: var(--mark) }
 :is(button, input, select, summary, a, .wide):focus-visible { outline: 3px solid var(--mark); outline-offset: -2px }
 td.best { font-weight: 700 } td.best::after { content: "\\a0\\2605"; color: var(--mark) }
+tr.short > * { color: var(--soft); font-style: italic }
 summary { cursor: pointer; color: var(--mark); min-height: 1.5rem }
 td details div { white-space: normal; width: 24rem; max-width: 80vw; overflow-wrap: anywhere; margin: .3rem 0 .6rem }
 figure { margin: 1.5rem 0 } figure img { display: block; width: 100%; min-width: 46rem; background: #fff }

@@ -42,8 +42,8 @@ class Ranking:
 def rankings(comparison: Comparison, quantity: str | None = None) -> list[Ranking]:
     """One for each group and unit with two methods or more, by a key of QUANTITIES where more is
     better (default: the final accuracy). Ties share their rank. p is None below three methods or
-    two amounts. An amount at which a method removed nothing has no ranks, and a method that removed
-    nothing at any is not ranked."""
+    two amounts. An amount at which a method came short (Row.short) has no ranks, and a method that
+    came short at all of them is not ranked."""
     final, out = quantity or comparison.final(), []
     for group in GROUPS:
         for unit in UNITS:
@@ -57,17 +57,17 @@ def rankings(comparison: Comparison, quantity: str | None = None) -> list[Rankin
                     }
                 )
             }
-            idle = {
+            short = {
                 (row.method, row.amount)
                 for row in comparison.group(group)
-                if row.unit == unit and row.untouched
+                if row.unit == unit and row.short
             }
             still = {
-                m for m, _ in idle if all((m, a) in idle for (other, a) in found if other == m)
+                m for m, _ in short if all((m, a) in short for (other, a) in found if other == m)
             }
             found = {(m, a): values for (m, a), values in found.items() if m not in still}
             amounts = sorted(
-                {amount for _, amount in found} - {a for m, a in idle if m not in still}
+                {amount for _, amount in found} - {a for m, a in short if m not in still}
             )
             methods = sorted(
                 {m for m, _ in found if all((m, a) in found for a in amounts)}, key=rank
@@ -136,7 +136,7 @@ def differences(comparison: Comparison) -> list[Difference]:
         rows = {
             (row.method, row.amount): row
             for row in comparison.group(ranking.group)
-            if row.unit == ranking.unit
+            if row.unit == ranking.unit and not row.short
         }
         ordered = sorted(rows.items(), key=lambda item: rank(item[0][0]))
         for amount in ranking.amounts:
@@ -190,11 +190,11 @@ def at_equal_cost(comparison: Comparison, group: str, cost: str) -> dict[str, di
 
     Methods asked for the same units keep different shares of weights and MACs; here each seed's
     curve is read at equal shares, by linear interpolation in the logarithm of what is kept, never
-    beyond its ends.
+    beyond its ends. What came short stands there at what it kept, unless it kept all.
     """
     final, curves = comparison.final(), {}
     for row in comparison.group(group):
-        for run in row.runs:
+        for run in row.runs if row.mark != "removed nothing" else ():
             kept, accuracy = QUANTITIES[cost](run), QUANTITIES[final](run)
             if kept and accuracy is not None:
                 curves.setdefault(row.method, {}).setdefault(run.seed, []).append(
@@ -234,10 +234,10 @@ class Prediction:
 
 def predictions(comparison: Comparison) -> list[Prediction]:
     """Methods that predict, in the order of legends; only points where both increases are positive
-    count.
+    count, of rows that did not come short.
     """
     found: dict[str, list[tuple[float, float]]] = {}
-    for row in comparison.rows:
+    for row in (row for row in comparison.rows if not row.short):
         for run in row.runs:
             predicted, measured = (
                 QUANTITIES[q](run) for q in ("predicted_increase", "measured_increase")
@@ -273,12 +273,12 @@ def profiles(comparison: Comparison, group: str) -> Agreement:
     cut in the same layers?
 
     Rows that keep the same fraction in every layer, up to a weight or to chance, have nothing to
-    rank and do not count.
+    rank and do not count; nor do those that came short of what was asked.
     """
     rows = [
         row
         for row in comparison.group(group)
-        if row.runs and row.method != "random" and not _even(row)
+        if row.runs and row.method != "random" and not row.short and not _even(row)
     ]
     methods = tuple(sorted({row.method for row in rows}, key=rank))
     kept = {(row.method, row.unit, row.amount): row.kept_by_layer() for row in rows}
@@ -417,7 +417,8 @@ def _stat(one: Stat | None) -> str:
     return (
         "–"
         if one is None
-        else f"{100 * one.mean:.2f}" + ("" if one.std is None else f" ± {100 * one.std:.2f}")
+        else f"{100 * one.mean:.2f}"
+        + ("" if one.std is None else f" ± {100 * one.std:.2f} ({one.n})")
     )
 
 

@@ -31,6 +31,7 @@ NAMES = {
     "accuracy_finetuned": "after fine-tuning, last epoch",
 }
 LEAST_KEPT = 0.1  # percent; the low end of the heat map's logarithmic colours
+SHORT = "#C4C4C4"  # of rows that removed less than half of what was asked
 BAND = "Lines join means over seeds, bands span the lowest to the highest seed."
 
 
@@ -83,20 +84,23 @@ def accuracy_against(
     """Mean accuracy in percent against a kept percent, one line a method, min-max bands where a row
     has two seeds or more.
 
-    x, y: keys of `records.QUANTITIES`. dense: the dense accuracy (fraction), a dotted line. Returns
-    how many rows lack x or y.
+    x, y: keys of `records.QUANTITIES`. dense: the dense accuracy (fraction), a dotted line. Rows
+    that came short of what was asked are grey, and in no line. Returns how many rows lack x or y.
     """
     missing, reach = 0, []
     for method, mine in by_method(rows):
-        points = [(row.stat(x), row.stat(y)) for row in mine]
-        points = sorted(
-            ((across, up) for across, up in points if across.n and up.n and across.mean > 0),
-            key=lambda point: -point[0].mean,
-        )
-        missing += len(mine) - len(points)
+        known = [
+            (row.short, row.stat(x), row.stat(y)) for row in mine if row.stat(x).n and row.stat(y).n
+        ]
+        known = sorted((p for p in known if p[1].mean > 0), key=lambda point: -point[1].mean)
+        missing += len(mine) - len(known)
+        style = look(method)
+        if short := [(100 * across.mean, 100 * up.mean) for grey, across, up in known if grey]:
+            ax.plot(*zip(*short, strict=True), style.marker, color=SHORT, zorder=1, gid="short")
+            reach += [across for across, _ in short]
+        points = [(across, up) for grey, across, up in known if not grey]
         if not points:
             continue
-        style = look(method)
         kept = 100 * np.array([across.mean for across, _ in points])
         ax.plot(
             kept,
@@ -122,6 +126,8 @@ def accuracy_against(
         reach += kept.tolist()
     if reach:
         percent_axis(ax, NAMES[x], min(reach), max(reach))
+    if any(line.get_gid() == "short" for line in ax.lines):
+        ax.plot([], [], "o", color=SHORT, label="Removed less than half of what was asked")
     if dense is not None:
         ax.axhline(
             100 * dense,
@@ -139,8 +145,8 @@ def predicted_against_measured(ax: Axes, rows: list[Row]) -> Counter:
     """Predicted against measured loss increase, log-log with the diagonal; one point a row (mean
     over its seeds).
 
-    Returns how many rows are not drawn: "no prediction", "not measured", "not positive" (a
-    logarithm shows none of them).
+    Returns how many rows are not drawn, by why: they came short of what was asked, there is no
+    prediction or no measurement, or one is not positive, which a logarithm cannot show.
     """
     left_out: Counter = Counter()
     reach: list[float] = []
@@ -151,7 +157,9 @@ def predicted_against_measured(ax: Axes, rows: list[Row]) -> Counter:
                 row.stat("predicted_increase").mean,
                 row.stat("measured_increase").mean,
             )
-            if predicted is None or measured is None:
+            if row.short:
+                left_out["removed less than half of what was asked"] += 1
+            elif predicted is None or measured is None:
                 left_out["no prediction" if predicted is None else "not measured"] += 1
             elif predicted <= 0 or measured <= 0:
                 left_out["not positive"] += 1
@@ -234,7 +242,12 @@ def kept_per_layer(ax: Axes, rows: list[Row]) -> QuadMesh:
         ha="right",
         rotation_mode="anchor",
     )
-    ax.set_yticks(np.arange(len(rows)) + 0.5, [plain(row.label, 34) for row in rows])
+    ax.set_yticks(
+        np.arange(len(rows)) + 0.5,
+        [plain(row.label, 34) + (f" ({row.mark})" if row.short else "") for row in rows],
+    )
+    for row, text in zip(rows, ax.get_yticklabels(), strict=True):
+        text.set_color("#999999" if row.short else "black")
     ax.invert_yaxis()
     ax.grid(False)
     ax.tick_params(length=0)
@@ -299,7 +312,7 @@ def _accuracy(comparison: Comparison, x: str) -> Drawing:
 
 
 def _extremes(rows: list[Row], x: str, y: str) -> str:
-    rows = [row for row in rows if row.stat(y).n and row.stat(x).n]
+    rows = [row for row in rows if row.stat(y).n and row.stat(x).n and not row.short]
     if not rows:
         return ""
     best, worst = (end(rows, key=lambda row: row.stat(y).mean) for end in (max, min))

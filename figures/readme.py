@@ -15,39 +15,38 @@ import re
 import sys
 from collections import Counter
 from pathlib import Path
-from statistics import fmean
 
 from common.cells.errors import Parser, UserError, choose
 from common.cells.library import read_all
-from figures import cells, claims, gallery, tables  # noqa: F401  the rules of the claims register themselves
+from figures import claims, gallery, headlines  # noqa: F401  the rules of the claims register themselves
 from figures.draw import sheets, write_file
 from figures.evidence import SEEN, seen
 from figures.records import Comparison, Row, gather
-from figures.values import PAPERS, Value, read
+from figures.values import PAPERS
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- (compare|bench|papers|table): (\S+) -->\n).*?(<!-- end -->)", re.S)
-SEED = re.compile(r"-seed\d+$")
 UNITS = {"sparsity": "weights removed", "unit_ratio": "units removed"}
 
 
 def cell(row: Row | None) -> str:
-    """ "38.2 → 95.5 ± 0.3": test accuracy in percent after pruning and after fine-tuning, mean and
-    spread over the seeds, their number where a seed is missing. Where units go, what is left of the
-    weights: "; 57% kept"."""
+    """ "38.2 → 95.5 ± 0.3 (3)": test accuracy in percent after pruning and after fine-tuning, mean
+    and spread over the seeds, and their number. Where units go, what is left of the weights:
+    "; 57% kept", and a word where that is more than was asked."""
     if row is None or not row.runs:
         return "not run"
     pruned, tuned = row.stat("accuracy_pruned"), row.stat("accuracy_finetuned")
     text = "?" if pruned.mean is None else f"{100 * pruned.mean:.1f}"
     if tuned.mean is not None:
         text += f" → {100 * tuned.mean:.1f}" + (
-            "" if tuned.std is None else f" ± {100 * tuned.std:.1f}"
+            "" if tuned.std is None else f" ± {100 * tuned.std:.1f} ({tuned.n})"
         )
-        text += f" ({tuned.n})" if 1 < tuned.n < row.expected else ""
     kept = row.stat("kept_weights").mean
-    if row.untouched:
-        return f"{text}; removed nothing"
-    return text if row.group == "weights" or kept is None else f"{text}; {100 * kept:.2g}% kept"
+    if row.mark == "removed nothing":
+        return f"{text}; {row.mark}"
+    if kept is None or row.group == "weights" and not row.short:
+        return text
+    return f"{text}; {100 * kept:.2g}% kept" + f" ({row.mark})" * row.short
 
 
 def table(comparison: Comparison) -> str:
@@ -58,7 +57,7 @@ def table(comparison: Comparison) -> str:
     if len(comparison.seeds) > 1 and any(
         row.stat(comparison.final()).n == 1 for row in comparison.rows
     ):
-        seeds = f"up to {seeds} (a number without ± is one seed's)"
+        seeds = f"up to {seeds} (their number behind it; a number without ± is one seed's)"
     lines = [
         f"{dense['model']} on {dense['dataset']}, dense accuracy {accuracy}; test accuracy in "
         "percent after pruning → after "
@@ -81,9 +80,9 @@ def table(comparison: Comparison) -> str:
         lines.append("")
         if unit == "unit_ratio":
             lines += [
-                "*kept*: of the weights, which at one ratio differ from method to method; where "
-                "nothing was removed, the dense "
-                "network was tuned, and ranks leave it out.",
+                "*kept*: of the weights, which at one ratio differ from method to method. Where "
+                "nothing was removed, the dense network was tuned; *short* is less than half of "
+                "what was asked. Ranks, tests and medians leave both out.",
                 "",
             ]
     return "\n".join(lines)
@@ -139,79 +138,6 @@ def speeds(bench: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
-def headline() -> str:
-    """The papers' main numbers beside ours, as gallery.toml lists them, with the network and data
-    set that ours are of.
-    """
-    lines = [
-        "| | paper | ours | ours is of | scale | command |",
-        "| --- | ---: | ---: | --- | --- | --- |",
-    ]
-    for entry in gallery.headlines():
-        mine = _ours(entry, entry["cell"])
-        printed, ours = (
-            entry.get("printed"),
-            tables.spread(mine, entry["quantity"]) if mine.values else "not run",
-        )
-        if "over" in entry:
-            other = _ours(entry, entry["over"])
-            ours = (
-                f"{fmean(mine.values) - fmean(other.values):.2f}"
-                if mine.values and other.values
-                else "not run"
-            )
-        data = mine.dataset.partition(":")[0]
-        lines.append(
-            f"| {entry['what']} | {printed or _printed(entry)} | {ours} | {mine.model}, "
-            f"{gallery.DATASETS.get(data, data)} | "
-            f"{mine.scale} | `{SEED.sub('', mine.command)}` |"
-        )
-    return "\n".join(lines) + "\n"
-
-
-def _printed(entry: dict[str, str]) -> str:
-    """The paper's number beside the headline's cell, or its lead over that beside another."""
-    found = [
-        next(
-            (
-                v
-                for v in read(entry["paper"])
-                if (v.table, v.quantity) == (entry["table"], entry["quantity"])
-                and any(one.name == name for one in cells.beside(v))
-            ),
-            None,
-        )
-        for name in (entry["cell"], entry.get("over"))
-        if name
-    ]
-    if None in found:
-        raise UserError(
-            "headline",
-            entry["cell"],
-            f"no line of {entry['paper']}/paper_values.csv names it",
-            "see figures/values.py",
-        )
-    return found[0].value if len(found) == 1 else f"{found[0].number - found[1].number:.1f}"
-
-
-def _ours(entry: dict[str, str], name: str) -> cells.Ours:
-    """The cells of a name without its seed, in the headline's table."""
-    group = entry["table"]
-    known = cells.groups(entry["paper"]).get(group, ())
-    pattern = "|".join(f"{group}/{cell}" for cell in known if name in (cell, SEED.sub("", cell)))
-    if not pattern:
-        raise UserError(
-            "headline",
-            name,
-            f"no cell of {entry['paper']} {group} has this name",
-            "see --list of the paper's scripts",
-        )
-    (found,) = cells.beside(
-        Value(entry["paper"], group, "", "", "", entry["quantity"], "", pattern, "", ())
-    )
-    return found
-
-
 def status() -> str:
     """Tables and figures of each paper: at which scale they ran, and what was seen of their
     claims.
@@ -248,7 +174,7 @@ def readmes() -> list[Path]:
     return [ROOT / "README.md", *(ROOT / paper / "README.md" for paper in PAPERS)]
 
 
-PAPERS_BLOCKS = {"headline": headline, "status": status}
+PAPERS_BLOCKS = {"headline": headlines.rows, "status": status}
 
 
 def main(argv: list[str] | None = None) -> int:

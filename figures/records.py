@@ -142,12 +142,20 @@ class Row:
         return "weights" if self.kind == "weights" else "units"
 
     @property
-    def untouched(self) -> bool:
-        """Whether it was to remove something and every seed kept every weight: the dense network
-        under another name.
+    def short(self) -> bool:
+        """Whether it removed less than half of the share that was asked for, of the weights: the
+        dense network, or nearly, under a method's name. Such rows are marked, and are in no rank,
+        test or median. Units that go take about their share of the weights along; rotations in
+        their place (EigenDamage, CP) can cost as much as they save.
         """
-        kept = self.stat("kept_weights").values
-        return self.amount > 0 and bool(kept) and min(kept) == 1
+        kept = self.stat("kept_weights").mean
+        return kept is not None and 1 - kept < self.amount / 2
+
+    @property
+    def mark(self) -> str:
+        """What a short row is called; "" of the others."""
+        nothing = self.stat("kept_weights").values and min(self.stat("kept_weights").values) == 1
+        return "" if not self.short else "removed nothing" if nothing else "short"
 
     def stat(self, quantity: str) -> Stat:
         """A key of QUANTITIES over the seeds."""
@@ -383,6 +391,16 @@ def _notes(comparison: Comparison, used: list[Record]) -> list[str]:
         notes.append(
             f"{len(named)} of {len(comparison.rows)} cells lack a seed or a stage: "
             f"{'; '.join(named[:8])}{more}."
+        )
+    if short := [row for row in comparison.rows if row.short]:
+        named = [
+            f"{row.label} at {UNITS[row.unit]} {row.amount:g} "
+            f"({100 * (1 - row.stat('kept_weights').mean):.1f}%)"
+            for row in short
+        ]
+        notes.append(
+            f"{len(short)} cells removed less of the weights than half of what was asked, and are "
+            f"in no rank, test or median (what they removed): {'; '.join(named)}."
         )
     absent = [
         METHODS[m].label for m in METHODS if m not in {base(row.method) for row in comparison.rows}

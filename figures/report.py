@@ -52,7 +52,8 @@ MAIN = Template("""<dl>$facts</dl>
 $summary
 $notes
 <h2 id="rows">Every method at every amount</h2>
-<p class="soft">A heading sorts, a star marks the best mean at that amount among its group. Accuracies are percent: mean ±
+<p class="soft">A heading sorts, a star marks the best mean at that amount among its group; grey rows removed less than half of
+what was asked, and are in no rank. Accuracies are percent: mean ±
 sample standard deviation (seeds). Δloss is by pruning alone, in nats, mean over seeds; peak memory is the largest over
 seeds.</p>
 <div class="filters">
@@ -74,11 +75,11 @@ $figures""")
 
 
 def rankings(comparison: Comparison) -> list[list[Row]]:
-    """For each group, unit and amount with a result: the rows that have a final accuracy, best
-    first.
+    """For each group, unit and amount with a result: the rows that have a final accuracy and did
+    not come short, best first.
     """
     final = comparison.final()
-    there = (row for row in comparison.rows if row.stat(final).n and not row.untouched)
+    there = (row for row in comparison.rows if row.stat(final).n and not row.short)
     return [
         sorted(rows, key=lambda row: -row.stat(final).mean)
         for _, rows in groupby(there, key=lambda row: (row.group, row.unit, row.amount))
@@ -206,7 +207,7 @@ def _row(row: Row, columns: Sequence[Column], best: bool, final: str) -> str:
     )
     amount = escape(f"{UNITS[row.unit]} {row.amount:g}")
     return (
-        f'<tr data-kind="{escape(row.kind)}" '
+        f'<tr{" class=short" if row.short else ""} data-kind="{escape(row.kind)}" '
         f'data-amount="{amount}">{"".join(cells)}<td>{runs}</td></tr>'
     )
 

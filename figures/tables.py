@@ -69,8 +69,8 @@ class Line:
         if not shares or self.setting.get("layer"):
             return ""
         share, asked = statistics.fmean(shares), self.asked
-        if share > 100 - 1e-9:
-            return "100: removed nothing"
+        if any(one.idle for one in self.ours.values()):
+            return f"{share:.3g}: removed nothing"
         odd = asked is not None and abs(share - asked) > max(0.05 * asked, 0.05)
         return f"{share:.3g}" + (f" (not {asked:g})" if odd else "")
 

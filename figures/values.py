@@ -186,11 +186,13 @@ def _json(path: Path) -> object:
 
 
 def spread(values: list[float]) -> str:
-    """Mean, and the sample's deviation over several seeds; empty where there is none."""
+    """Mean, and the sample's deviation over several seeds with their number: "86.83 ± 0.10 (3)";
+    empty where there is none.
+    """
     if not values:
         return ""
     return f"{statistics.fmean(values):.2f}" + (
-        f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        f" ± {statistics.stdev(values):.2f} ({len(values)})" if len(values) > 1 else ""
     )
 
 

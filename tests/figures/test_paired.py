@@ -71,8 +71,21 @@ def test_what_removed_nothing_has_no_rank():
     )
     (ranking,) = paired.rankings(gather(records + works))
     assert ranking.amounts == (0.9,) and ranking.ranks[-1] == ("eigendamage", 3.0)
-    best = report.rankings(gather(records + idle))
-    assert all(row.method != "eigendamage" for rows in best for row in rows)
+    nearly = [
+        r
+        for amount in (0.5, 0.9)
+        for r in pair("eigendamage", amount, unit="unit_ratio", last=0.98, kept=1 - 0.49 * amount)
+    ]
+    for few in (idle, nearly):
+        comparison = gather(records + few)
+        assert [r.ranks for r in paired.rankings(comparison)] == [
+            (("c-obd", 1.0), ("kron-obd", 2.0))
+        ]
+        best = report.rankings(comparison)
+        assert all(row.method != "eigendamage" for rows in best for row in rows)
+        assert all(d.method == "kron-obd" for d in paired.differences(comparison))
+        (note,) = [n for n in comparison.notes if "no rank, test or median" in n]
+        assert note.startswith("2 cells") and "EigenDamage at unit ratio 0.9 (" in note
 
 
 def test_methods_are_ranked_over_the_seeds_that_all_have():

@@ -65,6 +65,34 @@ def test_rows_without_a_value_are_counted_not_drawn(ax):
     assert len(drawn(ax, "obd-global")[0]) == 1
 
 
+def test_rows_that_came_short_are_grey_and_in_no_line(ax):
+    """EigenDamage at 50% keeps all, at 70% four fifths."""
+    kept = {0.5: 1.0, 0.7: 0.8, 0.9: 0.2}
+    records = [
+        r
+        for amount, left in kept.items()
+        for r in pair(
+            "eigendamage", amount, unit="unit_ratio", kept=left, predicted=0.1, measured=0.1
+        )
+    ]
+    rows = gather(records).rows
+    assert [row.mark for row in rows] == ["removed nothing", "short", ""]
+    panels.accuracy_against(ax, rows)
+    assert drawn(ax, "eigendamage")[0].tolist() == pytest.approx([20])
+    xs, _, line = drawn(ax, "short")
+    assert xs.tolist() == pytest.approx([100, 80]) and line.get_color() == panels.SHORT
+    other = Figure().subplots()
+    assert panels.predicted_against_measured(other, rows) == {
+        "removed less than half of what was asked": 2
+    }
+    panels.kept_per_layer(other, rows)
+    assert [t.get_text() for t in other.get_yticklabels()] == [
+        "EigenDamage (removed nothing)",
+        "EigenDamage (short)",
+        "EigenDamage",
+    ]
+
+
 def test_perfect_and_absent_accuracies_can_be_drawn(ax):
     panels.accuracy_against(ax, gather(pair("random", last=1.0)).rows)
     ax.figure.canvas.draw()
