@@ -65,11 +65,11 @@ def rows() -> str:
     lines = [f"| {' | '.join(HEADS)} |", "| --- |" + " ---: |" * 2 + " --- |" * (len(HEADS) - 3)]
     for entry in gallery.headlines():
         mine = named(entry, entry["cell"])
-        data = mine.dataset.partition(":")[0]
+        data, ours = mine.dataset.partition(":")[0], _ours(entry, mine)
         fields = [
             entry["what"],
             entry.get("printed") or _printed(entry),
-            _ours(entry, mine),
+            ours,
             *beside(entry, mine),
             f"{mine.model}, {gallery.DATASETS.get(data, data)}",
             mine.scale,
