@@ -74,7 +74,8 @@ class Statistics:
             layers = {
                 name: module
                 for name, module in L.weighted(state.model, self.options.skip).items()
-                if name in start
+                # before the first pruning there are none: the average begins at the first batch
+                if name in start or not start
             }
             self.estimator = MovingKron(
                 state.model,

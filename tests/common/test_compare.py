@@ -250,3 +250,26 @@ def test_shared_curvature_changes_no_result_and_says_so(tmp_path):
         )
 
     assert (noted("each"), noted("shared")) == (0, 3)
+
+
+def test_each_other_budget_and_dense_network_is_a_comparison_of_its_own():
+    """What its records must share to stand in one table is in the folder's name; methods, amounts
+    and seeds are not."""
+
+    def folder(*flags):
+        return compare.grid(compare.parser().parse_args(list(flags)))[0].table
+
+    plain = folder()
+    budgets = [
+        ("--epochs", "3"),
+        ("--train-epochs", "3"),
+        ("--num-samples", "77"),
+        ("--checkpoint", "other"),
+        ("--model", "mlpnet"),
+    ]
+    named = [folder(*flags) for flags in budgets]
+    assert len({plain, *named}) == 1 + len(budgets)
+    assert {
+        folder(*flags)
+        for flags in (("--seeds", "9"), ("--sparsities", "0.3"), ("--methods", "nap"))
+    } == {plain}

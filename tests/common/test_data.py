@@ -605,3 +605,31 @@ def test_the_imagenet_sample_loads():
     assert (found.classes, len(found.train)) == (1000, 1000)
     x, y = next(iter(found.calibration(4)))
     assert torch.isfinite(x).all() and len(set(y.tolist())) == 4
+
+
+# mean and standard deviation by channel, as the sets' users print them; typed here by themselves
+CONSTANTS = {
+    ("mnist", "standard"): ([0.1307], [0.3081]),
+    ("cifar10", "standard"): ([0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]),
+    ("cifar100", "standard"): ([0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761]),
+    ("tiny-imagenet", "standard"): ([0.48025, 0.44807, 0.39755], [0.27699, 0.26906, 0.28208]),
+    ("cifar10", "imagenet"): ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    ("imagefolder", "imagenet"): ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
+    **{
+        (name, "unit"): ([0.0], [1.0])
+        for name in ("mnist", "cifar10", "cifar100", "tiny-imagenet", "imagefolder")
+    },
+}
+
+
+def test_the_constants_of_every_data_set_are_the_published_ones():
+    known = {(name, norm) for name, norms in data.NORMS.items() for norm in norms}
+    assert known == CONSTANTS.keys()
+    for (name, norm), (mean, std) in CONSTANTS.items():
+        assert [list(part) for part in data.NORMS[name][norm]] == [mean, std], (name, norm)
+
+
+def test_digits_are_scaled_by_their_sixteen_shades():
+    images = load("digits").train.images
+    assert float(images.min()) == 0 and float(images.max()) == 1
+    assert torch.equal(images * 16, (images * 16).round())

@@ -1,5 +1,6 @@
 """Gradual runs: a fixed fraction of what is left, and the stops that a Spec names."""
 
+import dataclasses
 import json
 
 import pytest
@@ -9,7 +10,8 @@ from common.cells.errors import UserError
 from common.cells.spec import Recipe, Spec
 from common.nets import checkpoint
 from common.nets import masks as M
-from common.running import gradual, pipeline
+from common.running import gradual, pipeline, stages
+from common.running import train as T
 from common.running.cli import run
 
 TINY = {
@@ -229,3 +231,61 @@ def test_a_paper_may_say_what_a_bare_command_runs(tmp_path, capsys):
     assert (
         told["sparsity"] == 0.7 and told["max_error_increase"] == 0.1 and told["step_ratio"] == 0.2
     )
+
+
+CLOCKS = {
+    "interval": {"steps": 3, "step_epochs": 0.25},
+    # training before the first pruning too
+    "course": {
+        "levels": (0.5, 0.7, 0.8),
+        "clock": "course",
+        "first_epoch": 0.25,
+        "step_epochs": 0.25,
+        "finetune": Recipe(epochs=1, lr=0.02, batch_size=64),
+    },
+}
+
+
+@pytest.mark.parametrize("kill", ["step 2 of 3", "writing"])
+@pytest.mark.parametrize("clock", CLOCKS)
+@pytest.mark.parametrize("method", ["woodfisher", "nap"])
+def test_the_record_of_a_run_that_was_killed_is_that_of_one_that_was_not(
+    tmp_path, monkeypatch, method, clock, kill
+):
+    """Notes, layers, predictions and the digests of network and masks, wherever it was killed: in
+    the training after a pruning, or when all was done but the record. No stretch of training that
+    was finished is begun again."""
+    spec = Spec(method=method, sparsity=0.8, num_samples=40, **TINY | CLOCKS[clock])
+    fit, save, begun = T.fit, stages.Stage.publish, []
+
+    def stopped(*arguments, **how):
+        begun.append(how["desc"])
+        if how["desc"] == kill and begun.count(kill) == 1:
+            raise KeyboardInterrupt
+        return fit(*arguments, **how)
+
+    def unwritten(work, *arguments):
+        if kill == "writing" and work.name == "prune" and not tried:
+            tried.append(work)
+            raise KeyboardInterrupt
+        return save(work, *arguments)
+
+    tried, records = [], []
+    for name in ("straight", "killed"):
+        here = spec.but(output_dir=str(tmp_path / name))
+        pipeline.train(here)
+        begun.clear()
+        with monkeypatch.context() as patch:
+            if name == "killed":
+                patch.setattr(T, "fit", stopped)
+                patch.setattr(stages.Stage, "publish", unwritten)
+                with pytest.raises(KeyboardInterrupt):
+                    pipeline.prune(here)
+            record = dataclasses.asdict(pipeline.prune(here))
+        assert record["notes"] or method == "nap"
+        assert record.pop("timing").get("resumed", False) == (name == "killed")
+        del record["provenance"]
+        records.append(record)
+    assert records[0] == records[1]
+    again = 1 if kill == "writing" else 2
+    assert all(begun.count(what) == (again if what == kill else 1) for what in set(begun))

@@ -50,13 +50,14 @@ def test_a_holdout_that_leaves_nothing_is_refused(text):
         sources.load(f"digits:holdout={text}")
 
 
+@pytest.mark.parametrize("samples", [0, 50])
 @pytest.mark.parametrize("dataset", ["digits", "digits:holdout=0.2"])
 def test_with_images_held_out_no_test_image_is_read_before_the_report(
-    tmp_path, monkeypatch, dataset
+    tmp_path, monkeypatch, dataset, samples
 ):
     """Training, the bound on the added error and the best epoch are decided by the images held
     out; without any, by the test set, as in the papers."""
-    reads = []
+    reads, given = [], []
 
     class Counted(images.Images):
         def __getitems__(self, indices):
@@ -79,6 +80,7 @@ def test_with_images_held_out_no_test_image_is_read_before_the_report(
 
     def run(*parts, **how):
         nonlocal stage
+        given.append(parts[5])
         stage = "deciding"
         try:
             return real_run(*parts, **how)
@@ -96,10 +98,17 @@ def test_with_images_held_out_no_test_image_is_read_before_the_report(
         sparsity=0.8,
         steps=3,
         step_epochs=0.5,
+        step_test_samples=samples,
         max_error_increase=50.0,
         output_dir=str(tmp_path),
     )
     record = pipeline.finetune(spec)
+    # the bound compares like with like: the dense network on the images that judge
+    dense = checkpoint.load(pipeline.dense_folder(spec) / "model.safetensors").model
+    assert given == [T.evaluate(dense, data.judge_loader())[1]]
+    if samples:
+        told = [entry["pruned"] for entry in pipeline.prune(spec).trajectory]
+        assert all(round(accuracy * samples, 6) % 1 == 0 for accuracy in told)
     held = "holdout" in dataset
     assert ("deciding" not in reads) == held and "report" in reads
     assert record.accuracy["best_selected_on"] == ("held out" if held else "test")

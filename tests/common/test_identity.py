@@ -230,6 +230,43 @@ def test_a_dense_network_that_was_trained_again_does_not_keep_old_prunings(tmp_p
         pipeline.prune(spec)
 
 
+def test_half_done_work_on_another_dense_network_is_not_taken_up(tmp_path, monkeypatch):
+    """Killed in its second step; the dense network under it is exchanged, and the run begins anew:
+    it ends as one on that network does."""
+    spec = Spec(
+        **DIGITS
+        | {"method": "magnitude-global", "num_samples": None, "steps": 3, "step_epochs": 0.25}
+    )
+
+    def exchanged(folder):
+        here, other = (
+            spec.but(output_dir=str(tmp_path / folder), dense_seed=seed) for seed in (0, 1)
+        )
+        pipeline.train(here)
+        pipeline.train(other)
+
+        def exchange():
+            for name in ("train.json", "model.safetensors"):
+                shutil.copy(pipeline.dense_folder(other) / name, pipeline.dense_folder(here) / name)
+            record = json.loads((pipeline.dense_folder(here) / "train.json").read_text())
+            record["spec"]["dense_seed"] = 0
+            (pipeline.dense_folder(here) / "train.json").write_text(json.dumps(record))
+
+        return here, exchange
+
+    killed, exchange = exchanged("killed")
+    with killed_at(monkeypatch, 8):  # six steps are a quarter of an epoch
+        pipeline.prune(killed)
+    assert list(pipeline.cell_folder(killed).glob("prune-snapshot*"))
+    exchange()
+    found = pipeline.prune(killed)
+    straight, exchange = exchanged("straight")
+    exchange()
+    wanted = pipeline.prune(straight)
+    assert found.trajectory == wanted.trajectory and found.accuracy == wanted.accuracy
+    assert found.identity["file_sha256"] == wanted.identity["file_sha256"]
+
+
 def test_two_specs_that_share_a_short_name_do_not_share_a_folder(tmp_path):
     """Learning rates whose six digits are the same: a run of the first, under its old name, is not
     the second's.
@@ -469,6 +506,28 @@ def test_images_that_memory_does_not_hold_are_compared_by_their_files_bytes(
     for part in ("train", "val"):
         (root / part / "cat").rename(root / part / "emu")
     assert found() not in (first, "")
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 30])
+@pytest.mark.parametrize("large", [False, True])
+def test_the_same_files_under_other_labels_are_other_data(memory, large, tmp_path, monkeypatch):
+    """The last cat becomes the first dog: the same bytes in the same order."""
+    monkeypatch.setattr(D, "IN_MEMORY_BYTES", memory)
+    monkeypatch.setattr(folders, "HASHED_BYTES", 0 if large else 1 << 30)
+    root = tmp_path / "images"
+    pictures(root, "cat")
+
+    def found():
+        folders.contents.cache_clear()
+        folders.decoded.cache_clear()
+        data = D.load("imagefolder:size=8", str(root))
+        return data.content, data.sha256
+
+    first = found()
+    (root / "train" / "cat" / "9.bmp").rename(root / "train" / "dog" / "!.bmp")
+    assert found()[0] != first[0] and found()[1] != first[1]
+    (root / "train" / "dog" / "!.bmp").rename(root / "train" / "cat" / "9.bmp")
+    assert found() == first
 
 
 def test_a_large_folder_is_hashed_in_part_and_says_so(tmp_path, monkeypatch, caplog):

@@ -294,3 +294,16 @@ def test_the_command_needs_the_standard_library_alone():
     told = [json.loads(line) for line in run.stdout.splitlines()]
     assert run.returncode == 0 and len(told) > 100, run.stderr
     assert {one["paper"] for one in told} == {"lobs"}
+
+
+@pytest.mark.parametrize("steps", [1_000, 1_001, 1_002, 1_003])
+def test_a_trajectory_that_is_shortened_keeps_its_first_and_its_last_step(steps, tmp_path):
+    """Iterations are counted from the last step, so it must be there whatever the stride is."""
+    long = [{"epoch": i, "steps": 10 * i, "accuracy": 0.5} for i in range(steps)]
+    made = Record.from_dict(ODD | {"trajectory": long})
+    short = publish.fitting(made, tmp_path / "a.json")
+    strides = {b["epoch"] - a["epoch"] for a, b in zip(short.trajectory[:-2], short.trajectory[1:])}
+    assert len(short.trajectory) < steps and len(strides) == 1
+    assert short.trajectory[0] == long[0] and short.trajectory[-1] == long[-1]
+    assert f"of the trajectory's {steps} steps" in short.notes[-1]
+    assert publish.fitting(Record.from_dict(ODD), tmp_path / "a.json") == Record.from_dict(ODD)

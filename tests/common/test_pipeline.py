@@ -12,7 +12,8 @@ from common.cells.errors import UserError
 from common.cells.record import Record
 from common.cells.registry import METHODS, Method
 from common.cells.spec import Recipe, Spec
-from common.nets import checkpoint
+from common.nets import checkpoint, flops
+from common.nets import layers as L
 from common.nets import masks as M
 from common.running import pipeline
 from common.running import train as T
@@ -60,6 +61,44 @@ def test_every_method_through_all_verbs_and_then_nothing_again(method, output, m
     monkeypatch.setattr(T, "fit", None)  # anything computed again would fail
     assert pipeline.finetune(spec) == Record.read(folder / "finetune.json")
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == files
+
+
+@pytest.mark.parametrize("method", ["magnitude-global", "eigendamage", "kron-obs", "nap-channel"])
+def test_what_a_record_says_was_left_is_counted_in_its_files(output, method):
+    """Every number of `achieved`, and the layers', against the networks that lie there."""
+    unit = "sparsity" if METHODS[method].kind == "weights" else "unit_ratio"
+    spec = Spec(output_dir=output, method=method, num_samples=64, **TINY | {unit: 0.5})
+    pipeline.finetune(spec)
+    dense = checkpoint.load(pipeline.dense_folder(spec) / "model.safetensors").model
+    whole = flops.costs(dense, (1, 8, 8))
+    loaded = checkpoint.load(pipeline.cell_folder(spec) / "pruned.safetensors")
+    model, record = loaded.model, pipeline.prune(spec)
+    kept = {
+        name: int(loaded.masks.get(f"{name}.weight", module.weight != 0).sum())
+        for name, module in L.weighted(model).items()
+    }
+    every = sum(module.weight.numel() for module in L.prunable(dense).values())
+    assert record.achieved == {
+        "sparsity": 1 - sum(kept.values()) / every,
+        "kept_params": sum(kept.values()),
+        "kept_macs": flops.costs(model, (1, 8, 8), loaded.masks).nonzero_macs,
+        "dense_params": every,
+        "dense_macs": whole.macs,
+        "model_params": sum(p.numel() for p in model.parameters()),
+        "dense_model_params": sum(p.numel() for p in dense.parameters()),
+    }
+    assert 0 < record.achieved["kept_macs"] < record.achieved["dense_macs"]
+    smaller = record.achieved["model_params"] < record.achieved["dense_model_params"]
+    assert smaller == (unit == "unit_ratio")
+    for layer in record.layers:
+        name = layer["name"]
+        assert layer["total"] == dense.get_submodule(name).weight.numel()
+        assert layer["kept"] == sum(
+            n for inner, n in kept.items() if inner == name or inner.startswith(f"{name}.")
+        )
+    tuned = checkpoint.load(pipeline.cell_folder(spec) / "finetuned.safetensors")
+    assert pipeline.finetune(spec).achieved == record.achieved
+    assert M.digest(tuned.masks) == M.digest(loaded.masks)
 
 
 def test_obd_predicts_what_it_says(output):

@@ -134,6 +134,17 @@ def test_processor_time_counts_this_stage_alone_and_idle_time_not():
     assert 0.3 <= report["core_s"] < 0.55 and report["wait_s"] >= 0.3
 
 
+def test_a_phase_that_comes_again_adds_its_seconds():
+    timer = Timer()
+    for _ in range(3):
+        with timer.phase("prune"):
+            time.sleep(0.05)
+        with timer.phase("finetune"):
+            pass
+    report = timer.report()
+    assert 0.15 <= report["prune_s"] < 1 and report["finetune_s"] < 0.05
+
+
 def test_contention_is_said_of_a_machine_on_which_more_runs_than_it_has_cores_for(monkeypatch):
     for loads, contended in (((0.2, 0.9, 1.0), False), ((0.2, 2.5, 1.0), True)):
         told = iter(loads)

@@ -298,3 +298,13 @@ def test_cubic_schedule_meets_the_papers_numbers():
         kept == pytest.approx([0.064, 0.032, 0.016])
         and levels(3, 0.984, 0.872, "geometric")[-1] == 0.984
     )
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_scores_that_only_double_precision_tells_apart_are_told_apart(scope):
+    """A thousand scores a part in 10¹³ from each other: exactly the lowest go, as many as asked."""
+    order = torch.randperm(1_000, generator=toy.generator(5))
+    score = 1 + order.double() * 1e-13
+    for amount in (0.001, 0.25, 0.5, 0.999):
+        kept = select({"a": score}, amount, scope)["a"]
+        assert torch.equal(kept, order >= round(amount * 1_000))

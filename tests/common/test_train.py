@@ -11,9 +11,14 @@ from torch import nn
 
 from common.cells.errors import UserError
 from common.cells.spec import Recipe
+from common.curvature.diag import diagonal_fisher
+from common.curvature.kron import kron_factors
+from common.curvature.rows import gradient_rows
 from common.data import sources as D
 from common.nets import models
 from common.nets.checkpoint import state_hash
+from common.nets.flops import costs
+from common.nets.surgery import channel_groups
 from common.running import train as T
 from tests import toy
 
@@ -196,10 +201,42 @@ def test_amp_trains_in_bfloat16_and_keeps_float32_weights():
     assert fit.last > 0.8 and all(p.dtype == torch.float32 for p in model.parameters())
 
 
-def test_evaluation_restores_the_mode():
-    model = network().train()
-    T.evaluate(model, DATA.test_loader())
-    assert model.training
+MEASURES = {
+    "evaluate": lambda model: T.evaluate(model, DATA.test_loader()),
+    "top_accuracy": lambda model: T.top_accuracy(model, DATA.test_loader(), k=1),
+    "recalibrate_bn": lambda model: T.recalibrate_bn(model, DATA.train_loader(16), 2),
+    "costs": lambda model: costs(model, DATA.input_shape),
+    "gradient_rows": lambda model: gradient_rows(model, DATA.calibration(4), 4),
+    "diagonal_fisher": lambda model: diagonal_fisher(model, DATA.calibration(4)),
+    "kron_factors": lambda model: kron_factors(
+        model, DATA.calibration(4), generator=toy.generator()
+    ),
+    "channel_groups": lambda model: channel_groups(model, DATA.calibration(1).dataset[0][0][None]),
+}
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("measure", MEASURES)
+def test_what_measures_a_network_leaves_its_mode_as_it_was(measure, training):
+    model = network(dropout=True).train(training)
+    MEASURES[measure](model)
+    assert {module.training for module in model.modules()} == {training}
+
+
+def test_a_snapshot_that_cannot_be_written_stops_the_training_and_one_of_no_numbers_does_not(
+    tmp_path, monkeypatch
+):
+    """A disk that is full is said at once; weights that are no longer finite are the next
+    evaluation's to tell."""
+    monkeypatch.setattr(T, "SNAPSHOT_SECONDS", 0.0)
+    (tmp_path / "file").write_text("no folder")
+    recipe = Recipe(epochs=1, lr=0.01, batch_size=16)
+    with pytest.raises(UserError, match="output_dir"):
+        T.fit(network(), DATA, recipe, snapshot=tmp_path / "file" / "snapshot")
+    bad = models.build("mlpnet", DATA.classes, DATA.input_shape, 0)
+    path = tmp_path / "snapshot"
+    fit = T.fit(bad, DATA, Recipe(epochs=3, lr=1e9, batch_size=16), snapshot=path)
+    assert fit.diverged is not None
 
 
 def test_the_l1_pull_is_the_gradient_of_the_penalty_on_batchnorm_scales_alone():

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from common.cells.errors import LayerError, NumericalError, UserError
-from common.curvature.kron import Kron, KronInverse
+from common.curvature.kron import Kron, KronInverse, kron_factors
 from common.nets import checkpoint, models
 from common.nets import layers as L
 from common.nets.surgery import apply_edits, channel_groups, zero_units
@@ -323,3 +323,22 @@ def test_singular_factors_leave_finite_answers_and_their_damping_in_the_record(m
     assert set(result.layers) == {"fc1", "fc2"} and all(
         v > 0 for layer in result.layers.values() for v in layer.values()
     )
+
+
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+@pytest.mark.parametrize("name", ["c-obs", "kron-obs"])
+def test_damping_follows_the_size_of_the_factors(name, scale):
+    """√γ = 1% of each factor's mean eigenvalue is added to it, so that inputs a hundred times as
+    large change no choice between units; the record says how much it was."""
+    model = network()
+    function, options = METHODS[name]
+    batches = [(scale * x, y) for x, y in loader()]
+    result = function(model, batches, 0.4, options, toy.generator(3))
+    wanted = kron_factors(
+        model, batches, L.prunable(model, ("fc2",)), bias=True, generator=toy.generator(3)
+    )
+    assert set(result.layers) == set(wanted)
+    for layer, told in result.layers.items():
+        for factor in "AG":
+            mean = float(getattr(wanted[layer], factor).diagonal(dim1=-2, dim2=-1).mean())
+            assert told[f"damping_{factor}"] == pytest.approx(0.01 * mean, rel=1e-9)

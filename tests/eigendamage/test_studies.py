@@ -2,13 +2,16 @@
 numbers, latency's table.
 """
 
+import numpy as np
 import pytest
 import torch
 
 from common.cells.record import Record
 from common.cells.spec import Recipe, Spec
+from common.data import sources as D
 from common.nets import models
 from common.running import pipeline
+from common.running.timing import Timer
 from eigendamage.studies import __main__ as studies
 from eigendamage.studies import fisher_basis
 from tests import reference, toy
@@ -136,3 +139,37 @@ def test_latency_puts_every_pruned_network_beside_its_parent(tmp_path, monkeypat
         == 2
     )
     assert studies.main(["unknown"]) == 2
+
+
+def test_the_rows_of_the_fishers_bases_are_their_matrices(tmp_path, monkeypatch):
+    """Three live directions and a dead one: correlations ½ and twice 0 in one basis, none in the
+    other; the mean is over the six pairs of live ones, the energy over all entries."""
+    one = torch.diag(torch.tensor([4.0, 1.0, 9.0, 0.0], dtype=torch.float64))
+    one[0, 1] = one[1, 0] = 1.0
+    other = torch.diag(torch.tensor([2.0, 3.0, 5.0, 7.0], dtype=torch.float64))
+    monkeypatch.setattr(fisher_basis, "fisher_bases", lambda *rest: (one, other))
+    monkeypatch.setattr(fisher_basis, "POOL", 1)
+    monkeypatch.setattr(
+        fisher_basis.study, "dense", lambda spec: (None, D.load("synthetic:samples=64"))
+    )
+    spec = fisher_basis.MLP.but(num_samples=8)
+    rows = fisher_basis.fisher_basis(spec, Timer(), tmp_path)
+    assert rows == [
+        {
+            "basis": "parameters",
+            "size": 4,
+            "alive": 3,
+            "off_diagonal_energy": 0.02,
+            "mean_correlation": round(2 * 0.5 / 6, 6),
+        },
+        {
+            "basis": "kfe",
+            "size": 4,
+            "alive": 4,
+            "off_diagonal_energy": 0.0,
+            "mean_correlation": 0.0,
+        },
+    ]
+    with np.load(tmp_path / f"{spec.cell}.npz") as pictures:
+        assert pictures["parameters"][0].tolist() == [255, 128, 0, 0]
+        assert pictures["kfe"].tolist() == (255 * np.eye(4)).tolist()

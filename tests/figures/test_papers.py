@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from figures import draw, eigendamage, frame, lobs, nap
-from figures.values import PAPERS
+from common.cells.record import Record
+from common.cells.spec import Recipe, Spec
+from figures import draw, eigendamage, frame, lobs, nap, woodfisher
+from figures.values import PAPERS, read
 
 SHEETS = [(paper, key) for paper in PAPERS for key in draw.sheets(paper)]
 
@@ -53,3 +55,104 @@ def test_bars_of_the_choices_are_their_errors():
     expected = 100 - found.pruned[found.stage == "prune"], 100 - found["last"].dropna()
     widths = [bar.get_width() for bar in ax.patches]
     assert sorted(widths) == pytest.approx(sorted([*expected[0], *expected[1]]))
+
+
+# -- where points stand ----------------------------------------------------------------------------
+
+
+def made(stage, trajectory, accuracy=None, **spec):
+    """A record of a gradual run on MNIST."""
+    cell = Spec(model="lenet300", dataset="mnist", sparsity=0.9, **spec)
+    return Record(
+        "id",
+        "p",
+        "",
+        "",
+        "m",
+        stage,
+        "cpu",
+        cell.to_dict(),
+        accuracy=accuracy or {},
+        trajectory=trajectory,
+    )
+
+
+def test_the_course_to_one_and_a_half_percent_counts_every_iteration():
+    """Three prunings, 32 iterations (of 30 an epoch) after each but the last, and 10 at the end."""
+    spec = {
+        "steps": 3,
+        "step_epochs": 32 / 30,
+        "finetune": Recipe(epochs=1, max_steps=10, batch_size=2048),
+    }
+    steps = [
+        {"step": 0, "pruned": 0.5, "tuned": 0.75},
+        {"step": 1, "pruned": 0.4, "tuned": 0.7},
+        {"step": 2, "pruned": 0.3},
+    ]
+    tuning = [{"steps": n, "accuracy": a} for n, a in ((0, 0.3), (5, 0.6), (10, 0.8))]
+    points = lobs.course(made("prune", steps, **spec), made("finetune", tuning, **spec))
+    assert [x for x, _ in points] == [0, 32, 32, 64, 64, 69, 74]
+    assert [y for _, y in points] == pytest.approx([50, 25, 60, 30, 70, 40, 20])
+
+
+def test_a_walk_has_two_points_a_pruning_and_ends_with_its_run():
+    """Prunings at epochs 1, 3 and 5 of ten: each point after a training stands where the next
+    pruning is."""
+    spec = {
+        "levels": (0.5, 0.8, 0.9),
+        "clock": "course",
+        "first_epoch": 1.0,
+        "step_epochs": 2.0,
+        "finetune": Recipe(epochs=10, batch_size=128),
+    }
+    steps = [
+        {"step": 0, "pruned": 0.5, "tuned": 0.75},
+        {"step": 1, "pruned": 0.4, "tuned": 0.7},
+        {"step": 2, "pruned": 0.3},
+    ]
+    ends = {"dense": 0.9, "last": 0.8}
+    epochs, accuracy = woodfisher.walk(
+        made("prune", steps, ends, **spec), made("finetune", [], ends, **spec)
+    )
+    assert epochs == pytest.approx([0, 1, 3, 3, 5, 5, 10])
+    assert accuracy == pytest.approx([90, 50, 75, 40, 70, 30, 80])
+    interval = spec | {"clock": "interval", "first_epoch": 0.0, "levels": (), "steps": 3}
+    epochs, _ = woodfisher.walk(
+        made("prune", steps, ends, **interval), made("finetune", [], ends, **interval)
+    )
+    assert epochs == pytest.approx([0, 2, 2, 4, 4, 14], rel=1e-3)
+
+
+def printed_points(paper, table, model, x, y, **setting):
+    """(number of x, number of y) of each printed row of a network, by what it is called."""
+    rows: dict[tuple, dict[str, float]] = {}
+    for value in read(paper):
+        if (value.table, value.model, value.dataset) == (table, model, "CIFAR-10"):
+            key = value.method, dict(value.setting).get("prune_ratio_pct", "")
+            rows.setdefault(key, {})[value.quantity] = value.number
+    return {key: (row.get(x), row.get(y)) for key, row in rows.items()}
+
+
+def test_hollow_points_of_eigendamages_table_1_are_the_printed_ones():
+    """What is left of the FLOPs, in percent, and the accuracy; ours have the same axis."""
+    figure = eigendamage.FIGURES["table1"].draw()
+    hollow = 0
+    for ax in figure.axes:
+        (network,) = [n for n, words in eigendamage.NETWORKS.items() if words == ax.get_title()]
+        said = printed_points(
+            "eigendamage",
+            "Table 1",
+            eigendamage.TABLE1[network],
+            "flops_reduction_pct",
+            "test_acc_pct",
+        )
+        wanted = {(round(100 - x, 6), y) for x, y in said.values() if x is not None and y}
+        drawn = {
+            (round(float(x), 6), float(y))
+            for line in ax.lines
+            if line.get_markerfacecolor() == "none" and line.get_gid()
+            for x, y in zip(line.get_xdata(), line.get_ydata(), strict=True)
+        }
+        assert drawn <= wanted and drawn
+        hollow += len(drawn)
+    assert hollow >= 20

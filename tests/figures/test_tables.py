@@ -18,6 +18,7 @@ from common.cells.library import read_all
 from figures import cells, tables, values
 from figures.cells import Ours
 from figures.values import PAPERS, Value
+from tests.figures.fixtures import record
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -274,3 +275,37 @@ def test_a_file_without_the_columns_is_refused(tmp_path):
     with pytest.raises(UserError, match="has no column 'dataset'"):
         values.read("lobs", tmp_path)
     assert values.read("nap", tmp_path) == ()
+
+
+LAYERED = record("prune", method="l-obs", amount=0.5)
+
+
+@pytest.mark.parametrize(
+    ("called", "kept"),
+    [("conv1", 36), ("1 conv1", 36), ("3", 64), ("3 the paper's name", 64), ("2 block.conv", 1152)],
+)
+def test_a_layer_is_found_by_its_name_or_by_its_number_in_the_network(called, kept):
+    """Numbers count from 1, and a layer's numbers are its own."""
+    layers = [
+        {"name": name, "kept": n, "total": total}
+        for name, n, total in (("conv1", 36, 72), ("conv2", 1152, 1152), ("fc", 64, 640))
+    ]
+    stages = {"prune": dataclasses.replace(LAYERED, layers=layers)}
+    (total,) = {entry["total"] for entry in layers if entry["kept"] == kept}
+    share = 100 * kept / total
+    assert cells.of_layer(stages, "remaining_pct", called) == pytest.approx(share)
+    assert cells.of_layer(stages, "sparsity_pct", called) == pytest.approx(100 - share)
+    assert cells.of_layer(stages, "dense_params", called) == total
+    for nowhere in ("0 Overall", "4", "elsewhere"):
+        assert cells.of_layer(stages, "remaining_pct", nowhere) is None
+
+
+@pytest.mark.parametrize("model", cells.LAYERS)
+def test_the_papers_names_of_layers_are_in_the_networks_order(model):
+    layers = [
+        {"name": f"ours{i}", "kept": i, "total": 100} for i in range(len(cells.LAYERS[model]))
+    ]
+    spec = LAYERED.spec | {"model": model}
+    stages = {"prune": dataclasses.replace(LAYERED, layers=layers, spec=spec)}
+    for place, name in enumerate(cells.LAYERS[model]):
+        assert cells.of_layer(stages, "remaining_pct", name) == place

@@ -149,3 +149,27 @@ def test_a_stopped_run_goes_on_with_its_statistics(method, amount, tmp_path, mon
         a.masks
     ) == M.digest(b.masks)
     assert a.edits == b.edits
+
+
+def test_before_the_first_pruning_the_average_begins_at_the_first_batch():
+    """On the course's clock training may come first: there are no factors to start from, and all
+    layers are watched."""
+    data, model, _ = start()
+    alone = []
+
+    def spy(state):
+        if state.event == "step" and not alone:
+            one = KronEstimator(state.model, fisher="empirical", bias=True)
+            one.update(*state.batch)
+            alone.append(one.factors())
+
+    watch = Statistics(Pruned(model), Options(fisher="empirical"), seed=0)
+    recipe = Recipe(epochs=1, lr=0.05, batch_size=256, max_steps=1)
+    T.fit(model, data, recipe, callbacks=[watch, spy])
+    found = unpack(watch.latent)
+    assert found.keys() == alone[0].keys() and int(watch.latent["seen"]) == 256
+    for name, k in found.items():
+        for ours, wanted in ((k.A, alone[0][name].A), (k.G, alone[0][name].G)):
+            torch.testing.assert_close(
+                ours, wanted, rtol=1e-4, atol=1e-6 * float(wanted.abs().max())
+            )

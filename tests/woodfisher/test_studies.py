@@ -13,6 +13,7 @@ from common.curvature.rows import gradient_rows
 from common.data import sources as D
 from common.nets import masks as M
 from common.nets import models
+from common.running.timing import Timer
 from tests import toy
 from tests.woodfisher import twin
 from woodfisher.ours import Options, prune
@@ -162,3 +163,32 @@ def test_the_studies_tables_are_their_records():
         assert record.spec["seed"] or sum(
             line.startswith(f"| {name} |") for line in told.splitlines()
         ) == len(settings)
+
+
+def test_no_image_that_a_fisher_is_estimated_from_judges_its_pruning(tmp_path, monkeypatch):
+    """One of the study's Fishers is of test images; accuracies are of the other half, which is the
+    same for every seed."""
+    held, judged = [], []
+
+    def given(model, data, held_out, seed):
+        held.append({i for batch in held_out.batch_sampler for i in batch})
+        yield "held-out images", {}
+
+    def compared(model, rows, test, chunk):
+        judged.append(torch.cat([x for x, _ in test]))
+        return iter(())
+
+    monkeypatch.setattr(gradients, "sources", given)
+    monkeypatch.setattr(gradients, "compared", compared)
+    monkeypatch.setattr(gradients, "EPOCHS", ())
+    data = D.load("digits")
+    for seed in (0, 1):
+        spec = studies.spec_of("choice", "digits_cnn", seed)
+        spec = spec.but(output_dir=str(tmp_path), train=dataclasses.replace(spec.train, epochs=0.1))
+        assert list(gradients.gradients(spec, Timer())) == []
+    assert len(held[0]) == len(held[1]) == len(data.test) // 2
+    for used, images in zip(held, (judged[0], judged[-1]), strict=True):
+        seen = {image.numpy().tobytes() for image in images}
+        fishers = {data.test[i][0].numpy().tobytes() for i in used}
+        assert not seen & fishers and len(images) + len(used) == len(data.test)
+    assert torch.equal(judged[0], judged[-1])
