@@ -200,12 +200,14 @@ class BlockFisher:
             yield at_least((1 - Z.square_().sum(-2)) / self.damping, G, self.damping).flatten()
 
     def solve(self, v: Tensor) -> Tensor:
-        """F⁻¹ v, [d], float64; runs of blocks where v is zero cost nothing."""
-        result = torch.zeros(self.size, dtype=torch.float64, device=self.rows.device)
+        """F⁻¹ v, float64, for v [d] or the columns of [d, k]; runs of blocks where v is zero cost
+        nothing."""
+        result = torch.zeros(v.shape, dtype=torch.float64, device=self.rows.device)
         for run in self._mine():
-            part = v[run.where].double()[:, None]
+            part = v[run.where].double().reshape(run.where.stop - run.where.start, -1)
             if part.any():
-                result[run.where] = self._solve(run, self._factor_of(run), part)[:, 0]
+                solved = self._solve(run, self._factor_of(run), part)
+                result[run.where] = solved.reshape(result[run.where].shape)
         distributed.add_up([result])
         return result
 
