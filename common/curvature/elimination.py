@@ -1,8 +1,8 @@
 """Exact greedy elimination: every row of a weight loses its weights one by one, each time the one
 whose removal costs least now, with all others at their new optimum (OBC, Frantar & Alistarh 2022).
 
-A row has the curvature F = H⁻¹ and starts at the optimum w. Removing q adds w_q² / (2 H_qq) and leaves
-    w ← w − (w_q / H_qq) H e_q,     H ← H − (1 / H_qq) H e_q e_qᵀ H
+A row has the curvature F = H⁻¹ and starts at its optimum w. Removing q costs w_q² / (2 H_qq), and
+    w ← w − (w_q / H_qq) H e_q,    H ← H − (1 / H_qq) H e_q e_qᵀ H
 over the weights that are left. Rows are independent and start from one shared H, so that a single
 pass gives every level: what a level removes is a prefix of each row's order.
 
