@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from common.curvature import memory
 from common.curvature.diag import diagonal_fisher
 from common.nets import masks as M
 from common.pruning.pruned import Pruned
@@ -33,6 +34,7 @@ def prune(
 ) -> Pruned:
     """A copy of `model` without the `amount` of its units whose filters score lowest."""
     net = Filters(model, calibration, options.skip, masks, options.coupling)
+    memory.require("diagonal", net.layers, options)
     fisher = diagonal_fisher(
         model, net.calibration, net.layers, options.fisher, generator=generator
     )

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from common.cells.errors import UserError
+from common.curvature import memory
 from common.nets import masks as M
 from common.nets.clone import clone
 from common.pruning.pruned import Pruned
@@ -71,6 +72,7 @@ def prune(
             "has no convolution to decompose",
             "choose another method",
         )
+    memory.require("", layers, options)
     result = Pruned(clone(model))
     for name, module in layers.items():
         W = module.weight.detach().double().flatten(2)

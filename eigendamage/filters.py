@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import NumericalError, choose
+from common.curvature import memory
 from common.curvature.kron import KronInverse, kron_factors
 from common.curvature.labels import FISHERS
 from common.nets import layers as L
@@ -83,6 +84,7 @@ class Filters:
 
     def inverses(self, options: KronOptions, generator: torch.Generator) -> dict[str, KronInverse]:
         """Damped (S ⊗ A)⁻¹ by layer; A has the bias's coordinate where the layer has a bias."""
+        memory.require("kron", self.layers, options)
         factors = kron_factors(
             self.model,
             self.calibration,
@@ -92,8 +94,10 @@ class Filters:
             generator=generator,
         )
         return {
-            name: KronInverse.of(f, options.damping, relative=True, name=name)
-            for name, f in factors.items()
+            name: KronInverse.of(
+                factors.pop(name), options.damping, relative=True, name=name, own=True
+            )
+            for name in list(factors)
         }
 
     def remove(
@@ -105,7 +109,9 @@ class Filters:
         alone = self.coupling == "union"
         kept, notes = percentile(scores if alone else self.channels.scores(scores), amount, cap)
         gone = {n: ~k for n, k in kept.items()} if alone else self.channels.filters_gone(kept)
-        result = Pruned(clone(self.model), predicted_increase=0.0, notes=notes)
+        result = Pruned(
+            clone(self.model), predicted_increase=0.0, notes=notes + self.channels.notes()
+        )
         for name, filters in ((name, gone[name]) for name in self.layers):
             if update is None:
                 result.predicted_increase += float(scores[name][filters].sum())

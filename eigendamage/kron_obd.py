@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import choose
+from common.curvature import memory
 from common.curvature.kron import Kron, kron_factors
 from common.nets import layers as L
 from common.nets import masks as M
@@ -51,6 +52,7 @@ def prune(
     and nothing else moves.
     """
     net = Filters(model, calibration, options.skip, masks, options.coupling)
+    memory.require("kron-bare", net.layers, options)
     factors = kron_factors(
         model, net.calibration, net.layers, fisher=options.fisher, bias=True, generator=generator
     )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import choose, require
+from common.curvature import memory
 from common.curvature.kron import Kron, kron_factors
 from common.curvature.labels import FISHERS
 from common.nets import masks as M
@@ -115,6 +116,7 @@ def prune(
     M.require_none(masks, "rotate")
     modules, result = rotatable(model, options.skip), Pruned(clone(model))
     require_once_more(model, modules, options.factor, options.depthwise)
+    memory.require("channel", modules, options)
     # 1: A = E[aaᵀ], S = E[{∇_s L}{∇_s L}ᵀ]
     labels, channel = options.fisher, options.factor == "channel"
     factors = kron_factors(

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import NumericalError, UserError
+from common.curvature import memory
 from common.nets import masks as M
 from common.nets.clone import clone
 from common.nets.edits import BATCHNORM
@@ -67,6 +68,7 @@ def prune(
     a network without any.
     """
     units = Filters(model, calibration, options.skip, masks).channels
+    memory.require("", units.layers, options)
     scores = {group.name: importance(model, group) for group in units.groups}
     scaled = {name: score for name, score in scores.items() if score is not None}
     if not scaled:
@@ -79,6 +81,6 @@ def prune(
     kept, notes = percentile(scaled, amount, options.cap)
     left = sorted(set(scores) - set(scaled))
     notes += [f"kept whole, no BatchNorm follows: {', '.join(left)}"] if left else []
-    result = Pruned(clone(model), notes=notes)
+    result = Pruned(clone(model), notes=notes + units.notes())
     result.edits = units.cut(result.model, kept)
     return result

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import NumericalError, UserError
-from common.curvature.elimination import Elimination
 from common.curvature.kron import input_moment, second_moment
+from common.curvature.memory import BLOCK_ENTRIES
 from common.curvature.shared import DenseMatrix, LowRankMatrix, Matrix, SharedRows
 from common.data.sources import rebatch
 from common.nets import layers as L
@@ -37,7 +37,6 @@ FEW = 8
 # a layer wider than this stores them while they are fewer than its width: Ψ of VGG-16's first fully
 # connected layer takes 5 GB
 WIDE = 8_192
-BLOCK_ENTRIES = 1 << 24  # weights that are worked on together (128 MB in float64)
 RIDGE_STEPS = 10  # times a singular Hessian's ridge may be raised tenfold
 
 
@@ -122,19 +121,19 @@ class LayerProblem:
     ) -> LayerProblem:
         """The problem of group g. ρ is `damping`, times Ψ's mean diagonal if `relative`, and ten
         times more until Ψ + ρI has a Cholesky factor."""
-        rows, moment = (
-            (torch.cat([r[g] for r in seen.rows]), None)
-            if seen.rows
-            else (None, seen.moment[g] / seen.count)
+        rows = torch.cat([r[g] for r in seen.rows]) if seen.rows else None
+        diagonal = (
+            seen.moment[g].diagonal() / seen.count
+            if rows is None
+            else rows.double().square().mean(0)
         )
-        diagonal = rows.double().square().mean(0) if moment is None else moment.diagonal()
         ridge = damping * (float(diagonal.mean()) or 1.0) if relative else damping
         for raised in range(RIDGE_STEPS + 1):
             try:
                 matrix = (
-                    LowRankMatrix(rows, ridge, name)
-                    if moment is None
-                    else DenseMatrix(moment, ridge, name)
+                    DenseMatrix(seen.moment[g], ridge, name, seen.count)
+                    if rows is None
+                    else LowRankMatrix(rows, ridge, name)
                 )
                 break
             except NumericalError:
@@ -243,18 +242,6 @@ class Layer:
     def dead(self) -> Tensor:
         """True where the input was always zero, [groups, 1, in]."""
         return torch.stack([problem.dead for problem in self.problems])[:, None]
-
-    def eliminated(self) -> Elimination:
-        """What each weight [groups, out, in] costs when the weights of a unit go one by one, each
-        scored by the inverse of what is left."""
-        parts = []
-        for problem, kept in zip(self.problems, self.kept, strict=True):
-            free = torch.ones_like(problem.dead)
-            free[len(self.free(free)) :] = False
-            parts.append(problem.matrix.eliminated(problem.target, kept, free, problem.dead))
-        return Elimination(
-            stacked([part.score for part in parts]), stacked([part.loss for part in parts])
-        )
 
     def without_lowest(self, scores: Tensor, removed: float) -> Tensor:
         """Which weights are kept, [groups, out, in], once those of lowest score are removed. What

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from common.curvature import memory
 from common.nets import layers as L
 from common.nets import masks as M
 from common.nets.clone import clone
@@ -72,6 +73,7 @@ def prune(
     what `masks` removed before counts. Draws nothing from `generator`."""
     layers = L.prunable(model, options.skip)
     most = by_layer(amount, layers)
+    memory.require("moment", layers, options)
     held_out, calibration = set_apart(calibration, options)
     accuracy = judged_on(model, held_out)
     # Step 1: every layer's inputs y in the well-trained network, as Σ y yᵀ

@@ -4,8 +4,6 @@ lobs.method.
 update="joint"   all kept weights move to the exact optimum, where the paper walks with a fixed Ψ⁻¹
 rescore=n        n steps, each scored by the inverse restricted to what is left: the score of a
                  weight is then exactly what the optimum loses
-greedy           a step a weight: the exact greedy elimination of Frantar & Alistarh (2022, OBC) in
-                 each unit, over all units by what a weight costs when its turn comes
 inputs="pruned"  layers in order, each matched to the dense layer's output from what the layers
                  pruned before it feed it
 scope="global"   one budget over all layers: divided by their errors relative to their outputs
@@ -17,7 +15,6 @@ stop             "inflection" too: the elbow of the sorted sensitivities
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -26,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import choose, require
-from common.curvature.elimination import Elimination
+from common.curvature import memory
 from common.nets import layers as L
 from common.nets import masks as M
 from common.nets.clone import clone
@@ -42,7 +39,6 @@ from lobs.weigh import output_weights
 
 # the pruning along which scope="global" measures each layer's error
 CURVE_STEPS, CURVE_LEAST = 24, 2e-3
-CURVE_POINTS = 200  # of that curve where one elimination has it whole
 Known = TypeVar("Known")
 
 
@@ -55,7 +51,6 @@ class Options(method.Options):
     scope: str = "layer"  # every layer by itself (Sec. 3.4.1) | global: one budget
     weigh: bool = False  # units weighed by the loss's mean squared gradient in their output
     rescore: int = 0  # steps scored by the inverse of what is left; 0 scores once
-    greedy: bool = False  # every weight scored so
     inputs: str = "dense"  # of the dense network (Sec. 3.2) | pruned
 
     def __post_init__(self):
@@ -69,13 +64,6 @@ class Options(method.Options):
             self.rescore,
             "needs the joint optimum at every step",
             "use --update joint",
-        )
-        require(
-            not self.greedy or (self.update == "joint" and not self.rescore),
-            "greedy",
-            self.greedy,
-            "re-scores every weight at the joint optimum",
-            "use --update joint, and no rescore",
         )
         require(
             self.scope == "layer" or self.stop == "ratio",
@@ -104,21 +92,16 @@ class Fit:
     inverse_diagonal: Tensor
     unit_weights: Tensor | None = None  # s of each unit, [groups, out]; None weighs all alike
     is_optimal: bool = False  # the weights are the joint optimum over the kept ones
-    eliminated: Elimination | None = None  # with `greedy`, from the start to the last weight
 
     @classmethod
-    def start(cls, layer: Layer, unit_weights: Tensor | None = None, greedy: bool = False) -> Fit:
+    def start(cls, layer: Layer, unit_weights: Tensor | None = None) -> Fit:
         """The state before any weight is removed but those that earlier prunings removed."""
-        fit = cls(layer, layer.target(), layer.kept, layer.inverse_diagonal(), unit_weights)
-        return replace(fit, eliminated=layer.eliminated()) if greedy else fit
+        return cls(layer, layer.target(), layer.kept, layer.inverse_diagonal(), unit_weights)
 
     def sensitivity(self) -> Tensor:
-        """L_q [groups, out, in], the increase of the layer's error; with `greedy` the one when its
-        turn comes. If units are weighed, s_j L_q of unit j: the increase of the loss."""
-        if self.eliminated is not None:
-            L_q = self.eliminated.score.clone()
-        else:
-            L_q = method.sensitivity(self.layer, self.weights, self.inverse_diagonal)
+        """L_q [groups, out, in], the increase of the layer's error. If units are weighed, s_j L_q
+        of unit j: the increase of the loss."""
+        L_q = method.sensitivity(self.layer, self.weights, self.inverse_diagonal)
         return L_q if self.unit_weights is None else L_q.mul_(self.unit_weights[..., None])
 
     def refitted(self, kept: Tensor) -> Fit:
@@ -168,38 +151,21 @@ def ranked(
 
 def prune_layer(start: Fit, removed: float, options: Options) -> tuple[Tensor, Tensor]:
     """(new weights, which are kept), [groups, out, in], of one layer."""
-    if options.rescore or options.greedy:
+    if options.rescore:
         fit = ranked({start.layer.name: start}, removed, options.rescore)[start.layer.name]
-        fit = fit.refitted(fit.kept)
         return fit.weights, fit.kept
     return method.prune_layer(start.layer, start.sensitivity(), removed, options.update)
 
 
-def error_curve(fit: Fit) -> tuple[list[tuple[float, float]], int]:
+def error_curve(layer: Layer) -> tuple[list[tuple[float, float]], int]:
     """([(kept fraction, layer error / energy of its output)], number of weights), measured along a
     pruning by the joint optimum that is re-scored at each step."""
-    layer = fit.layer
-    if fit.eliminated is not None:
-        return _eliminated_curve(fit), layer.total
-    points = [(1.0, 0.0)]
+    points, fit = [(1.0, 0.0)], Fit.start(layer)
     for share in shares(1.0, CURVE_LEAST, CURVE_STEPS):
         if 1 < share * layer.total < layer.share(fit.kept) * layer.total:
             fit = ranked({layer.name: fit}, 1 - share, 1)[layer.name]
             points.append((share, layer.error(fit.weights) / (layer.energy() or 1.0)))
     return points, layer.total
-
-
-def _eliminated_curve(fit: Fit) -> list[tuple[float, float]]:
-    """error_curve's points: the losses of an elimination add up to the layer's error."""
-    layer, found = fit.layer, fit.eliminated
-    start, energy = layer.error(fit.refitted(fit.kept).weights), layer.energy() or 1.0
-    scores, losses = (layer.free(values).flatten() for values in (found.score, found.loss))
-    errors = start + losses[scores.argsort()].cumsum(0)  # after each removal
-    counts = torch.logspace(0, math.log10(CURVE_LEAST), CURVE_POINTS, dtype=torch.float64)
-    counts = (counts * layer.total).round().long().clamp(min=1).unique()
-    counts = counts[counts < layer.total]
-    points = zip((counts / layer.total).tolist(), errors[-1 - counts].tolist(), strict=True)
-    return [(1.0, 0.0), *((share, error / energy) for share, error in points)]
 
 
 def one_budget(
@@ -208,7 +174,7 @@ def one_budget(
     """(fraction removed of each layer, masks by parameter name) for scope="global". Without `weigh`
     only fractions are decided, and the masks are empty."""
     if not options.weigh:
-        curves = dict(distributed.each(layers, lambda name: error_curve(fit_of(name))))
+        curves = dict(distributed.each(layers, lambda name: error_curve(fit_of(name).layer)))
         sizes = {name: size for name, (_, size) in curves.items()}
         return divide({name: curve for name, (curve, _) in curves.items()}, sizes, amount), {}
     fits = {name: fit_of(name) for name in distributed.dealt(layers)}
@@ -232,6 +198,7 @@ def prune(
     held_out, calibration = set_apart(calibration, options)
     layers = L.prunable(model, options.skip)
     fractions = by_layer(amount, layers)
+    memory.require("moment", layers, options)
     require(
         options.scope == "layer" or not isinstance(amount, Mapping),
         "scope",
@@ -252,13 +219,11 @@ def prune(
         else {}
     )
 
-    found: M.Masks = {}
-
     def fit_of(name: str) -> Fit:
         layer = Layer.of(
             name, seen[name], options.damping, options.prune_bias, masks, options.relative
         )
-        return Fit.start(layer, units.get(name), options.greedy and not found)
+        return Fit.start(layer, units.get(name))
 
     if options.scope == "global":
         fractions, found = one_budget(fit_of, layers, amount, options)

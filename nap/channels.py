@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import choose
+from common.curvature import memory
 from common.nets import layers as L
 from common.nets import masks as M
 from common.nets.clone import clone
@@ -92,6 +93,7 @@ def prune(
     result = Pruned(clone(model), predicted_increase=0.0 if options.compensate else None)
     found = channels.find(result.model, example, options.skip)
     layers = scored(found, result.model, options.sides)
+    memory.require("kron-kept", layers, options)
     # ΔFLOPs at the network's present widths, so that they are counted again at every pruning
     dFLOPs = saved_macs(result.model, found.groups, example[:1])
     # lines 2 to 6
@@ -114,6 +116,7 @@ def prune(
             new, increase = compensated(W[name], F[name], filters, name)
             L.write_joined(layers[name], new)
             result.predicted_increase += increase
+    result.notes = result.notes + found.notes()
     result.edits = found.cut(result.model, kept)
     result.latent = pack(carried(factors, result.edits, model))
     result.layers = {name: F[name].added() for name in layers}

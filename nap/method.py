@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import require
+from common.curvature import memory
 from common.curvature.kron import Kron, KronInverse
 from common.nets import layers as L
 from common.nets import masks as M
@@ -99,6 +100,7 @@ def prune(
     result = Pruned(clone(model), predicted_increase=0.0 if options.compensate else None)
     M.apply(result.model, masks or {})
     layers = L.prunable(result.model, options.skip)
+    memory.require("kron-kept", layers, options)
     W, Gamma = L.finite_weights(layers), M.by_layer(layers, masks or {})
     # lines 2 to 5: A and DS
     factors = factors_of(result.model, calibration, layers, options, generator, latent)

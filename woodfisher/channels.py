@@ -59,6 +59,7 @@ def prune(
         for name in part.layers
     }
     kept = select(units.scores(scores), amount, options.scope)
+    result.notes = units.notes()
     gone = units.filters_gone(kept)
     for part in parts:
         w = part.weights().double()

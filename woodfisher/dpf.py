@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from common.cells import schedule
 from common.cells.errors import UserError
 from common.cells.spec import Recipe
+from common.curvature import memory
 from common.data.sources import Data
 from common.nets import layers as L
 from common.nets import masks as M
@@ -131,7 +132,7 @@ def prune(
 ) -> Pruned:
     """A copy of `model` with `amount` of the dense weights `latent` (its own, if none are given)
     masked. What `masks` removed before may come back."""
-    L.prunable(model, options.skip)  # its errors
+    memory.require("", L.prunable(model, options.skip), options)
     dense = dict(latent or weights(model, options.skip))
     result = Pruned(clone(model), largest(dense, amount, options), latent=dense)
     with torch.no_grad():

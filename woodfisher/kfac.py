@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from common.cells.errors import UserError, choose
+from common.curvature import memory
 from common.curvature.fisher import Part
 from common.curvature.kron import KronInverse, kron_factors
 from common.curvature.labels import FISHERS
@@ -64,6 +65,7 @@ def prune(
     result = Pruned(clone(model))
     M.apply(result.model, masks or {})
     layers = L.prunable(result.model, options.skip)
+    memory.require("kron", layers, options)
     factors = kron_factors(
         result.model,
         rebatch(calibration, options.batch_size),
@@ -72,7 +74,10 @@ def prune(
         generator=generator,
     )
     parts = [
-        Part({name: module}, KronInverse.of(factors[name], options.damping, options.pi, name=name))
+        Part(
+            {name: module},
+            KronInverse.of(factors.pop(name), options.damping, options.pi, name=name, own=True),
+        )
         for name, module in layers.items()
     ]
     rho = statistic(parts)

@@ -61,7 +61,7 @@ def step(
         gone = ~part.flat({name: masks[f"{name}.weight"] for name in part.layers})
         name = next(iter(part.layers))
         delta, increase = obs.update(w, part.curvature, gone, update, part.flat(scores), name)
-        moved |= part.split(w + delta)
+        moved |= part.split((w + delta).to(w.dtype))
         predicted += increase
     for part in parts:
         for name, module in part.layers.items():

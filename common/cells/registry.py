@@ -20,8 +20,10 @@ class Method:
     options) -> callback of common.running.train.fit with `masks` and `latent`. `statistics`, also
     "module:name", is for one that watches the fine-tuning between two of its prunings: (Pruned,
     options, seed) -> callback with `latent`, which the next pruning is given. `curvature` says what
-    it keeps of the layers, for forecasts of memory: rows (gradients), kron (two factors a layer),
-    channel (the same over channels), moment (of the inputs), diagonal, or nothing. `session`,
+    it keeps of the layers, for forecasts of memory (common.curvature.memory): rows (gradients),
+    kron (two factors a layer and their inverses; kron-kept, the factors afterwards too; kron-bare,
+    no inverses), channel (two factors, their eigenbases), moment (of the inputs), diagonal, or
+    nothing. `session`,
     "module:name" of a context manager, lets cells inside it that differ in the amount alone share
     their curvature."""
 
@@ -39,13 +41,6 @@ class Method:
 # gradient rows of a Fisher where a Spec says neither how many nor of how many examples each
 OPEN_ROWS = 100
 _ROWS = {"curvature": "rows", "session": "common.curvature.sharing:sharing"}
-_LOBS_OURS = {
-    "update": "joint",
-    "scope": "global",
-    "inputs": "pruned",
-    "damping": 1e-3,
-    "relative": True,
-}
 METHODS: dict[str, Method] = {
     "random": Method("common.pruning.baselines:random", "Random", "weights"),
     "magnitude-layer": Method(
@@ -93,18 +88,16 @@ METHODS: dict[str, Method] = {
     ),
     "l-obs-ours": Method(
         "lobs.ours:prune",
-        "L-OBS, ours (joint, one budget)",
+        "L-OBS, ours (joint, re-scored)",
         "weights",
         "lobs",
-        _LOBS_OURS,
-        curvature="moment",
-    ),
-    "l-obs-greedy": Method(
-        "lobs.ours:prune",
-        "L-OBS, ours (one budget, every weight re-scored)",
-        "weights",
-        "lobs",
-        _LOBS_OURS | {"greedy": True},
+        {
+            "update": "joint",
+            "scope": "global",
+            "inputs": "pruned",
+            "damping": 1e-3,
+            "relative": True,
+        },
         curvature="moment",
     ),
     "woodfisher": Method(
@@ -162,7 +155,7 @@ METHODS: dict[str, Method] = {
         "weights",
         "nap",
         statistics="nap.statistics:Statistics",
-        curvature="kron",
+        curvature="kron-kept",
     ),
     "nap-channel": Method(
         "nap.channels:prune",
@@ -170,7 +163,7 @@ METHODS: dict[str, Method] = {
         "channels",
         "nap",
         statistics="nap.statistics:Statistics",
-        curvature="kron",
+        curvature="kron-kept",
     ),
     "c-obd": Method(
         "eigendamage.c_obd:prune", "C-OBD", "channels", "eigendamage", curvature="diagonal"
@@ -179,7 +172,7 @@ METHODS: dict[str, Method] = {
         "eigendamage.c_obs:prune", "C-OBS", "channels", "eigendamage", curvature="kron"
     ),
     "kron-obd": Method(
-        "eigendamage.kron_obd:prune", "Kron-OBD", "channels", "eigendamage", curvature="kron"
+        "eigendamage.kron_obd:prune", "Kron-OBD", "channels", "eigendamage", curvature="kron-bare"
     ),
     "kron-obs": Method(
         "eigendamage.kron_obs:prune", "Kron-OBS", "channels", "eigendamage", curvature="kron"

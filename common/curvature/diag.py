@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from common.cells.errors import NumericalError, UserError
 from common.curvature.labels import losses, require_curvature
-from common.curvature.rows import PER_EXAMPLE_ENTRIES
+from common.curvature.memory import PER_EXAMPLE_ENTRIES
 from common.data.batches import batches
 from common.data.task import task_of
 from common.nets import layers as L
@@ -66,7 +66,7 @@ def diagonal_fisher(
                 name, "its gradients are not finite", "check the data and the checkpoint"
             )
     require_curvature(not any(value.any() for value in total.values()), total)
-    return {name: value / examples for name, value in total.items()}
+    return {name: value.div_(examples) for name, value in total.items()}
 
 
 def _sum_of_squares(module: nn.Module, x: Tensor, g: Tensor) -> Tensor:

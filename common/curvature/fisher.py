@@ -18,8 +18,9 @@ from common.cells.registry import OPEN_ROWS
 from common.curvature import sharing
 from common.curvature.blocks import BlockFisher, Rows
 from common.curvature.labels import require_curvature
-from common.curvature.rows import gradient_rows
-from common.curvature.spool import spooled, work_bytes
+from common.curvature.memory import rows_work
+from common.curvature.rows import gradient_rows, silent
+from common.curvature.spool import spooled
 from common.data.batches import batches
 from common.system import distributed, machine
 
@@ -131,15 +132,15 @@ def notes(parts: list[Part]) -> list[str]:
     rows = (
         f"the Fisher has m = {m:,} rows, each the mean gradient of b = {b:,} example{'s' * (b > 1)}"
     )
-    silent = [
+    without = [
         name
         for part in parts
-        if len(part.layers) == 1 and not part.curvature.rows.any()
+        if len(part.layers) == 1 and silent(part.curvature.rows)
         for name in part.layers
     ]
     return [
         rows,
-        *(f"{name}: all gradients are zero; its weights score λw²/2" for name in silent),
+        *(f"{name}: all gradients are zero; its weights score λw²/2" for name in without),
         *[sharing.NOTE] * parts[0].shared,
     ]
 
@@ -162,7 +163,7 @@ def _estimate(
     for name, lost in gone.items():
         if isinstance(found[name], Tensor):  # a file has zeros there already
             found[name][:, lost] = 0
-    require_curvature(not any(part.any() for part in found.values()), found)
+    require_curvature(all(map(silent, found.values())), found)
     if chunk == NETWORK:
         yield BlockFisher(together, damping, name="the whole network")
         return
@@ -180,7 +181,7 @@ def _room(
     sizes = {name: module.weight.numel() for name, module in layers.items()}
     rows, work = (
         m * sum(sizes.values()) * like.element_size() / 2**30,
-        work_bytes(sizes.values(), m, chunk) / 2**30,
+        rows_work(sizes.values(), m, chunk) / 2**30,
     )
     what = f"{m} gradient rows and the work on them"
     if distributed.world() > 1:

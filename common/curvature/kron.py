@@ -22,20 +22,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.cells.errors import LayerError, NumericalError, UserError, choose
-from common.curvature import patches
+from common.curvature import memory, patches
 from common.curvature.labels import FISHERS, losses, require_curvature
 from common.data.batches import batches
 from common.data.task import Inputs, task_of
 from common.nets import layers as L
-from common.nets.capture import capture
+from common.nets.capture import Tape, capture
 from common.system import distributed, machine
 
 POSITIONS = 64  # of an example's patches that are worth a product of their own
 # columns of a symmetric product formed together: two thirds of a whole product's time at 785
 # columns, half at 2,305
 STRIP = 160
-# what can be done about factors that the memory budget does not hold
-SMALLER = "leave the widest layer dense (--option 'skip=[\"name\"]'), or raise --memory-budget"
 
 
 @dataclass
@@ -86,6 +84,7 @@ class KronEstimator:
         self.fisher, self.loss, self.bias, self.channel_only = fisher, loss, bias, channel_only
         self.generator, self.seen = generator, 0
         self._factors: dict[str, Kron] = {}
+        self._fits_memory = False
 
     def skip(self, x: Tensor, y: Tensor) -> None:
         """Leave one batch to another process, but draw its labels, so that all processes draw
@@ -96,39 +95,33 @@ class KronEstimator:
                 next(self._losses(tape.forward(x), x, y))
 
     def update(self, x: Tensor, y: Tensor) -> None:
-        """Take one batch in: one forward pass, one backward pass a label draw. Raises UserError
-        before the first where the factors would not fit the memory budget."""
-        if not self._factors:
-            machine.require_memory("Kronecker factors", self._bytes() / 2**30, SMALLER)
-        batch: dict[str, Kron] = {}
+        """Take one batch in: one forward pass, one backward pass a label draw. Raises UserError at
+        the first where the factors and the patches of a batch would not fit the memory budget."""
+        seen = self.seen + len(x)
+        share, sums = len(x) / seen, {}
         with closing(self.passes(x, y)) as passes:
             for name, draw, tensor in passes:
                 module = self.layers[name]
                 if draw is None:
                     A = input_moment(module, tensor, self.with_bias(module), self.channel_only)
-                    batch[name] = Kron(A / len(x), A.new_zeros(()), 1)
-                else:
-                    rows = L.gradients(module, tensor)
-                    G = second_moment(rows) / (rows.shape[2] * len(x))
-                    batch[name] = Kron(batch[name].A, batch[name].G + G, rows.shape[2])
-        self.seen += len(x)
-        for name, new in batch.items():
-            require_finite(name, new)
-            if name in self._factors:
-                self._factors[name].A.lerp_(new.A, len(x) / self.seen)
-                self._factors[name].G.lerp_(new.G, len(x) / self.seen)
-            else:
-                self._factors[name] = new
+                    self._take(name, "A", A.div_(len(x)), share)
+                    continue
+                rows = L.gradients(module, tensor)
+                G = second_moment(rows).div_(rows.shape[2] * len(x))
+                sums[name] = sums[name].add_(G) if name in sums else G
+                self._factors[name].positions = rows.shape[2]
+        for name in self.layers:
+            self._take(name, "G", sums.pop(name), share)
+        self.seen = seen
 
-    def _bytes(self) -> int:
-        """Of all factors beside those of one batch, or later beside their inverses."""
-        total = 0
-        for module in self.layers.values():
-            groups, weight = L.groups(module), module.weight
-            width = weight.shape[1] if self.channel_only else weight[0].numel()
-            width += self.with_bias(module)
-            total += 2 * 8 * groups * (width**2 + (len(weight) // groups) ** 2)
-        return total
+    def _take(self, name: str, which: str, new: Tensor, share: float) -> None:
+        """Move a layer's mean factor towards a batch's, which is `share` of all examples; the first
+        batch's becomes the mean itself.
+        """
+        require_finite(name, new)
+        kron = self._factors.setdefault(name, Kron(new, new.new_zeros(()), 1))
+        old = getattr(kron, which)
+        setattr(kron, which, new if old is new or old.dim() == 0 else old.lerp_(new, share))
 
     def passes(self, x: Tensor, y: Tensor) -> Iterator[tuple[str, int | None, Tensor]]:
         """(layer, None, its input) of every layer, then for each draw (layer, the draw's number,
@@ -136,6 +129,7 @@ class KronEstimator:
         """
         with capture(self.model, self.layers) as tape:
             output = tape.forward(x)
+            self._require_memory(tape)
             for name in self.layers:
                 yield name, None, tape.input(name)
             draws = list(self._losses(output, x, y))
@@ -146,6 +140,22 @@ class KronEstimator:
 
     def _losses(self, output: object, x: Tensor | Inputs, y: Tensor | Inputs) -> Iterator[Tensor]:
         return losses(output, y, self.fisher, self.loss or task_of(x), self.generator)
+
+    def _require_memory(self, tape: Tape) -> None:
+        """Of the factors, and of a layer's patches: unfolded, brought to rows, and with ones."""
+        if self._fits_memory:
+            return
+        sizes = memory.Sizes.of(self.layers.values(), self.bias, self.channel_only)
+        patches = [
+            L.inputs(module, tape.input(name).to("meta")).numel()
+            for name, module in self.layers.items()
+            if isinstance(module, nn.Conv2d) and not self.channel_only
+        ]
+        size = memory.estimated(sizes) + 3 * 4 * max(patches, default=0)
+        machine.require_memory(
+            "Kronecker factors", size / 2**30, f"give smaller batches, {memory.SMALLER}"
+        )
+        self._fits_memory = True
 
     def with_bias(self, module: nn.Module) -> bool:
         """Whether a layer's A has the homogeneous coordinate."""
@@ -180,9 +190,9 @@ class KronEstimator:
         return total
 
 
-def require_finite(name: str, kron: Kron) -> None:
+def require_finite(name: str, *factors: Tensor) -> None:
     """Raise NumericalError for a layer whose factors are not finite."""
-    if not (torch.isfinite(kron.A).all() and torch.isfinite(kron.G).all()):
+    if not all(torch.isfinite(torch.stack(factor.aminmax())).all() for factor in factors):
         raise NumericalError(
             name, "its inputs or gradients are not finite", "check the data and the checkpoint"
         )
@@ -316,11 +326,18 @@ class KronInverse:
 
     @classmethod
     def of(
-        cls, factors: Kron, damping: float, pi: bool = True, relative: bool = False, name: str = ""
+        cls,
+        factors: Kron,
+        damping: float,
+        pi: bool = True,
+        relative: bool = False,
+        name: str = "",
+        own: bool = False,
     ) -> KronInverse:
         """Damped inverse. μ = π√γ and ν = √γ/π with π² = (tr A / dim A) / (tr G / dim G) per group,
         or π = 1 without `pi` (Martens & Grosse 2015, Sec. 6.3). `relative` scales γ by the product
-        of the mean eigenvalues.
+        of the mean eigenvalues. own: the damping goes into `factors`
+        themselves, which nobody needs any more.
 
         Raises NumericalError when the damped factors are still singular.
         """
@@ -334,8 +351,10 @@ class KronInverse:
         # that has a size
         ratio = (mean_a / mean_g).where(~dead | relative, one).sqrt() if pi else one
         root = (damping * mean_a * mean_g if relative else damping * one).sqrt()
-        A = A + torch.diag_embed((ratio * root)[:, None].expand(A.shape[:2]))
-        G = G + torch.diag_embed((root / ratio)[:, None].expand(G.shape[:2]))
+        if not own:
+            A, G = A.clone(), G.clone()
+        A.diagonal(dim1=-2, dim2=-1).add_((ratio * root)[:, None])
+        G.diagonal(dim1=-2, dim2=-1).add_((root / ratio)[:, None])
         inverses = []
         for factor in (A, G):
             chol, info = torch.linalg.cholesky_ex(factor)
@@ -346,6 +365,7 @@ class KronInverse:
                     "raise --damping",
                 )
             inverses.append(torch.cholesky_inverse(chol))
+            del chol
         note = {
             "damping": damping,
             "relative": relative,

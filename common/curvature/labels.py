@@ -28,8 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.cells.errors import NumericalError, UserError, choose
-from common.cells.spec import LOSSES
-from common.data.task import Inputs, Task
+from common.data.task import LOSSES, Inputs, Task
 from common.nets.assumptions import prediction
 from common.nets.layers import at_least_single
 

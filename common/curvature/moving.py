@@ -89,7 +89,7 @@ class MovingKron(KronEstimator):
         self._factors, left = {}, self.decay**self.updates
         for name, recent in self._recent.items():
             new = Kron(recent.A.double(), recent.G.double(), recent.positions)
-            require_finite(name, new)
+            require_finite(name, new.A, new.G)
             start = self.start.get(name)
             if start is not None:
                 new = Kron(

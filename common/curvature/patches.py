@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 from common.nets import layers as L
 
+# where in [..., 2kh−1, 2kw−1] a sum over a border stands, and the sum [c, c', ...]
+Border = tuple[tuple, Tensor]
+
 
 def applies(module: nn.Module) -> bool:
     """Whether `patch_moment` covers the layer: a k × k convolution, k > 1, of stride and dilation 1
@@ -48,9 +51,9 @@ def patch_moment(module: nn.Conv2d, x: Tensor, bias: bool = False) -> Tensor:
     core = x if module.padding_mode == "zeros" else padded
     wide = F.pad(core, (kw - 1, kw - 1, kh - 1, kh - 1))  # so that u + δ always exists
 
-    def correlation(rows: slice, columns: slice, down: range, across: range) -> Tensor:
-        """Σ over u in the box of P[c, u] P[c', u + δ], δ in down × across: [c, c', 2kh−1, 2kw−1],
-        zero elsewhere.
+    def correlation(rows: slice, columns: slice, down: range, across: range) -> Border:
+        """Σ over u in the box of P[c, u] P[c', u + δ], δ in down × across, which is all that is
+        not zero.
         """
         around = wide[
             :,
@@ -61,9 +64,12 @@ def patch_moment(module: nn.Conv2d, x: Tensor, bias: bool = False) -> Tensor:
         found = torch.nn.grad.conv2d_weight(
             around, (channels, channels, len(down), len(across)), core[:, :, rows, columns]
         )
-        result = found.new_zeros(channels, channels, 2 * kh - 1, 2 * kw - 1, dtype=torch.float64)
-        result[:, :, kh - 1 + down[0] : kh + down[-1], kw - 1 + across[0] : kw + across[-1]] = found
-        return result
+        place = (
+            ...,
+            slice(kh - 1 + down[0], kh + down[-1]),
+            slice(kw - 1 + across[0], kw + across[-1]),
+        )
+        return place, found.double()
 
     every_row, every_column = slice(0, core.shape[2]), slice(0, core.shape[3])
     below = torch.nn.grad.conv2d_weight(
@@ -81,27 +87,29 @@ def patch_moment(module: nn.Conv2d, x: Tensor, bias: bool = False) -> Tensor:
         for u in down
         for v in across
     }
-    moment = whole.new_empty(channels, kh, kw, channels, kh, kw)
+    size = channels * kh * kw
+    joined = whole.new_empty(1, size + bias, size + bias)
+    patches = (channels, kh, kw)
+    moment = joined[0, :size, :size].unflatten(1, patches).unflatten(0, patches)
     for i in range(kh):
         for j in range(kw):
             seen = whole.clone()
-            for u in out_rows[i]:
-                seen -= by_row[u]
-            for v in out_columns[j]:
-                seen -= by_column[v]
-                for u in out_rows[i]:
-                    seen += by_pixel[u, v]
+            away = [by_row[u] for u in out_rows[i]] + [by_column[v] for v in out_columns[j]]
+            back = [by_pixel[u, v] for u in out_rows[i] for v in out_columns[j]]
+            for place, border in away:
+                seen[place] -= border
+            for place, border in back:
+                seen[place] += border
             # δ = (p, q) − (i, j) lies at index δ + k − 1; all p, q at once are a kh × kw window
             moment[:, i, j] = seen[:, :, kh - 1 - i : 2 * kh - 1 - i, kw - 1 - j : 2 * kw - 1 - j]
-    moment = moment.reshape(1, channels * kh * kw, channels * kh * kw)
     if not bias:
-        return moment
+        return joined
     ones = padded.new_ones(len(x), 1, height - kh + 1, width - kw + 1)
     sums = (
         torch.nn.grad.conv2d_weight(padded, (1, channels, kh, kw), ones).double().reshape(1, 1, -1)
     )
-    below = torch.cat([sums, sums.new_full((1, 1, 1), ones.numel())], dim=2)
-    return torch.cat([torch.cat([moment, sums.mT], dim=2), below], dim=1)
+    joined[:, -1:, :-1], joined[:, :-1, -1:], joined[:, -1, -1] = sums, sums.mT, ones.numel()
+    return joined
 
 
 def _left_out(size: int, k: int, before: int, after: int) -> list[list[int]]:

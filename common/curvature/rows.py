@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import NumericalError, UserError, choose
+from common.curvature import memory
 from common.curvature.labels import losses, require_curvature
 from common.data.sources import rebatch
 from common.data.task import task_of
@@ -22,8 +23,6 @@ from common.nets import layers as L
 from common.nets.capture import capture
 from common.system import distributed, machine
 from common.system.progress import progress
-
-PER_EXAMPLE_ENTRIES = 1 << 24  # float32 entries of per-example gradients held at once (64 MB)
 
 
 def gradient_rows(
@@ -52,9 +51,6 @@ def gradient_rows(
         )
     layers = L.prunable(model) if layers is None else layers
     device = next(model.parameters()).device
-    # chunks do not depend on the number of processes, so that a row is the same number wherever it
-    # is computed
-    most = max(32, -(-num_rows // 16))
     if out is None:
         size = num_rows * sum(
             module.weight.numel() * L.single(module.weight.dtype).itemsize
@@ -73,14 +69,7 @@ def gradient_rows(
         }
     at_once = 1
     if batch == 1:
-        at_once = max(
-            1,
-            min(
-                num_rows,
-                most,
-                PER_EXAMPLE_ENTRIES // max(m.weight.numel() for m in layers.values()),
-            ),
-        )
+        at_once = memory.at_once(num_rows, max(m.weight.numel() for m in layers.values()))
     needed = num_rows * batch
     filled = 0
     stream = itertools.islice(rebatch(loader, batch * at_once), -(-num_rows // at_once))
@@ -119,6 +108,11 @@ def gradient_rows(
             raise NumericalError(
                 name, "its gradients are not finite", "check the data and the checkpoint"
             )
-        zero = zero and not rows.any()
+        zero = zero and silent(rows)
     require_curvature(zero, out)
     return out
+
+
+def silent(rows: Tensor) -> bool:
+    """Whether all entries are zero; Tensor.any would copy them as bool."""
+    return not any(map(float, rows.aminmax()))

@@ -20,11 +20,11 @@ from torch import Tensor
 
 from common.cells.errors import NumericalError, UserError
 from common.curvature.blocks import at_least
-from common.curvature.elimination import Elimination, greedy
 from common.system import machine
 
 WALK = 256  # weights a row that the triangular walk solves together
 WORK_ENTRIES = 1 << 24  # float64 entries of one batch of rows (128 MB)
+WALK_ENTRIES = 1 << 22  # the same of the triangular walk, whose rows do not see each other
 
 
 class Matrix(Protocol):
@@ -42,16 +42,12 @@ class Matrix(Protocol):
     def walk(self, W: Tensor, index: Tensor, goes: Tensor) -> Tensor: ...
     # see SharedRows.refit
     def refit(self, target: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]: ...
-    # see elimination.greedy
-    def eliminated(
-        self, target: Tensor, kept: Tensor, free: Tensor, dead: Tensor
-    ) -> Elimination: ...
 
 
 class DenseMatrix:
-    """F = moment + ridge·I as it stands, with its inverse; moment [in, in]."""
+    """F = moment / count + ridge·I as it stands, with its inverse; moment [in, in]."""
 
-    def __init__(self, moment: Tensor, ridge: float, name: str = ""):
+    def __init__(self, moment: Tensor, ridge: float, name: str = "", count: int = 1):
         self.name, self.ridge = name, _positive(ridge)
         # the moment, F, its Cholesky factor and its inverse
         machine.require_memory(
@@ -59,7 +55,7 @@ class DenseMatrix:
             4 * 8 * len(moment) ** 2 / 2**30,
             f"leave it dense (--option 'skip=[\"{name}\"]'), or raise --memory-budget",
         )
-        self.F = moment.double().clone()
+        self.F = moment.double() / count
         self.F.diagonal().add_(self.ridge)
         self.width = len(self.F)
         self.inverse = torch.cholesky_inverse(_cholesky(self.F, self.ridge, name))
@@ -85,7 +81,8 @@ class DenseMatrix:
             part, here = index[:, start : start + WALK], goes[:, start : start + WALK]
             current = (W - self.solve(multipliers)).gather(1, part)
             sizes = torch.full((len(W),), part.shape[1] ** 2, device=W.device)
-            for rows in _batches(torch.arange(len(W), device=W.device), sizes):
+            every = torch.arange(len(W), device=W.device)
+            for rows in _batches(every, sizes, WALK_ENTRIES):
                 lower = self.local(part[rows]).tril()
                 step = torch.linalg.solve_triangular(lower, current[rows][..., None], upper=False)[
                     ..., 0
@@ -119,11 +116,6 @@ class DenseMatrix:
                 torch.cholesky_inverse(factor).diagonal(dim1=-2, dim2=-1)[real],
             )
         return new, inverse
-
-    def eliminated(self, target: Tensor, kept: Tensor, free: Tensor, dead: Tensor) -> Elimination:
-        """Every weight of the rows of `target` with what it costs when it goes one by one."""
-        floor = self.F.diagonal().reciprocal()
-        return greedy(self.inverse, floor, target, kept, free, dead, self.name)
 
 
 class LowRankMatrix:
@@ -186,20 +178,6 @@ class LowRankMatrix:
             )
         return new, inverse
 
-    def eliminated(self, target: Tensor, kept: Tensor, free: Tensor, dead: Tensor) -> Elimination:
-        """As DenseMatrix.eliminated, by F⁻¹ written out."""
-        machine.require_memory(
-            f"the inverse Hessian of layer {self.name!r}",
-            2 * 8 * self.width**2 / 2**30,
-            "score in steps (--option rescore=16), or raise --memory-budget",
-        )
-        inverse = self.Z.T @ self.Z
-        inverse.neg_().diagonal().add_(1)
-        inverse /= self.ridge
-        inverse.diagonal().copy_(self.diagonal())
-        floor = (self.ridge + self.X.square().mean(0)).reciprocal()
-        return greedy(inverse, floor, target, kept, free, dead, self.name)
-
 
 class SharedRows:
     """The curvature for obs.py: I ⊗ F over the flat weights of `rows` output units."""
@@ -250,14 +228,14 @@ class SharedRows:
         return self.matrix.walk(W, index, rank < never).flatten()
 
 
-def _batches(rows: Tensor, sizes: Tensor) -> Iterator[Tensor]:
-    """`rows` cut into runs whose largest size times their number stays within the working memory;
-    sizes rise along `rows`.
+def _batches(rows: Tensor, sizes: Tensor, most: int = WORK_ENTRIES) -> Iterator[Tensor]:
+    """`rows` cut into runs whose largest size times their number is at most `most`; sizes rise
+    along `rows`.
     """
     start, size = 0, sizes.tolist()
     while start < len(rows):
         stop = start + 1
-        while stop < len(rows) and (stop + 1 - start) * size[stop] <= WORK_ENTRIES:
+        while stop < len(rows) and (stop + 1 - start) * size[stop] <= most:
             stop += 1
         yield rows[start:stop]
         start = stop

@@ -11,17 +11,15 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from common.cells.errors import UserError
-from common.curvature.blocks import KEPT_ENTRIES
 from common.nets import layers as L
 
-WORK_BYTES = 80  # a weight, for scores, selection and update in float64 (measured on ResNet-50)
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
 
 
@@ -150,19 +148,3 @@ def spooled(
         parts[name] = together.columns(start, start + module.weight.numel(), gone.get(name))
         start += module.weight.numel()
     return together, parts
-
-
-def work_bytes(sizes: Iterable[int], m: int, chunk: int | str | None) -> int:
-    """Memory that the work on m rows takes beside them: kept factors, min(m, c)² a block of c
-    weights, and vectors over the weights.
-
-    sizes: weights of each layer. chunk: block size; None is a block a layer, any word one block
-    over all layers.
-    """
-    sizes = list(sizes)
-    factors = sum(
-        min(KEPT_ENTRIES, size // c * min(m, c) ** 2)
-        for size in ([sum(sizes)] if isinstance(chunk, str) else sizes)
-        for c in [min(size, chunk) if isinstance(chunk, int) else size]
-    )
-    return 8 * factors + WORK_BYTES * sum(sizes)

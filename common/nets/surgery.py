@@ -93,14 +93,18 @@ class _Decoupled:
 
 
 def channel_groups(
-    model: nn.Module, example_input: Tensor, skip: Iterable[str] = ()
+    model: nn.Module,
+    example_input: Tensor,
+    skip: Iterable[str] = (),
+    whole: list[str] | None = None,
 ) -> list[ChannelGroup]:
     """The groups of coupled channels in definition order, without those that reach the network's
     output or that a layer named in `skip` produces. In a grouped convolution a unit is one channel
     of each of its groups.
 
-    example_input: [batch, ...], something the network takes; only its shape matters. The model is
-    left as it was. Raises LayerError naming the layer where the coupling cannot be followed: reused
+    example_input: [batch, ...], something the network takes; only its shape matters. whole: takes
+    the names of layers whose channels stay because they meet the network's input. The model is left
+    as it was. Raises LayerError naming the layer where the coupling cannot be followed: reused
     or unknown layers, channels mixed by reshapes.
     """
     skip = set(skip)
@@ -115,10 +119,12 @@ def channel_groups(
         free = sorted(set(range(channel_count(modules[name], "out"))) - seen[name])
         if not free or modules[name] not in graph.module2node:
             continue
-        links, splits, is_fixed = _links(name, free, graph, modules, entry)
+        links, splits, fixed = _links(name, free, graph, modules, entry)
         for (member, axis), pairs in links.items():
             seen[member] |= {index for index, _ in pairs} if axis == "out" else set()
-        if is_fixed or skip & {member for member, axis in links if axis == "out"}:
+        if whole is not None and fixed == "input":
+            whole.append(name)
+        if fixed or skip & {member for member, axis in links if axis == "out"}:
             continue
         for member, _ in links:
             _require_sliceable(modules[member], member, calls[member])
@@ -209,18 +215,21 @@ def _links(
     graph: DependencyGraph,
     modules: Mapping[str, nn.Module],
     entry: nn.Module | None,
-) -> tuple[dict, list, bool]:
+) -> tuple[dict, list, str]:
     """{(module, axis): [(its channel, the channel of `name` it hangs on)]} in definition order, the
-    same pairs for each split into equal parts (with the parts' size), and whether the network's
-    input or output hangs on them too."""
-    links, splits, is_fixed = {}, [], False
+    same pairs for each split into equal parts (with the parts' size), and which hangs on them too
+    of the network's "output" and "input", or ""."""
+    links, splits, fixed = {}, [], ""
     names = {module: called for called, module in modules.items()}
     prune_out = graph.get_pruner_of_module(modules[name]).prune_out_channels
     with _third_party(modules[""], name):
         group = graph.get_pruning_group(modules[name], prune_out, channels)
     for item in group:
         module, kind = item.dep.target.module, item.dep.target.type
-        is_fixed |= kind == graph.ops.OPTYPE.OUTPUT or module is entry
+        if kind == graph.ops.OPTYPE.OUTPUT:
+            fixed = "output"
+        elif module is entry:
+            fixed = fixed or "input"
         if isinstance(module, nn.Parameter):
             raise LayerError(
                 name,
@@ -240,7 +249,7 @@ def _links(
             links[names[module], axis] = pairs
     order = {called: place for place, called in enumerate(modules)}
     ordered = sorted(links.items(), key=lambda link: (order[link[0][0]], link[0][1] == "in"))
-    return dict(ordered), splits, is_fixed
+    return dict(ordered), splits, fixed
 
 
 def _require_sliceable(module: nn.Module, name: str, calls: int) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from common.curvature import memory
 from common.curvature.diag import diagonal_fisher
 from common.nets import layers as L
 from common.nets import masks as M
@@ -50,12 +51,10 @@ def random(
     def draw(module: nn.Module) -> Tensor:
         return torch.rand(module.weight.shape, generator=generator).to(module.weight.device)
 
+    layers = L.prunable(model, options.skip)
+    memory.require("", layers, options)
     return remove(
-        model,
-        {name: draw(module) for name, module in L.prunable(model, options.skip).items()},
-        amount,
-        options.scope,
-        masks,
+        model, {name: draw(module) for name, module in layers.items()}, amount, options.scope, masks
     )
 
 
@@ -69,6 +68,7 @@ def magnitude(
 ) -> Pruned:
     """Smallest |w| first (Han et al. 2015 per layer; one global cut is the stronger baseline)."""
     layers = L.prunable(model, options.skip)
+    memory.require("", layers, options)
     return remove(
         model,
         {name: module.weight.abs() for name, module in layers.items()},
@@ -90,6 +90,7 @@ def obd(
     Hessian's).
     """
     layers = L.prunable(model, options.skip)
+    memory.require("diagonal", layers, options)
     fisher = diagonal_fisher(model, calibration, layers, options.fisher, generator=generator)
     scores = {
         name: 0.5 * module.weight.detach().double().square() * fisher[name]

@@ -10,7 +10,7 @@ how they move the weights that stay; the rest is here.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -23,10 +23,17 @@ from common.nets.surgery import ChannelGroup, channel_groups, narrow
 
 @dataclass
 class Channels:
-    """A network's groups of coupled channels, and by name the layers whose filters go with them."""
+    """A network's groups of coupled channels, by name the layers whose filters go with them, and
+    those whose channels all stay because they meet the network's input.
+    """
 
     groups: list[ChannelGroup]
     layers: dict[str, nn.Module]
+    whole: list[str] = field(default_factory=list)
+
+    def notes(self) -> list[str]:
+        """Of the layers that stay whole, for the record."""
+        return [f"{name}: kept whole, its channels meet the network's input" for name in self.whole]
 
     def scores(
         self, filters: Mapping[str, Tensor], columns: Mapping[str, Tensor] | None = None
@@ -75,7 +82,8 @@ def find(model: nn.Module, example: Tensor, skip: Iterable[str] = ()) -> Channel
     Raises UserError where no channel can go, LayerError where the coupling cannot be followed.
     """
     layers = L.prunable(model, skip)
-    groups = channel_groups(model, example, skip)
+    whole: list[str] = []
+    groups = channel_groups(model, example, skip, whole)
     if not groups:
         raise UserError(
             "model",
@@ -84,7 +92,7 @@ def find(model: nn.Module, example: Tensor, skip: Iterable[str] = ()) -> Channel
             "leave less in skip, or choose another method",
         )
     producers = {m.module for group in groups for m in group.members if m.axis == "out"}
-    return Channels(groups, {name: m for name, m in layers.items() if name in producers})
+    return Channels(groups, {name: m for name, m in layers.items() if name in producers}, whole)
 
 
 def with_example(calibration: Iterable) -> tuple[Iterable, Tensor]:

@@ -73,17 +73,17 @@ def update(
     elif kind == "none":
         delta = torch.zeros_like(w)
     elif kind == "diagonal":
-        delta = -curvature.solve(torch.where(pruned, w / curvature.diagonal(), 0.0))
+        delta = curvature.solve((w / curvature.diagonal()).masked_fill_(~pruned, 0.0)).neg_()
     else:
         order = torch.argsort(
             score(w, curvature.diagonal()) if scores is None else scores, stable=True
         )
         order = order[pruned[order]]
-        delta = -curvature.solve(
+        delta = curvature.solve(
             curvature.walk(w, order) if hasattr(curvature, "walk") else _walk(w, curvature, order)
-        )
+        ).neg_()
     delta = torch.where(pruned, -w, delta)
-    if not torch.isfinite(delta).all():
+    if not torch.isfinite(torch.stack(delta.aminmax())).all():
         raise NumericalError(name, f"the {kind} update is not finite", "raise --damping")
     return delta, increase(curvature, delta)
 

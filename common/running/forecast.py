@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from common.cells import registry
-from common.cells.spec import Recipe, Spec, is_own
-from common.curvature.spool import work_bytes
+from common.cells.spec import Recipe, Spec
+from common.curvature import memory
+from common.curvature.memory import rows_work
 from common.data import sources as D
 from common.nets import layers as L
 from common.nets import models
@@ -40,8 +41,7 @@ def forecast(spec: Spec, verb: str) -> dict[str, float]:
         if base in SHAPES
         else ((data := D.load(spec.dataset, spec.data_dir)).classes, data.input_shape)
     )
-    # other people's code may read values of its weights
-    with torch.device("cpu" if is_own(spec.model) else "meta"):
+    with torch.device("meta"):
         model = models.build(spec.model, classes, shape)
     found = {"training": _training(model, spec.train if verb == "train" else spec.finetune)}
     if verb != "train":
@@ -62,20 +62,13 @@ def _curvature(model: nn.Module, spec: Spec, budget: float) -> tuple[int, int]:
     gradient rows, which the work on them stands beside; a factor stands beside its inverse."""
     options, kind = method_of(spec)[1], registry.lookup(spec.method).curvature
     layers = L.prunable(model, getattr(options, "skip", ()))
-    weights = sum(module.weight.numel() for module in layers.values())
     if kind == "rows":
+        weights = sum(module.weight.numel() for module in layers.values())
         examples, batch = spec.num_samples or DEFAULT_CALIBRATION, options.fisher_batch_size
         m = options.num_rows or (examples // batch if batch else min(registry.OPEN_ROWS, examples))
         rows, work = (
             4 * weights * m,
-            work_bytes((module.weight.numel() for module in layers.values()), m, options.chunk),
+            rows_work((module.weight.numel() for module in layers.values()), m, options.chunk),
         )
         return (rows + work, 0) if rows + work <= budget else (work, rows)
-    if kind in ("kron", "channel", "moment"):
-        total = 0
-        for module in layers.values():
-            width = module.weight.shape[1] if kind == "channel" else module.weight[0].numel()
-            out = 0 if kind == "moment" else len(module.weight) // L.groups(module)
-            total += 16 * L.groups(module) * (width**2 + out**2)
-        return total, 0
-    return 16 * weights if kind == "diagonal" else 0, 0
+    return memory.peak(kind, layers, options), 0

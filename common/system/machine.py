@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import ctypes
 import functools
 import hashlib
 import logging
@@ -29,6 +30,9 @@ ROOT = Path(__file__).resolve().parents[2]
 STARTED = time.time()  # of this process, nearly
 log = logging.getLogger(__name__)
 _budget = contextvars.ContextVar("memory budget in GB", default=0.0)
+M_MMAP_THRESHOLD = -3  # of malloc.h
+# bytes from which blocks are given back under a memory budget, and the most that glibc takes
+LARGE, LARGEST = 1 << 20, 1 << 25
 OUTCOMES = ("*/results", "docs/evidence")  # folders of what came out, which no code depends on
 PACKAGES = ("torch", "torchvision", "numpy", "scikit-learn", "torch-pruning", "safetensors")
 
@@ -303,9 +307,22 @@ def memory_budget(gigabytes: float) -> Iterator[None]:
     """What jobs inside may take; 0 is 60% of what is free, which also holds outside."""
     token = _budget.set(gigabytes)
     try:
+        if gigabytes:
+            _give_back_from(LARGE)
         yield
     finally:
         _budget.reset(token)
+        if gigabytes:
+            _give_back_from(LARGEST)
+
+
+def _give_back_from(size: int) -> None:
+    """Have the C library (glibc) give blocks of `size` bytes and more back to the system as soon as
+    they are freed. Left to itself it keeps ever larger ones, and what a process holds is then twice
+    what its tensors take."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, size)
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def require_memory(what: str, gigabytes: float, remedy: str = "") -> None:

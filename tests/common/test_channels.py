@@ -3,11 +3,13 @@ them.
 """
 
 import copy
+import typing
 
 import pytest
 import torch
 from torch import nn
 
+from common.cells import registry
 from common.cells.errors import UserError
 from common.nets.surgery import zero_units
 from common.pruning import channels
@@ -69,6 +71,27 @@ def test_filters_of_all_producers_go_and_what_is_left_computes_what_zeros_do():
     assert smaller.outer.weight.shape == (3, 2, 3, 3) and smaller.head.in_features == 3
     assert {(e["module"], e["axis"]) for e in edits} >= {("outer", "out"), ("head", "in")}
     torch.testing.assert_close(smaller(x), zeroed(x))
+
+
+class Added(nn.Module):
+    """A branch whose output is added to the network's input."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.outer = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1)
+        self.head = nn.Linear(2, 3)
+
+    def forward(self, x):
+        return self.head((x + self.outer(torch.relu(self.inner(x)))).mean((2, 3)))
+
+
+@pytest.mark.parametrize("method", ["c-obd", "kron-obs", "nap-channel", "woodfisher-structured"])
+def test_a_layer_whose_channels_meet_the_input_is_named_in_the_notes(method):
+    prune = registry.load(method)
+    options = typing.get_type_hints(prune)["options"]()
+    pruned = prune(toy.seeded(Added()), [toy.batch()], 0.5, options, toy.generator())
+    assert "outer: kept whole, its channels meet the network's input" in pruned.notes
+    assert pruned.model.outer.out_channels == 2 and pruned.model.inner.out_channels < 4
 
 
 def test_a_network_without_channels_and_data_without_a_batch_are_refused():

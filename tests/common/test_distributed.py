@@ -91,6 +91,17 @@ def test_several_processes_train_what_one_trains(tmp_path, processes, samples):
     assert seen[0] == pytest.approx(seen[1], rel=1e-4)
 
 
+@pytest.mark.parametrize("examples", [1, 2, 16, 17])
+def test_shares_of_a_batch_are_what_each_process_has_of_it(examples, monkeypatch):
+    found = data.load("synthetic:samples=64,channels=1,size=8,classes=4")
+    monkeypatch.setattr(distributed, "world", lambda: 3)
+    for rank, share in enumerate([-(-(examples - rank) // 3) / examples for rank in range(3)]):
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+        assert distributed.share(examples) == share
+        _, y = next(iter(found.train_loader(examples, rank=rank, world=3)))
+        assert len(y) == max(1, round(share * examples))
+
+
 def test_a_loss_that_is_not_finite_elsewhere_stops_this_process_too(monkeypatch):
     """As all would wait for the one that stopped."""
     monkeypatch.setattr(

@@ -54,7 +54,7 @@ def test_second_oracle_torch_func():
 def test_fewer_rows_than_examples_and_a_small_working_memory(monkeypatch):
     model, (x, y) = toy.small_net(), toy.batch(6)
     whole = gradient_rows(model, [(x, y)], 5)
-    monkeypatch.setattr("common.curvature.rows.PER_EXAMPLE_ENTRIES", 1)
+    monkeypatch.setattr("common.curvature.memory.PER_EXAMPLE_ENTRIES", 1)
     for name, rows in gradient_rows(model, [(x, y)], 5).items():
         equal(rows, whole[name])
 

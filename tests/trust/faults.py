@@ -21,6 +21,12 @@ PROPERTIES = "tests/trust/test_properties.py"
 LAYERS = "tests/trust/test_layers.py"
 NUMERICS = "tests/trust/test_numerics.py"
 MOVING = "tests/nap/test_statistics.py"
+ASSUMPTIONS = "tests/common/test_assumptions.py"
+FOREIGN = "tests/common/test_foreign.py"
+EDGE = "tests/common/test_edge.py"
+FOLDERS = "tests/common/test_folders.py"
+DISTRIBUTED = "tests/common/test_distributed.py"
+BUDGET = "tests/trust/test_budget.py"
 
 FAULTS = {
     "common/nets/layers.py": [
@@ -76,8 +82,8 @@ FAULTS = {
             f"{ORACLES} -k diagonal and Fisher",
         ),
         (
-            ": value / examples for name, value in",
-            ": value for name, value in",
+            "value.div_(examples) for name, value in",
+            "value for name, value in",
             f"{ORACLES} -k diagonal and Fisher",
         ),
     ],
@@ -90,8 +96,8 @@ FAULTS = {
     ],
     "common/curvature/kron.py": [
         (
-            "second_moment(rows) / (rows.shape[2] * len(x))",
-            "second_moment(rows) / len(x)",
+            "second_moment(rows).div_(rows.shape[2] * len(x))",
+            "second_moment(rows).div_(len(x))",
             f"{ORACLES} -k positions and examples",
         ),
         (
@@ -100,8 +106,8 @@ FAULTS = {
             f"{ORACLES} -k exact",
         ),
         (
-            "].A.lerp_(new.A, len(x) / self.seen)",
-            "].A.lerp_(new.A, 1 / self.seen)",
+            "share, sums = (len(x) / seen, {})",
+            "share, sums = (1 / seen, {})",
             f"{ORACLES} -k batches",
         ),
         (
@@ -110,8 +116,8 @@ FAULTS = {
             f"{ORACLES} -k Kronecker",
         ),
         (
-            "torch.diag_embed((root / ratio)[:, None].expand",
-            "torch.diag_embed((root * ratio)[:, None].expand",
+            "add_((root / ratio)[:, None])",
+            "add_((root * ratio)[:, None])",
             f"{ORACLES} -k Kronecker",
         ),
         (
@@ -132,8 +138,8 @@ FAULTS = {
     ],
     "common/curvature/patches.py": [
         (
-            "seen += by_pixel[u, v]",
-            "seen -= by_pixel[u, v]",
+            "seen[place] += border",
+            "seen[place] -= border",
             f"{ORACLES} -k factor and positions and convolution",
         ),
         (
@@ -149,10 +155,15 @@ FAULTS = {
     ],
     "common/system/distributed.py": [
         (
+            "len(range(rank(), examples, world())) / examples",
+            "1 / world()",
+            f"{DISTRIBUTED} -k shares_of",
+        ),
+        (
             "if mine(first + i)",
             "if mine(i)",
             "tests/common/test_distributed.py -k each_name_is_worked_on",
-        )
+        ),
     ],
     "common/curvature/blocks.py": [
         (
@@ -340,7 +351,7 @@ FAULTS = {
     ],
     "woodfisher/surgeon.py": [
         (
-            "moved |= part.split(w + delta)",
+            "moved |= part.split((w + delta).to(w.dtype))",
             "moved |= part.split(w - delta)",
             f"{ORACLES} -k WoodFisher",
         )
@@ -369,8 +380,8 @@ FAULTS = {
     ],
     "woodfisher/structured.py": [
         (
-            "weighted[q] = w[q].sum() / across",
-            "weighted[q] = w[q].mean() / across",
+            "[q].sum() / column[q].sum() * column",
+            "[q].sum() / column.sum() * column",
             f"{OTHERS} -k structured",
         )
     ],
@@ -395,5 +406,65 @@ FAULTS = {
     ],
     "nap/statistics.py": [
         ("and (state.step - 1) % self.options.every", "and state.step % self.options.every", MOVING)
+    ],
+    "common/nets/assumptions.py": [
+        ("if rows != (count, 1):", "if rows[0] != count:", f"{ASSUMPTIONS} -k 'named and time'"),
+        (
+            "_agree(batch.input[:1], alone.input)",
+            "_agree(alone.input[:1], alone.input)",
+            f"{ASSUMPTIONS} -k 'named and centred'",
+        ),
+        (
+            "expected = L.forward(module, seen.input)",
+            "expected = seen.output",
+            f"{ASSUMPTIONS} -k 'named and gain'",
+        ),
+        (
+            "_agree(own.reshape(total.shape), total, noise)",
+            "_agree(total, total, noise)",
+            f"{ASSUMPTIONS} -k 'named and functional'",
+        ),
+    ],
+    "common/nets/foreign.py": [
+        (
+            "needed <= state.keys() <= expected.keys()",
+            "needed <= state.keys()",
+            f"{FOREIGN} -k 'one_line and more'",
+        ),
+        ("if len(usual) == 1:", "if not usual:", f"{FOREIGN} -k 'loads and moving'"),
+        (
+            "entry.compress_type != zipfile.ZIP_STORED",
+            "entry.compress_type == zipfile.ZIP_LZMA",
+            f"{FOREIGN} -k another_kind",
+        ),
+    ],
+    "common/data/batches.py": [
+        ("if len(x):", "if x is not None:", f"{EDGE} -k welcome"),
+        ("not y.dim() or len(x) != len(y)", "not y.dim()", f"{EDGE} -k same_words"),
+    ],
+    "common/data/folders.py": [
+        ("(state.st_dev, state.st_ino) in above", "place in above", f"{FOLDERS} -k lead_back"),
+        (
+            "name.startswith('.') or name in OTHERS",
+            "name.startswith('.')",
+            f"{FOLDERS} -k passed_over",
+        ),
+        ("str(stored['key']) == key and ", "", "tests/common/test_identity.py -k replaced_images"),
+    ],
+    "common/curvature/memory.py": [
+        ("8 * groups * width ** 2", "8 * groups * width", f"{BUDGET} -k squares_are"),
+        ("machine.require_memory(what, ", "machine.fits(what, ", f"{BUDGET} -k every_method"),
+        (
+            "both + sizes.square + 4 * n, both + work",
+            "both + sizes.square + 4 * n",
+            f"{BUDGET} -k 'kfac and wide'",
+        ),
+    ],
+    "common/commands/export.py": [
+        (
+            "('metadata_props', 'doc_string')",
+            "('doc_string',)",
+            "tests/common/test_export.py -k same_outputs",
+        )
     ],
 }

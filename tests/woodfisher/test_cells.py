@@ -12,7 +12,7 @@ from common.cells.library import read_all
 from common.cells.record import Record
 from common.cells.spec import Spec
 from common.cells.trace import Prune, course
-from common.curvature.spool import work_bytes
+from common.curvature.memory import rows_work
 from common.data import sources as D
 from common.nets import layers as L
 from common.nets import models
@@ -174,7 +174,7 @@ def test_the_size_of_a_step_is_measured(monkeypatch):
             models.build("digits_cnn:width=0.25", 10, data.input_shape, 0)
         ).values()
     ]
-    rows, work = 4 * 40 * sum(layers) / 2**30, work_bytes(layers, 40, 100) / 2**30
+    rows, work = 4 * 40 * sum(layers) / 2**30, rows_work(layers, 40, 100) / 2**30
     tight, enough = run(0.5 + 1.01 * work), run(0.5 + 1.01 * (work + rows))
     assert [one["rows_on_disk"] for one in (whole, tight, enough)] == [False, True, False]
     assert whole["sparsity"] == pytest.approx(0.7, abs=1e-3) and whole["weights"] == sum(layers)

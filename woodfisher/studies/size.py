@@ -26,7 +26,8 @@ from torch import nn
 from common.cells.errors import Parser, choose, number
 from common.cells.record import write_json
 from common.curvature.fisher import NETWORK, rows_of
-from common.curvature.spool import SpooledRows, work_bytes
+from common.curvature.memory import rows_work
+from common.curvature.spool import SpooledRows
 from common.data import sources as D
 from common.nets import layers as L
 from common.nets import masks as M
@@ -76,7 +77,7 @@ def measure(
     weights = [module.weight.numel() for module in L.prunable(model, case.options.skip).values()]
     rows_gb, work_gb = (
         4 * m * sum(weights) / 2**30,
-        work_bytes(weights, m, case.options.chunk) / 2**30,
+        rows_work(weights, m, case.options.chunk) / 2**30,
     )
     held = machine.resident_gb()
     timer, cpu = Timer(), {}
