@@ -457,7 +457,7 @@ FAULTS = {
         (
             "both + sizes.square + 4 * n, both + work",
             "both + sizes.square + 4 * n",
-            f"{BUDGET} -k 'kfac and wide'",
+            f"{BUDGET} -k 'kfac and wide and fifth'",
         ),
     ],
     "common/commands/export.py": [
