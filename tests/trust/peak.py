@@ -1,5 +1,5 @@
-"""What pruning a network takes of memory: `python -m tests.trust.peak METHOD NETWORK` prints for two
-budgets, one that just does not hold the forecast and one that just does, the forecast, the resident
+"""What pruning a network takes of memory: `python -m tests.trust.peak METHOD NETWORK` prints, for
+a budget that just does not hold the forecast and for one that just does, the forecast, the resident
 memory above the start at its peak, both in MB, and the refusal, if there was one.
 """
 
