@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from matplotlib.axes import Axes
 from figures import frame, style
 from figures.frame import markdown
 from figures.kinds import (
+    BELOW,
     BESIDE,
     Curve,
     Diagonal,
@@ -22,13 +24,15 @@ from figures.kinds import (
     Scatter,
     Sheet,
     Trajectory,
+    colour_bar,
     plain,
 )
-from figures.style import BLUE, GREEN, ORANGE, PINK, SKY, VERMILION, Look, look
+from figures.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, Look, look
 from figures.values import spread
 
 NETWORKS = {
     "cpu-resnet32": "ResNet-32",
+    "cpu150-resnet32": "ResNet-32, each convolution alone",
     "cpu-preresnet29-L1": "PreResNet-29 + L1",
     "cpu-vgg19": "VGG19, quarter width",
     "cpu-vgg19-L1": "VGG19 + L1, quarter width",
@@ -64,9 +68,22 @@ def dense(found: pd.DataFrame, column: str = "dense", label: str = "Dense networ
 # and what the paper calls it
 TABLE1 = {
     "cpu-resnet32": "ResNet32",
+    "cpu150-resnet32": "ResNet32",
     "cpu-preresnet29-L1": "PreResNet29+L1",
     "cpu-vgg19-L1": "VGG19+L1",
 }
+OF_TABLE1 = {  # beside the methods of the registry
+    "kron-obd-coupled": Look(SKY, "s", "Kron-OBD, coupled channels"),
+    "kron-obs-coupled": Look(BLUE, "s", "Kron-OBS, coupled channels"),
+    "kron-obd-released": Look(SKY, "D", "Kron-OBD, as in the released code"),
+    "kron-obs-released": Look(BLUE, "D", "Kron-OBS, as in the released code"),
+    "dense-tuned": Look(GREY, "o", "Dense, tuned alike"),
+}
+
+
+def look1(name: str) -> Look:
+    """The look of a series of Table 1."""
+    return OF_TABLE1.get(name) or look(name)
 
 
 def printed1(network: str) -> pd.DataFrame:
@@ -98,10 +115,11 @@ def table1() -> str:
         mine, printed = found[found.network == network], printed1(network)
         top = [NETWORKS[network], 0, "dense", "", f"{mine.dense.iloc[0]:.2f}", "", "", ""]
         lines.append([*top, said(printed, "baseline", "", "top1_dense_pct"), "", ""])
-        cells = [(-c["last"].mean(), n, c) for n, c in mine.groupby(["unit_ratio", "series"])]
+        keyed = mine.fillna({"unit_ratio": 0}).groupby(["unit_ratio", "series"])
+        cells = [(-c["last"].mean(), n, c) for n, c in keyed]
         cells.sort(key=lambda one: (one[1][0], one[0], style.rank(one[1][1])))
         for _, (ratio, name), seeds in cells:
-            label, at = look(name).label, f"{100 * ratio:g}"
+            label, at = look1(name).label, f"{100 * ratio:g}"
             first = seeds.cell.iloc[0]
             lines.append(
                 [NETWORKS[network], at, label]
@@ -118,39 +136,48 @@ def table1() -> str:
     return markdown([*heads, "paper: accuracy %", "weights removed %", "FLOPs removed %"], lines)
 
 
-def table1_panels() -> list[Panel]:
-    """Accuracy after fine-tuning against the multiply-accumulates that are left, at 60% and 90% of
-    the units; hollow: the paper's, at its own axis.
+def table1_panels() -> list[Panel | None]:
+    """A row a network, a column a ratio: accuracy after fine-tuning against the MACs that are left;
+    filled: ours, hollow: the paper's.
     """
     found = records("finetune", ("table-1",), *TABLE1)
-    panels = []
+    ratios = sorted(set(found.unit_ratio.dropna()))
+    panels: list[Panel | None] = []
     for network in (n for n in TABLE1 if (found.network == n).any()):
-        mine, printed = found[found.network == network], printed1(network)
-        hollow, points = {}, []
-        for name in dict.fromkeys(mine.series):
-            shown = look(name)
-            faint = {"markerfacecolor": "none", "linewidth": 0.8, "alpha": 0.7}
-            hollow[name] = Look(shown.colour, shown.marker, "", ":", faint)
-            for ratio in ("60", "90"):
-                left, accuracy = (
-                    pd.to_numeric(said(printed, shown.label, ratio, quantity), errors="coerce")
-                    for quantity in ("flops_reduction_pct", "test_acc_pct")
+        printed = printed1(network)
+        for ratio in ratios:
+            mine = found[(found.network == network) & (found.unit_ratio == ratio)]
+            if mine.empty:
+                panels.append(None)
+                continue
+            names = sorted(set(mine.series), key=style.rank)
+            big = {"markersize": 7}
+            looks = {name: replace(look1(name), line="none", more=big) for name in names}
+            empty = big | {"markerfacecolor": "none"}
+            hollow = {name: replace(own, label="", more=empty) for name, own in looks.items()}
+            quantities = ("flops_reduction_pct", "test_acc_pct")
+            theirs = pd.DataFrame(
+                [
+                    [said(printed, looks[name].label, f"{100 * ratio:g}", q) for q in quantities]
+                    for name in names
+                ],
+                columns=["x", "y"],
+            ).apply(pd.to_numeric, errors="coerce")
+            theirs = theirs.assign(x=100 - theirs.x, series=names).dropna()
+            panels.append(
+                Panel(
+                    f"{NETWORKS[network]}\n{100 * ratio:g}% of the units removed",
+                    "MACs left [%, log scale]",
+                    "Test accuracy [%]",
+                    curve(mine, "macs", "last", looks),
+                    Scatter(theirs, hollow),
+                    dense(mine),
+                    log="x",
+                    round="x",
+                    falls=True,
+                    ylim=(0, 100),
                 )
-                points.append({"x": 100 - left, "y": accuracy, "series": name})
-        panels.append(
-            Panel(
-                NETWORKS[network],
-                "MACs left [%, log scale]",
-                "" if panels else "Test accuracy [%]",
-                curve(mine, "macs", "last"),
-                dense(mine),
-                Trajectory(pd.DataFrame(points).dropna(), hollow),
-                log="x",
-                round="x",
-                falls=True,
-                legend=BESIDE if network == list(TABLE1)[-1] else None,
             )
-        )
     return panels
 
 
@@ -512,11 +539,6 @@ def mnist_panels() -> list[Panel]:
     return panels
 
 
-def _bar(figure, axes) -> None:
-    label = "Normalised magnitude, largest of 4 × 4 entries"
-    figure.colorbar(axes.flat[-1].images[0], ax=list(axes.flat), label=label, pad=0.015)
-
-
 FIGURES = {
     "2": Sheet(
         "EigenDamage Fig. 2: the Fisher of an MLP's second layer on MNIST, in the parameters' "
@@ -524,7 +546,7 @@ FIGURES = {
         fig2_panels,
         (4.9, 5.4),
         title="Exact Fisher of MLPNet's second layer (40 → 20) on MNIST",
-        finish=_bar,
+        finish=colour_bar("Normalised magnitude, largest of 4 × 4 entries"),
     ),
     "4": Sheet(
         "EigenDamage Fig. 4: how many weights each convolution of VGG19 keeps when half of all "
@@ -584,12 +606,14 @@ FIGURES = {
         "EigenDamage Table 1 at cpu scale: accuracy, parameters and operations removed, and "
         "measured speed-up, ours beside the paper's.",
         table1_panels,
-        (4.4, 4.3),
-        (2.2, 0),
-        title="CIFAR-10 with 60% and 90% of the units removed. Filled: ours, JPEG copy, narrow "
-        "networks, 150 steps of tuning,\nchannels coupled across additions. Hollow: the paper's, "
-        "each convolution alone, four times as wide, 150 epochs",
+        (4.6, 3.0),
+        (0, 1.2),
+        columns=2,
+        title="Filled: ours, JPEG copy of CIFAR-10, narrow networks, 150 steps of tuning, channels "
+        "coupled across\nadditions where the title does not say otherwise. Hollow: the paper's, "
+        "each convolution alone,\nfour times as wide, 150 epochs of tuning",
         title_size=9,
+        legend=BELOW,
         table=table1,
     ),
 }

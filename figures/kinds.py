@@ -153,10 +153,45 @@ class Bars:
                 ax.bar_label(drawn, **self.label)
         if self.across:
             ax.set_yticks(range(groups), self.names)
-            ax.invert_yaxis()
+            ax.set_ylim(groups - 0.4, -0.6)
         else:
             ax.set_xticks(range(groups), self.names)
             ax.set_xlim(-0.6, max(groups, 3) - 0.4)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A line a name, the first on top, with the means of its numbers and a bar from the lowest to
+    the highest; one without numbers is a heading. notes: text to the right of each line.
+    """
+
+    names: Sequence[str]
+    data: pd.DataFrame  # row (a place in names), x, series; colour: of the row
+    looks: Looks  # of the series; their colours are the legend's
+    notes: Sequence[str] = ()
+
+    def draw(self, ax: Axes) -> None:
+        data = self.data.dropna(subset="x")
+        for (row, colour), line in data.groupby(["row", "colour"]):
+            means = line.groupby("series").x.mean()
+            ax.hlines(row, means.min(), means.max(), color=colour, linewidth=0.8, alpha=0.5)
+        for name, style, points in _series(data, self.looks):
+            for (row, colour), line in points.groupby(["row", "colour"]):
+                mean, ends = line.x.mean(), [line.x.min(), line.x.max()]
+                shown = {**style.artist(), "color": colour, "linestyle": "none"}
+                ax.plot(mean, row, gid=name, **shown)
+                if ends[0] < ends[1]:
+                    ax.plot(ends, [row, row], color=colour, linewidth=2.4, alpha=0.45)
+            ax.plot([], [], label=style.label, **style.artist() | {"linestyle": "none"})
+        ax.set_yticks(range(len(self.names)), self.names)
+        ax.set_ylim(len(self.names) - 0.4, -0.6)
+        for row in set(range(len(self.names))) - set(data.row):
+            ax.get_yticklabels()[row].set_fontweight("bold")
+        for row, note in enumerate(self.notes):
+            place = {"transform": ax.get_yaxis_transform(), "va": "center", "fontsize": 8}
+            ax.text(1.01, row, note, **place)
+        ax.grid(False, axis="y")
+        ax.tick_params(axis="y", length=0)
 
 
 @dataclass(frozen=True)
@@ -277,7 +312,8 @@ class Panel:
 
     log: which axes are logarithmic, "x", "y" or "xy". round: which have ticks at 1, 2 and 5 times
     powers of ten, written plainly. falls: x decreases to the right. error_scale: accuracy,
-    logarithmic in the error. legend: keywords of Axes.legend. Further keywords go to Axes.set.
+    logarithmic in the error. legend: keywords of Axes.legend. tall: how many times the height that
+    the sheet gives a panel. Further keywords go to Axes.set.
     """
 
     def __init__(
@@ -292,11 +328,12 @@ class Panel:
         error_scale: bool = False,
         legend: Mapping | None = None,
         finish: Callable[[Axes], None] | None = None,
+        tall: float = 1.0,
         **axes: object,
     ):
         self.title, self.x, self.y, self.layers = title, x, y, layers
         self.log, self.round, self.falls, self.error_scale = log, round, falls, error_scale
-        self.legend, self.finish, self.axes = legend, finish, axes
+        self.legend, self.finish, self.tall, self.axes = legend, finish, tall, axes
 
     def draw(self, ax: Axes) -> None:
         """Everything on `ax`."""
@@ -317,6 +354,15 @@ class Panel:
             self.finish(ax)
         if self.legend is not None and ax.get_legend_handles_labels()[0]:
             ax.legend(**self.legend)
+
+
+def colour_bar(label: str) -> Callable[[Figure, np.ndarray], None]:
+    """A sheet's last touch: one bar for all its images, which have one scale."""
+
+    def finish(figure: Figure, axes: np.ndarray) -> None:
+        figure.colorbar(axes.flat[-1].images[0], ax=list(axes.flat), label=label, pad=0.015)
+
+    return finish
 
 
 def plain(axis: Axis, subs: Sequence[float] | None = (1, 2, 5)) -> None:
@@ -365,7 +411,7 @@ class Sheet:
     panels: called when it is drawn, so that a record that is missing costs this picture alone.
     panel: inches of one; margin: inches beyond the panels; least: inches of width. columns, rows:
     of panels, all in one row without. share: which axes all panels have in common. legend: of all
-    panels, from the first's artists. finish: last touches on all axes.
+    panels, each label once. finish: last touches on all axes.
     """
 
     shows: str
@@ -388,11 +434,13 @@ class Sheet:
             panels = list(self.panels())
             columns = self.columns or -(-len(panels) // (self.rows or 1))
             columns = min(columns, len(panels))
-            rows = -(-len(panels) // columns)
+            lines = [panels[i : i + columns] for i in range(0, len(panels), columns)]
+            heights = [max(panel.tall for panel in line if panel) for line in lines]
             width = max(columns * self.panel[0] + self.margin[0], self.least)
-            height = rows * self.panel[1] + self.margin[1]
+            height = sum(heights) * self.panel[1] + self.margin[1]
             figure = Figure(figsize=(width, height), layout="constrained")
-            axes = figure.subplots(rows, columns, squeeze=False, **self.share)
+            ratios = {"height_ratios": heights, **self.share}
+            axes = figure.subplots(len(lines), columns, squeeze=False, **ratios)
             for ax, panel in zip(axes.flat, panels, strict=False):
                 if panel is not None:
                     panel.draw(ax)
@@ -402,7 +450,11 @@ class Sheet:
             if self.finish:
                 self.finish(figure, axes)
             if self.legend is not None:
-                figure.legend(*axes.flat[0].get_legend_handles_labels(), **self.legend)
+                labelled = (ax.get_legend_handles_labels() for ax in figure.axes)
+                artists = {
+                    label: one for each in labelled for one, label in zip(*each, strict=True)
+                }
+                figure.legend(artists.values(), artists.keys(), **self.legend)
             if self.title:
                 text = self.title() if callable(self.title) else self.title
                 figure.suptitle(text, fontsize=self.title_size)

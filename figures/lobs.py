@@ -10,7 +10,7 @@ from common.cells.record import Record
 from figures import frame
 from figures.cells import iterations
 from figures.frame import markdown, spread
-from figures.kinds import Curve, Level, Panel, Scatter, Sheet, Trajectory
+from figures.kinds import Curve, Level, Panel, Rows, Scatter, Sheet, Trajectory
 from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, WINE, Look
 
 NETWORKS = {"lenet300": "LeNet-300-100", "lenet5": "LeNet-5", "cifarnet": "CIFAR-Net"}
@@ -87,48 +87,79 @@ def table1() -> str:
     return markdown([*heads, "iterations"], lines)
 
 
-def table1_panels() -> list[Panel]:
-    """Error against iterations, a panel a network, first seeds; the paper's ends are hollow."""
-    found, theirs = table1_runs(), printed_ends()
-    tuned = found[found.stage == "finetune"]
-    panels = []
-    for network in dict.fromkeys(found.network):
-        paths, looks = [], {}
-        mine = tuned[tuned.network == network]
-        for (series, percent), cell in mine.groupby(["series", "percent"], sort=False):
-            record = cell.record.iloc[0]
-            start = iterations(record) - record.trajectory[-1]["steps"]
-            name, style = f"{series} {percent:g}", SERIES[series]
-            label = f"{style.label}, {percent:g}%"
-            looks[name] = Look(style.colour, style.marker, label, more={"markersize": 4})
-            path = frame.trajectory(cell[:1]).assign(series=name)
-            path["x"], path["y"] = start + path.steps.clip(lower=1), 100 * (1 - path.accuracy)
-            paths.append(path)
-        ends = theirs[theirs.model == NETWORKS[network]]
-        ends = pd.DataFrame(
+def table1_lines(network: str) -> pd.DataFrame:
+    """What is drawn of a network: x (error in percent) of each series ("pruned" or "retrained"),
+    with the line's name, colour, percent kept and iterations; ours, then the paper's lines.
+    """
+    found = table1_runs()
+    found = found[found.network == network]
+    styles = found.series.map(SERIES)
+    ours = pd.DataFrame(
+        {
+            "name": styles.map(lambda style: style.label),
+            "colour": styles.map(lambda style: style.colour),
+            "kept": found.percent,
+            "x": 100 - found.pruned.where(found.stage == "prune", found["last"]),
+            "series": found.stage.map({"prune": "pruned", "finetune": "retrained"}),
+            "iterations": [
+                f"{iterations(one.record):,}" if one.stage == "finetune" else ""
+                for one in found.itertuples()
+            ],
+        }
+    )
+    printed = printed_ends()
+    printed = printed[printed.model == NETWORKS[network]]
+    theirs = [
+        pd.DataFrame(
             {
-                "x": ends.retrain_iterations.astype(float),
-                "y": ends.retrained_err_top1_pct.astype(float),
-                "text": ends.method + " " + ends.kept_pct + "%",
-                "series": "paper",
+                "name": "Paper: " + printed.method,
+                "colour": "#777777",
+                "kept": printed.kept_pct.astype(float),
+                "x": pd.to_numeric(printed[quantity], errors="coerce"),
+                "series": series,
+                "iterations": pd.to_numeric(printed.retrain_iterations).map("{:,.0f}".format),
             }
         )
-        text = {"fontsize": 6, "rotation": 50, "xytext": (1, 5), "color": "#555555"}
+        for quantity, series in (
+            ("err_after_pruning_top1_pct", "pruned"),
+            ("retrained_err_top1_pct", "retrained"),
+        )
+    ]
+    return pd.concat([ours, *theirs])
+
+
+def table1_panels() -> list[Panel]:
+    """A panel a network; under a heading the lines that keep about as much (each within half again
+    of the one below).
+    """
+    looks = {
+        "pruned": Look("#444444", "o", "right after pruning", more=HOLLOW),
+        "retrained": Look("#444444", "o", "after light retraining"),
+    }
+    panels = []
+    for network in dict.fromkeys(table1_runs().network):
+        found = table1_lines(network)
+        kept = found.kept.sort_values().drop_duplicates()
+        group = dict(zip(kept, (kept > 1.5 * kept.shift()).cumsum(), strict=True))
+        names, notes, shown = [], [], []
+        for _, alike in found.groupby(found.kept.map(group)):
+            ends = dict.fromkeys(f"{percent:g}" for percent in (alike.kept.min(), alike.kept.max()))
+            names.append(f"{' to '.join(ends)}% kept")
+            notes.append("" if len(names) > 1 else "iterations")
+            for (name, percent), line in alike.groupby(["name", "kept"], sort=False):
+                shown.append(line.assign(row=len(names)))
+                names.append(f"{name}, {percent:g}%" if len(ends) > 1 else name)
+                notes.append(line.iterations.max())
         panels.append(
             Panel(
                 NETWORKS[network],
-                "Retraining iterations (first point: none)",
-                "" if panels else "Test error [%]",
-                Trajectory(pd.concat(paths), looks),
-                Scatter(ends, {"paper": Look("#555555", "o", "", more=HOLLOW)}, text),
-                log="xy",
-                round="y",
-                legend={
-                    "loc": "upper center",
-                    "bbox_to_anchor": (0.5, -0.13),
-                    "ncols": 2,
-                    "fontsize": 6.5,
-                },
+                "Test error [%, log scale]",
+                "",
+                Rows(names, pd.concat(shown), looks, notes),
+                log="x",
+                round="x",
+                tall=len(names) + 3.5,
+                legend=None if panels else {"loc": "lower right", "frameon": True},
             )
         )
     return panels
@@ -393,11 +424,11 @@ FIGURES = {
     ),
     "table1": Sheet(
         "L-OBS Table 1 and its picture: error after pruning and after light retraining, ours "
-        "beside the paper's, against iterations.",
+        "beside the paper's, by the fraction of weights kept.",
         table1_panels,
-        (5, 5.2),
-        title="Error against light retraining. Lines: ours, first seed; hollow: the paper's end "
-        "points; percent of weights kept",
+        (8.2, 0.2),
+        columns=1,
+        title="Error right after pruning and after light retraining; bars: lowest to highest seed",
         title_size=9,
         table=table1,
     ),

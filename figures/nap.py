@@ -12,8 +12,20 @@ from matplotlib.ticker import FixedLocator
 from common.cells.errors import UserError
 from figures import frame
 from figures.frame import markdown, spread
-from figures.kinds import Bars, Histogram, Image, Level, Panel, Scatter, Sheet, Trajectory, plain
-from figures.style import BLACK, BLUE, GREEN, ORANGE, PINK, SKY, VERMILION, Look, look
+from figures.kinds import (
+    DOTTED,
+    Bars,
+    Histogram,
+    Image,
+    Level,
+    Panel,
+    Rows,
+    Scatter,
+    Sheet,
+    Trajectory,
+    plain,
+)
+from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, Look, look
 
 # cells whose statistics move at every step, as in Algorithm 1, beside others that say how often
 EVERY_STEP = "-every-step"
@@ -132,100 +144,123 @@ def layers(found: pd.DataFrame) -> str:
     return markdown(heads, lines)
 
 
-def siblings(network: str) -> pd.DataFrame:
-    """The other papers' committed runs on the same network and data."""
-    found = pd.concat(
-        [frame.records(paper).assign(series=paper) for paper in ("lobs", "woodfisher")]
-    )
+def siblings(paper: str, network: str) -> pd.DataFrame:
+    """Another paper's committed runs on the same network and data."""
+    found = frame.records(paper).assign(network=network)
     mine = (found.model == network) & found.dataset.str.startswith("mnist")
     return found[
         mine & (found.stage == "finetune") & found.method.str.match("l-obs|woodfisher")
     ].dropna(subset="compression")
 
 
-def table3_panels() -> list[Panel]:
-    """Added error against compression, a panel a network: ours, the siblings' records, and the
-    paper's points hollow.
+HOW = {  # the end of a cell's name -> how its run differs
+    "": "",
+    "every-step": ", statistics at every step",
+    "light": ", a tenth of the weight decay",
+    "sgd-shift": ", shifted images",
+    "shift": ", shifted images",
+    "slow": ", shifted images, slower",
+}
+WHO = {
+    "nap": ("NAP", VERMILION),
+    "magnitude": ("Magnitude, same schedule", BLACK),
+    "dense-tuned": ("Dense, trained as long", GREY),
+}
+
+
+def compressed() -> pd.DataFrame:
+    """What is drawn of Table 3 beside the curve: network, compression, x (points of error added),
+    series ("ours" or "paper"), name and colour; ours, the siblings' records at their best, and the
+    paper's lines.
     """
-    found = records("finetune", "table-3", "curve", "nap-time").sort_values("cell", kind="stable")
-    dense = found[found.cell.str.contains("dense-tuned")]
-    found = found.drop(dense.index)
-    stepwise = np.where(found.cell.str.endswith(EVERY_STEP), EVERY_STEP, "")
-    found = found.assign(series=found.method + " " + found.table + stepwise)
-    looks = {}
-    for method, words in (
-        ("nap", look("nap").label),
-        ("magnitude-global", "Magnitude, same schedule"),
-    ):
-        own = look(method)
-        for source, line, marker, how in (
-            ("curve", "-", own.marker, "short run"),
-            ("curve" + EVERY_STEP, ":", "d", "short run, statistics at every step"),
-            ("table-3", "none", "P", "long run"),
-            ("nap-time", "none", "X", "stopped by error"),
-        ):
-            bigger = {"markersize": 7}
-            label = f"{words}, {how}"
-            looks[f"{method} {source}"] = Look(own.colour, marker, label, line, bigger)
-    small = {"markersize": 4}
-    theirs = {
-        "lobs": Look(GREEN, "^", "L-OBS, ours (its records)", more=small),
-        "woodfisher": Look(BLUE, "s", "WoodFisher (its records)", more=small),
+    found = records("finetune", "table-3", "nap-time")
+    parts = found.series.str.extract(r"(?P<who>nap|magnitude|dense-tuned)-?(?P<how>.*)")
+    parts = parts.where(found.table == "table-3").fillna({"who": "nap", "how": ""})
+    stopped = np.where(found.table == "nap-time", ", stopped at 0.1 points", "")
+    name = parts.who.map(lambda who: WHO[who][0])
+    name += parts.how.map(lambda how: HOW.get(how, f", {how}")) + stopped
+    colour = parts.who.map(lambda who: WHO[who][1])
+    ours = found.assign(x=found.added, name=name, colour=colour)
+    sides = []
+    for paper, title, tint in (("lobs", "L-OBS", GREEN), ("woodfisher", "WoodFisher", BLUE)):
+        for network in NETWORKS:
+            others = siblings(paper, network)
+            for _, cells in others.groupby(others.compression.round()):
+                least = cells.loc[cells.name == cells.groupby("name").added.mean().idxmin()]
+                sides.append(least.assign(x=least.added, name=f"{title} at its best", colour=tint))
+    printed = printed3()
+    theirs = pd.DataFrame(
+        {
+            "network": printed.model.map({words: name for name, words in NETWORKS.items()}),
+            "compression": printed.compression_ratio_x.astype(float),
+            "x": printed.delta_err_pct.astype(float),
+            "name": "Paper: " + printed.method,
+            "colour": "#777777",
+        }
+    )
+    columns = list(theirs.columns)
+    drawn = pd.concat([ours[columns], *(one[columns] for one in sides)]).assign(series="ours")
+    return pd.concat([drawn, theirs.assign(series="paper")])
+
+
+def curve_panel() -> Panel:
+    """The short runs of LeNet-300-100."""
+    found = records("finetune", "curve").sort_values("compression", kind="stable")
+    own = look("nap")
+    looks = {
+        "magnitude": Look(BLACK, "o", WHO["magnitude"][0]),
+        "nap": own,
+        "nap-every-step": Look(own.colour, "d", "NAP, statistics at every step", ":"),
     }
-    panels = []
-    for network in (n for n in NETWORKS if (found.network == n).any()):
-        mine = found[found.network == network].sort_values(["compression", "added"])
-        printed = printed3()
-        printed = printed[printed.model == NETWORKS[network]]
-        printed = pd.DataFrame(
-            {
-                "x": printed.compression_ratio_x.astype(float),
-                "y": printed.delta_err_pct.astype(float),
-                "text": printed.method,
-                "series": "paper",
-            }
-        )
-        text = {"fontsize": 7, "xytext": (4, 4), "color": "#555555"}
-        tuned = dense[(dense.network == network) & (dense.table == "table-3") & (dense.seed == 0)]
-        panels.append(
-            Panel(
-                NETWORKS[network],
-                "Compression [dense weights / kept weights]",
-                "Test error above the dense network [points]",
-                Trajectory(mine.rename(columns={"compression": "x", "added": "y"}), looks),
-                Scatter(
-                    siblings(network).rename(columns={"compression": "x", "added": "y"}), theirs
-                ),
-                Scatter(printed, {"paper": Look("#555555", "o", "", more=HOLLOW)}, text),
-                *(
-                    Level(one.added, _trained(one.dataset), BLACK, "--")
-                    for one in tuned.itertuples()
-                ),
-                Level(0),
-                log="x",
-                round="x",
-                finish=_around_zero,
-                # below: points lie everywhere
-                legend={
-                    "fontsize": 7,
-                    "loc": "upper center",
-                    "bbox_to_anchor": (0.5, -0.14),
-                    "ncols": 2,
-                },
-            )
-        )
-    return panels
+    return Panel(
+        "LeNet-300-100, short runs",
+        "Compression [dense weights / kept weights]",
+        "Test error above dense [points]",
+        Trajectory(found.assign(x=found.compression, y=found.added), looks),
+        Level(0),
+        log="x",
+        round="x",
+        tall=17,
+        legend={"loc": "upper left"},
+    )
 
 
-def _trained(dataset: str) -> str:
-    return "Dense, trained as long" + (", shifted images" if "shift" in dataset else "")
+def table3_panels() -> list[Panel]:
+    """Added error: the curve of the short runs, then a line a run with its compression; means and
+    ranges over the seeds.
+    """
+    found = compressed()
+    names, notes, shown = [], [], []
+    for network, words in NETWORKS.items():
+        names.append(words)
+        notes.append("" if len(names) > 1 else "compression")
+        mine = found[found.network == network].sort_values("compression", kind="stable")
+        for (times, name), line in mine.groupby([mine.compression.round(1), "name"], sort=False):
+            shown.append(line.assign(row=len(names)))
+            names.append(name)
+            notes.append("" if times == 1 else f"{times:g} times")
+    looks = {
+        "ours": Look("#444444", "o", "our records"),
+        "paper": Look("#777777", "o", "the paper's Table 3", more=HOLLOW),
+    }
+    lines = Panel(
+        "Long runs and the paper's lines",
+        "Test error above the dense network [points]",
+        "",
+        Rows(names, pd.concat(shown), looks, notes),
+        finish=_around_zero,
+        tall=len(names) + 4,
+        legend={"loc": "upper right", "frameon": True},
+    )
+    return [curve_panel(), lines]
 
 
 def _around_zero(ax: Axes) -> None:
-    ax.set_yscale("symlog", linthresh=1)
-    ax.yaxis.set_major_locator(FixedLocator([-0.5, -0.2, 0, 0.2, 0.5, 1, 2, 5, 10]))
-    plain(ax.yaxis, None)
-    ax.margins(y=0.08)
+    ax.axvline(0, color="#444444", linewidth=1, linestyle=DOTTED)
+    ax.set_xscale("symlog", linthresh=1)
+    ax.margins(x=0.05)  # in the new scale
+    ax.xaxis.set_major_locator(FixedLocator([-0.5, 0, 0.5, 1, 2, 5, 10]))
+    plain(ax.xaxis, None)
 
 
 # -- Tables 1 and 5: channels ----------------------------------------------------------------------
@@ -467,6 +502,14 @@ def choices() -> pd.DataFrame:
 
 
 STAGES = {"prune": "after pruning", "finetune": "after one epoch"}
+CHOICES = {  # a cell's choice in words
+    "default": "as by default",
+    "empirical": "the images' own labels",
+    "exact": "all labels, weighed",
+    "no-normalise": "importance not normalised",
+    "no-pi": "damping not split by π",
+    "no-update": "weights left not updated",
+}
 
 
 def options() -> str:
@@ -493,7 +536,7 @@ def option_panels() -> list[Panel]:
             "",
             Bars(
                 found[amount].reindex(columns=STAGES).rename(columns=STAGES),
-                list(found.index),
+                [CHOICES.get(name, name.replace("-", " ", 1)) for name in found.index],
                 (VERMILION, BLUE),
                 across=True,
             ),
@@ -548,10 +591,8 @@ FIGURES = {
         "NAP Table 3 and its picture: error against compression on MNIST and CIFAR, ours beside "
         "the paper's rows; and Table 6's layers.",
         table3_panels,
-        (5.2, 5.2),
-        (1.5, 0),
-        title="Our records, filled; hollow: the paper's Table 3, of other dense networks",
-        title_size=9,
+        (8.2, 0.2),
+        columns=1,
         table=table3,
     ),
 }

@@ -9,6 +9,7 @@ returned, never dropped in silence.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -22,7 +23,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLoca
 
 from figures.kinds import accuracy_axis
 from figures.records import GROUPS, UNITS, Comparison, Row
-from figures.style import RC, look, plain, rank
+from figures.style import RC, family, look, plain, rank
 
 NAMES = {
     "kept_weights": "Kept weights",
@@ -80,12 +81,14 @@ def accuracy_against(
     x: str = "kept_weights",
     y: str = "accuracy_finetuned",
     dense: float | None = None,
+    named: Collection[str] | None = None,
 ) -> int:
     """Mean accuracy in percent against a kept percent, one line a method, min-max bands where a row
     has two seeds or more.
 
-    x, y: keys of `records.QUANTITIES`. dense: the dense accuracy (fraction), a dotted line. Rows
-    that came short of what was asked are grey, and in no line. Returns how many rows lack x or y.
+    x, y: keys of `records.QUANTITIES`. dense: the dense accuracy (fraction), a dotted line. named:
+    the methods to tell apart, all without; the others are thin grey lines. Rows that came short of
+    what was asked are grey, and in no line. Returns how many rows lack x or y.
     """
     missing, reach = 0, []
     for method, mine in by_method(rows):
@@ -94,14 +97,20 @@ def accuracy_against(
         ]
         known = sorted((p for p in known if p[1].mean > 0), key=lambda point: -point[1].mean)
         missing += len(mine) - len(known)
-        style = look(method)
-        if short := [(100 * across.mean, 100 * up.mean) for grey, across, up in known if grey]:
+        style, faint = look(method), named is not None and method not in named
+        short = [(100 * across.mean, 100 * up.mean) for grey, across, up in known if grey]
+        if short and not faint:
             ax.plot(*zip(*short, strict=True), style.marker, color=SHORT, zorder=1, gid="short")
             reach += [across for across, _ in short]
         points = [(across, up) for grey, across, up in known if not grey]
         if not points:
             continue
         kept = 100 * np.array([across.mean for across, _ in points])
+        reach += kept.tolist()
+        if faint:
+            means = [100 * up.mean for _, up in points]
+            ax.plot(kept, means, color="#CCCCCC", linewidth=0.8, zorder=1, gid=method)
+            continue
         ax.plot(
             kept,
             [100 * up.mean for _, up in points],
@@ -123,7 +132,6 @@ def accuracy_against(
                 linewidth=0,
                 gid=method,
             )
-        reach += kept.tolist()
     if reach:
         percent_axis(ax, NAMES[x], min(reach), max(reach))
     if any(line.get_gid() == "short" for line in ax.lines):
@@ -282,24 +290,70 @@ def draw(comparison: Comparison) -> list[Drawing]:
         ]
 
 
+BASELINES = ("magnitude-global", "c-obd")  # the simplest of single weights and of channels
+
+
+def best(rows: list[Row], y: str) -> str:
+    """The method whose accuracy is the highest on average over its amounts, among those with the
+    most amounts.
+    """
+    means = {
+        method: [row.stat(y).mean for row in mine if row.stat(y).n and not row.short]
+        for method, mine in by_method(rows)
+    }
+    most = max(map(len, means.values()))
+    full = {method: np.mean(values) for method, values in means.items() if len(values) == most}
+    return max(full, key=full.get)
+
+
 def _accuracy(comparison: Comparison, x: str) -> Drawing:
-    groups = comparison.groups()
-    figure = Figure(figsize=(11.5, 4.5 * len(groups)), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.12, w_pad=0.1)
-    axes = figure.subplots(len(groups), 2, squeeze=False)
+    """A row of small panels for each group and moment, a panel a family over all others in grey."""
+    groups = {name: comparison.group(name) for name in comparison.groups()}
+    families = {
+        name: list(dict.fromkeys(family(method) for method, _ in by_method(rows)))
+        for name, rows in groups.items()
+    }
+    columns = max(map(len, families.values()))
+    size = (2.9 * columns + 0.6, 6.8 * len(groups))
+    figure = Figure(figsize=size, layout="constrained")
+    parts = np.atleast_1d(figure.subfigures(len(groups), 1))
     missing, told = 0, []
-    for group, (before, after) in zip(groups, axes, strict=True):
-        rows = comparison.group(group)
-        for ax, y in ((before, "accuracy_pruned"), (after, "accuracy_finetuned")):
-            missing += accuracy_against(ax, rows, x, y, comparison.dense["accuracy"])
-            ax.set_title(f"{GROUPS[group]}: {NAMES[y]}")
-        legend(after)
-        told += [_extremes(rows, x, y) for y in ("accuracy_pruned", "accuracy_finetuned")]
-    caption = (
-        f"{BAND} The two columns have their own accuracy axes."
-        if len(comparison.seeds) > 1
-        else "One seed, so no bands."
-    )
+    for (group, rows), part in zip(groups.items(), parts, strict=True):
+        axes = part.subplots(2, columns, squeeze=False, sharex=True, sharey="row")
+        part.suptitle(GROUPS[group], fontsize=11)
+        for line, y in zip(axes, ("accuracy_pruned", "accuracy_finetuned"), strict=True):
+            if not any(row.stat(y).n for row in rows):
+                continue
+            everywhere = {best(rows, y), *(set(BASELINES) & {row.method for row in rows})}
+            lacking = [
+                accuracy_against(
+                    ax,
+                    rows,
+                    x,
+                    y,
+                    comparison.dense["accuracy"],
+                    {method for method, _ in by_method(rows) if family(method) == name}
+                    | everywhere,
+                )
+                for ax, name in zip(line, families[group], strict=False)
+            ]
+            missing += lacking[0]
+            told.append(_extremes(rows, x, y))
+            for ax, name in zip(line, families[group], strict=False):
+                ax.set(title=name, ylabel="")
+                if y == "accuracy_pruned":
+                    ax.set_xlabel("")
+            line[0].set_ylabel(f"Test accuracy [%]\n{NAMES[y]}")
+        for column in axes.T[: len(families[group])]:
+            each = [ax.get_legend_handles_labels() for ax in column]
+            artists = {label: one for pair in each for one, label in zip(*pair, strict=True)}
+            below = {"loc": "upper left", "bbox_to_anchor": (-0.05, -0.22), "fontsize": 8}
+            column[-1].legend(artists.values(), artists.keys(), labelspacing=0.25, **below)
+        for ax in axes[:, len(families[group]) :].flat:
+            ax.remove()
+    caption = "Each panel shows one family, and in all panels the best on average and the simplest "
+    caption += "baseline; grey: all others. The accuracy axes are logarithmic in the error. "
+    caption += BAND if len(comparison.seeds) > 1 else "One seed, so no bands."
     caption += f" {missing} points have no value and are not drawn." if missing else ""
     count = len({row.method for row in comparison.rows})
     return Drawing(

@@ -81,6 +81,16 @@ LOOKS: dict[str, Look] = {  # the order is the order of legends and tables
     "cp": Look(WINE, "h", "CP-decomposition", ":"),
     "nap-channel": Look(VERMILION, "p", "NAP, channels", "-."),
 }
+# methods that differ in one choice, for pictures with too many lines for one pair of axes
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "Baselines": ("random", "magnitude-layer", "magnitude-global", "obd-layer", "obd-global"),
+    "L-OBS": ("l-obs", "l-obs-joint", "l-obs-ours", "net-trim"),
+    "WoodFisher": ("woodfisher", "woodfisher-layer", "woodfisher-flops", "woodtaylor", "dpf"),
+    "Kronecker factors": ("kfac-prune", "nap"),
+    "Whole filters": ("nn-slimming", "c-obd", "c-obs", "woodfisher-structured", "nap-channel"),
+    "Kronecker, whole filters": ("kron-obd", "kron-obs"),
+    "Eigenbasis and low rank": ("eigendamage", "cp"),
+}
 # of a method's rows with a setting of their own
 PALE = {BLUE: "#8FBFE0", SKY: "#BFE0F5", INDIGO: "#A9A3D6"}
 _FALLBACK = [
@@ -116,6 +126,11 @@ def rank(method: str) -> tuple[int, str]:
     """Sort key: methods of `LOOKS` in its order, then the others by name."""
     order = list(LOOKS)
     return (order.index(base(method)) if base(method) in LOOKS else len(order), method)
+
+
+def family(method: str) -> str:
+    """The family of a method, "Others" where it has none."""
+    return next((name for name, mine in FAMILIES.items() if base(method) in mine), "Others")
 
 
 def base(method: str) -> str:

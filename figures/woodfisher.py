@@ -9,10 +9,10 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from common.cells.errors import UserError
 from common.cells.record import Record
@@ -33,6 +33,7 @@ from figures.kinds import (
     Scatter,
     Sheet,
     Trajectory,
+    colour_bar,
 )
 from figures.stats import p_value, spearman
 from figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, VERMILION, WINE, Look, look, rank
@@ -167,10 +168,6 @@ def fig5a_panels() -> list[Panel]:
         Panel(title, "Weights removed [%]", "Top-5 test accuracy [%]", paper),
         one_shot("figure-5a", ours, FIG5A),
     ]
-
-
-def _legend_of_the_last(figure: Figure, axes: np.ndarray) -> None:
-    figure.legend(*axes.flat[-1].get_legend_handles_labels(), **BELOW)
 
 
 # -- one setting varied ----------------------------------------------------------------------------
@@ -345,8 +342,8 @@ def bars(table: str, title: str, names: Mapping[str, str]) -> Panel:
     shown = [name for name in names if name in means]
     values = means[shown].T.rename(columns=lambda amount: f"{100 * amount:g}% removed")
     layer = Bars(values, [names[n] for n in shown], label={"fmt": "%.1f", "fontsize": 7})
-    small = {"ncols": 3, "loc": "lower left", "fontsize": 7.5, "framealpha": 0.8, "frameon": True}
-    return Panel(title, "", ACCURACY, layer, legend=small)
+    above = {"ncols": 3, "loc": "upper center", "fontsize": 7.5}
+    return Panel(title, "", ACCURACY, layer, ylim=(0, 100), legend=above)
 
 
 def recomputation() -> Panel:
@@ -363,16 +360,17 @@ def flops() -> Panel:
     found = found.assign(x=[r.achieved["kept_macs"] / 1e6 for r in found.record])
     betas = found[found.series.str.startswith("beta")]
     layers, looks = [], {}
-    for (amount, line), colour, marker in zip(
-        betas.groupby("sparsity"), COLOURS, "os^", strict=False
+    below, left = (-4, -13), (-34, 1)  # of the point, so that no label lies on another
+    for (amount, line), colour, marker, place in zip(
+        betas.groupby("sparsity"), COLOURS, "os^", (below, left, left), strict=False
     ):
         line = line.sort_values("x", ascending=False)
         line = line.assign(text="β " + line.series.str.removeprefix("beta-"), series=f"{amount:g}")
         looks[f"{amount:g}"] = Look(colour, marker, f"{100 * amount:g}% of the weights removed")
         layers.append(Trajectory(line, looks))
-        for up, part in ((6, line[1::2]), (-13, line[::2])):
+        for where, part in (((-4, 6), line[1::2]), (place, line[::2])):
             bare = {f"{amount:g}": Look(colour, "", "")}
-            layers.append(Scatter(part, bare, {"xytext": (-4, up), "fontsize": 8}))
+            layers.append(Scatter(part, bare, {"xytext": where, "fontsize": 8}))
     for one in found[found.series == "target-macs"].itertuples():
         style = Look(GREEN, "D", f"β 0.3, {100 * one.sparsity:g}% of the MACs removed")
         point = pd.DataFrame({"x": [one.x], "y": [one.y], "series": ["target"]})
@@ -487,40 +485,58 @@ def fig6() -> str:
 
 
 def fig6_panels() -> list[Panel]:
-    """One panel a network, schedule and sparsity: a line a method, its first seed's course; the
-    legend has the mean of where its seeds end.
+    """On the paper's schedule the course of each group of runs; on the shorter one where they end,
+    a panel a network.
     """
-    panels = []
-    for (table, model, epochs, _), runs in gradual().groupby(KEY, sort=False):
-        paths, looks = [], {}
-        for method, seeds in runs.groupby("method", sort=False):
-            own, many = look(method), len(seeds)
-            over = f" ± {seeds['last'].std():.2f} ({many} seeds)" if many > 1 else ""
-            label = f"{method_name(method)}: {seeds['last'].mean():.2f}%{over}"
-            looks[method] = Look(own.colour, own.marker, label, own.line)
-            x, y = walk(seeds.prune.iloc[0], seeds.finetune.iloc[0])
-            paths.append(pd.DataFrame({"x": x, "y": y, "series": method}))
-        first = runs.prune.iloc[0]
-        levels = ", ".join(f"{100 * entry['amount']:.3g}" for entry in first.trajectory)
-        level = 100 * first.accuracy["dense"]
-        panels.append(
-            Panel(
-                f"{NAMES.get(model, model)}; schedule: {schedule(table, epochs)}\n"
-                f"removed: {levels}%",
-                "Epochs of training; verticals are prunings",
-                "",
-                Trajectory(pd.concat(paths), looks),
-                Level(level, f"Dense network, {level:.2f}%"),
-                error_scale=True,
-                legend={
-                    "loc": "upper center",
-                    "bbox_to_anchor": (0.5, -0.13),
-                    "ncols": 2,
-                    "fontsize": 8,
-                },
-            )
-        )
-    return panels
+    runs = gradual()
+    short = runs.table == "figure-6"
+    courses = [fig6_course(*key[:3], group) for key, group in runs[~short].groupby(KEY, sort=False)]
+    ends = [fig6_ends(model, group) for model, group in runs[short].groupby("model", sort=False)]
+    return courses + ends
+
+
+def fig6_course(table: str, model: str, epochs: float, runs: pd.DataFrame) -> Panel:
+    """A line a method, its first seed's course; the legend has the mean of where its seeds end."""
+    paths, looks = [], {}
+    for method, seeds in runs.groupby("method", sort=False):
+        own, many = look(method), len(seeds)
+        over = f" ± {seeds['last'].std():.2f} ({many} seeds)" if many > 1 else ""
+        label = f"{method_name(method)}: {seeds['last'].mean():.2f}%{over}"
+        looks[method] = Look(own.colour, own.marker, label, own.line, {"markersize": 4})
+        x, y = walk(seeds.prune.iloc[0], seeds.finetune.iloc[0])
+        paths.append(pd.DataFrame({"x": x, "y": y, "series": method}))
+    first = runs.prune.iloc[0]
+    levels = ", ".join(f"{100 * entry['amount']:.3g}" for entry in first.trajectory)
+    level = 100 * first.accuracy["dense"]
+    return Panel(
+        f"{NAMES.get(model, model)}\nschedule: {schedule(table, epochs)}",
+        f"Epochs of training; verticals are prunings\nto {levels}%",
+        "",
+        Trajectory(pd.concat(paths), looks),
+        Level(level, f"Dense network, {level:.2f}%"),
+        error_scale=True,
+        legend={"loc": "upper right", "bbox_to_anchor": (1, 0.91), "fontsize": 8},
+    )
+
+
+def fig6_ends(model: str, runs: pd.DataFrame) -> Panel:
+    """Accuracy at the end against what is removed."""
+    looks = {
+        method: replace(look(method), label=method_name(method))
+        for method in dict.fromkeys(runs.method)
+    }
+    found = runs.assign(x=100 * runs.sparsity, y=runs["last"], series=runs.method)
+    level = 100 * runs.prune.iloc[0].accuracy["dense"]
+    words = schedule("figure-6", runs.epochs.iloc[0])
+    return Panel(
+        f"{NAMES.get(model, model)}\nschedule: {words}; where it ends",
+        REMOVED,
+        "",
+        Curve(found, looks, "bars"),
+        Level(level, f"Dense network, {level:.2f}%"),
+        error_scale=True,
+        legend={"fontsize": 8},
+    )
 
 
 PAIR = ["magnitude-global", "woodfisher"]
@@ -709,25 +725,28 @@ def quadratic_panels() -> list[Panel]:
     return panels
 
 
-def matrices(study: str, columns: Mapping[str, tuple[str, str]], **more: object) -> list[Panel]:
-    """Hessian above Fisher, a column a title of each; every picture on its own scale."""
+def matrices(
+    study: str, columns: Mapping[str, tuple[str, str]], weight: str, more: Mapping, **axes: object
+) -> list[Panel]:
+    """Hessian above Fisher, a column a title of each; every picture as a share of its largest."""
     remedy = f"python -m woodfisher.hessian {study}"
     path = frame.stored("woodfisher", f"hessian_{study.lower()}.npz", remedy)
-    plain = {"xticks": [], "yticks": []}
+    shown = {"cmap": "magma", "vmin": 0, "vmax": 1, **more}
     with np.load(path) as pictures:
         return [
             Panel(
                 titles[row],
-                "",
-                "",
-                Image(
-                    pictures[f"{kind}_{name}"].astype(np.float32), more={"cmap": "magma", **more}
-                ),
-                **plain,
+                weight if row else "",
+                weight if name == next(iter(columns)) else "",
+                Image(pictures[f"{kind}_{name}"] / 255, more=shown),
+                **axes,
             )
             for row, kind in enumerate(("hessian", "fisher"))
             for name, titles in columns.items()
         ]
+
+
+SHARE = colour_bar("Absolute value, share of the picture's largest")
 
 
 def hessians(study: str) -> list[dict]:
@@ -748,7 +767,8 @@ def s2_panels() -> list[Panel]:
     cosine = {point["block"]: point["cosine"] for point in hessians("S2")}
     below = "Empirical Fisher\ncosine to the Hessian"
     columns = {b: (f"{t}\nHessian", f"{below} {cosine[b]:.3f}") for b, t in titles.items()}
-    return matrices("S2", columns, aspect="auto")
+    blank = {"xticks": [], "yticks": []}
+    return matrices("S2", columns, "Weight", {"aspect": "auto"}, **blank)
 
 
 def s2_title() -> str:
@@ -761,17 +781,17 @@ def s2_title() -> str:
 
 
 def s4_panels() -> list[Panel]:
-    """One column a number of epochs."""
-    return matrices(
-        "S4",
-        {
-            f"{p['epochs']:g}": (
-                f"Hessian, {p['epochs']:g} epochs\n{100 * p['accuracy']:.1f}% test accuracy",
-                f"Empirical Fisher\ncosine to the Hessian {p['cosine']:.3f}",
-            )
-            for p in hessians("S4")
-        },
-    )
+    """One column a number of epochs; 20 weights to each of the ten classes."""
+    columns = {
+        f"{p['epochs']:g}": (
+            f"Hessian, {p['epochs']:g} epochs\n{100 * p['accuracy']:.1f}% test accuracy",
+            f"Empirical Fisher\ncosine to the Hessian {p['cosine']:.3f}",
+        )
+        for p in hessians("S4")
+    }
+    middles = {f"{axis}ticks": np.arange(10, 200, 20) for axis in "xy"}
+    classes = {f"{axis}ticklabels": range(10) for axis in "xy"}
+    return matrices("S4", columns, "Weights to class", {}, **middles, **classes)
 
 
 AMOUNTS = (0.9, 0.95)  # of the study of gradients
@@ -864,14 +884,14 @@ def choice() -> str:
 def choice_panels() -> list[Panel]:
     """One panel a network: colour by rows, marker and dashes by chunk."""
     found = choice_rows()
-    colours = {100: GREY, 400: ORANGE, 1000: BLUE}
+    colours = {(100, 10): GREY, (400, 3): ORANGE, (400, 10): GREEN, (1000, 1): BLUE}
     marks = {"layer": ("o", "-"), 2000: ("s", "--"), 100: ("^", ":")}
     looks = {}
     for one in found.drop_duplicates("series").itertuples():
         marker, line = marks[one.chunk]
         blocks = "a block a layer" if one.chunk == "layer" else f"blocks of {one.chunk:,}"
         label = f"m {one.m:,}, b {one.b}, {blocks}"
-        looks[one.series] = Look(colours[one.m], marker, label, line)
+        looks[one.series] = Look(colours[one.m, one.b], marker, label, line)
     panels = []
     for network, points in found.groupby("network", sort=False):
         y = "" if panels else "Kept by both [% of kept by either]"
@@ -907,8 +927,8 @@ FIGURES = {
         "WoodFisher Fig. 5a (= S1): one-shot WoodFisher beside L-OBS, every layer pruned alike; "
         "the paper's points on ResNet-50 beside ours.",
         fig5a_panels,
-        (4.5, 4.4),
-        finish=_legend_of_the_last,
+        (4.9, 4.4),
+        legend=BELOW,
         table=functools.partial(one_shot_table, "figure-5a", FIG5A),
     ),
     "5b": one_shot_sheet(
@@ -920,11 +940,11 @@ FIGURES = {
         error_scale=True,
     ),
     "6": Sheet(
-        "WoodFisher Fig. 6: the course of gradual pruning, accuracy right after each pruning and "
-        "after the training that follows it, and what the whole of it ends at; the paper's course "
-        "first, then this repository's shorter schedule.",
+        "WoodFisher Fig. 6: the course of gradual pruning on the paper's schedule, accuracy right "
+        "after each pruning and after the training that follows it; and where this repository's "
+        "shorter schedule ends.",
         fig6_panels,
-        (6.2, 5.1),
+        (4.8, 4.0),
         columns=2,
         table=fig6,
     ),
@@ -942,13 +962,16 @@ FIGURES = {
         (2.8, 3.1),
         rows=2,
         title=s2_title,
+        finish=SHARE,
     ),
     "S4": Sheet(
         "WoodFisher Fig. S4: exact Hessian and empirical Fisher of MLPNet's last layer in the "
         "course of training.",
         s4_panels,
-        (3.2, 3.2),
+        (3.2, 3.3),
+        (0.8, 0),
         rows=2,
+        finish=SHARE,
     ),
     "S12": Sheet(
         "WoodFisher Figs. S12 and S13: WoodTaylor and WoodFisher on three layers of ResNet-20 as "

@@ -14,6 +14,7 @@ from figures.kinds import (
     HeatMap,
     Level,
     Panel,
+    Rows,
     Scatter,
     Sheet,
     Trajectory,
@@ -87,6 +88,21 @@ def test_without_looks_methods_have_their_own_in_their_order():
     assert labels == [style.look("random").label, style.look("l-obs").label]
 
 
+def test_rows_have_their_means_their_spread_and_their_headings():
+    data = pd.DataFrame(
+        [(1, 4.0, "a"), (1, 6.0, "a"), (1, 9.0, "b"), (2, 1.0, "a")], columns=["row", "x", "series"]
+    ).assign(colour="#445566")
+    ax = drawn(Rows(["Group", "first", "second"], data, LOOKS, ["", "n 2", "n 1"]), legend={})
+    assert [line.get_xdata()[0] for line in lines_of(ax, "a")] == [5, 1]
+    assert [list(line.get_xdata()) for line in lines_of(ax, "b")] == [[9]]
+    spans = [list(line.get_xdata()) for line in ax.lines if len(line.get_xdata()) == 2]
+    assert spans == [[4, 6]]
+    bold = [tick.get_text() for tick in ax.get_yticklabels() if tick.get_fontweight() == "bold"]
+    assert bold == ["Group"] and ax.get_ylim()[0] > ax.get_ylim()[1]
+    assert [text.get_text() for text in ax.texts] == ["", "n 2", "n 1"]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["Second", "First"]
+
+
 @pytest.mark.parametrize("across", [False, True])
 def test_bars_are_the_tables_numbers(across):
     table = pd.DataFrame({"before": [1.0, np.nan], "after": [3.0, 4.0]})
@@ -131,8 +147,11 @@ def test_a_sheet_lays_its_panels_out_and_takes_empty_places_away():
     figure = sheet.draw()
     assert [ax.get_title() for ax in figure.axes] == ["0", "1", "2"]
     assert tuple(figure.get_size_inches()) == (5, 2) and figure.get_suptitle() == "all"
-    beside = Sheet("", lambda: panels, legend={"loc": "outside lower center"}).draw()
-    assert [text.get_text() for text in beside.legends[0].get_texts()] == ["one"]
+    other = [*panels, Panel("", "", "", Level(1, "two"), tall=3)]
+    beside = Sheet("", lambda: other, (2, 1), columns=1, legend={"loc": "outside lower center"})
+    figure = beside.draw()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["one", "two"]
+    assert tuple(figure.get_size_inches()) == (2, 6)
 
 
 def test_a_frame_has_the_records_numbers():

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from common.cells.registry import METHODS
 from figures import panels, style
 from figures.records import gather
 from tests.figures.fixtures import LAYERS, pair, small
@@ -154,8 +155,39 @@ def test_every_figure_has_a_caption_and_an_alternative_text_with_numbers():
     for drawing in drawings:
         assert drawing.caption and any(c.isdigit() for c in drawing.alt)
     assert "92.0% (Diagonal-Fisher OBD, global, kept weights 50%)" in drawings[0].alt
-    titles = [ax.get_title() for ax in drawings[0].figure.axes]
-    assert titles[0].startswith("Single weights") and titles[2].startswith("Channels and low rank")
+    groups = [part.get_suptitle() for part in drawings[0].figure.subfigs]
+    assert groups == ["Single weights", "Channels and low rank"]
+
+
+def test_a_family_stands_out_before_all_others_with_the_best_and_the_baseline():
+    records = [
+        *small(),
+        *pair("l-obs", 0.5, last=0.97),
+        *pair("l-obs", 0.9, last=0.95),
+        *pair("random", 0.5, last=0.3),
+        *pair("random", 0.9, last=0.1),
+    ]
+    rows = gather(records).group("weights")
+    assert panels.best(rows, "accuracy_finetuned") == "l-obs"
+    figure = next(d.figure for d in panels.draw(gather(records)) if d.name.startswith("accuracy"))
+    (ax,) = [
+        ax
+        for ax in figure.subfigs[0].axes
+        if ax.get_title() == "L-OBS" and ax.get_legend() is not None
+    ]
+    looks = {line.get_gid(): to_hex(line.get_color()).upper() for line in ax.lines}
+    assert looks["random"] == looks["obd-global"] == "#CCCCCC"
+    assert looks["l-obs"] == style.look("l-obs").colour
+    assert looks["magnitude-global"] == style.look("magnitude-global").colour
+    told = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert "L-OBS" in told and "Random" not in told
+
+
+def test_every_method_of_the_registry_has_one_family():
+    assert {style.family(method) for method in METHODS} <= set(style.FAMILIES)
+    assert style.family("woodfisher (m 100, b 10)") == "WoodFisher"
+    every = [method for mine in style.FAMILIES.values() for method in mine]
+    assert len(every) == len(set(every)) and style.family("nobody's") == "Others"
 
 
 def test_labels_are_plain_text():
