@@ -4,9 +4,20 @@ docs/claims.md.
 
 from __future__ import annotations
 
+import contextlib
+
 from common.cells.record import Record
-from figures import cells
-from figures.evidence import Evidence, Missing, cell, field, named, printed, shows, verdict
+from figures.evidence import (
+    Evidence,
+    Missing,
+    cell,
+    committed,
+    field,
+    named,
+    printed,
+    shows,
+    verdict,
+)
 from figures.frame import left as kept
 from figures.style import look
 
@@ -16,24 +27,20 @@ NETWORKS = {"cpu-vgg19": "VGG19", "cpu-vgg19-L1": "VGG19 with L1 on BatchNorm"}
 ELSE = "at a quarter of the width on CIFAR-10 as JPEG, one seed"
 
 
-def record(label: str, name: str, stage: str) -> Record:
-    """The committed record of seed 0 of a cell; `label`s apart by a comma are tried in turn."""
-    for group in label.split(", "):
-        spec = cells.groups("eigendamage").get(group, {}).get(f"{name}-seed0")
-        stages = cells.runs(spec).get(0, {}) if spec is not None else {}
-        if stage in stages:
-            return stages[stage]
-    raise Missing(f"eigendamage {label} {name}")
+def record(labels: str, name: str, stage: str) -> Record:
+    """The committed record of a cell's first seed; labels apart by a comma are tried in turn."""
+    for label in labels.split(", "):
+        with contextlib.suppress(Missing):
+            return committed("eigendamage", label, name, stage)[0]
+    raise Missing(f"eigendamage {labels} {name}")
 
 
 def network(label: str, name: str, stage: str) -> str:
     """The first of NETWORKS on which this cell ran."""
     for prefix in NETWORKS:
-        try:
+        with contextlib.suppress(Missing):
             record(label, f"{prefix}-{name}", stage)
-        except Missing:
-            continue
-        return prefix
+            return prefix
     raise Missing(f"eigendamage {label} {next(iter(NETWORKS))}-{name}")
 
 
@@ -124,15 +131,9 @@ def ahead_of_cp() -> Evidence:
     groups, prefix = "Figure 5, Table 1", network("Figure 5", "0-cp-0.5x", "finetune")
     mine = []
     for ratio in (0.4, 0.5, 0.6, 0.7, 0.8, 0.9):
-        try:
-            mine.append(
-                tuple(
-                    record(groups, f"{prefix}-{ratio:g}-eigendamage", stage)
-                    for stage in ("prune", "finetune")
-                )
-            )
-        except Missing:
-            continue
+        with contextlib.suppress(Missing):
+            name = f"{prefix}-{ratio:g}-eigendamage"
+            mine.append(tuple(record(groups, name, stage) for stage in ("prune", "finetune")))
     if len(mine) < 3:
         raise Missing(f"eigendamage Figure 5 {prefix}-*-eigendamage")
     lines, each = [f"{NETWORKS[prefix]} {ELSE}, for VGG19 on CIFAR-100 and Tiny-ImageNet."], []
@@ -222,23 +223,10 @@ def _iterative(prefix: str) -> Evidence:
     methods = ("eigendamage", *RIVALS)
     tuned = {m: record("Figure 8", f"{prefix}-0.5-{m}", "finetune") for m in methods}
     course = {m: record("Figure 8", f"{prefix}-0.5-{m}", "prune").trajectory for m in methods}
-    lines, each = (
-        [
-            f"{NETWORKS.get(prefix, 'ResNet-32')} "
-            f"{ELSE if 'vgg' in prefix else 'on CIFAR-10 as JPEG, one seed'}."
-        ],
-        [],
-    )
+    where = ELSE if prefix in NETWORKS else "on CIFAR-10 as JPEG, one seed"
+    lines, each = [f"{NETWORKS.get(prefix, 'ResNet-32')} {where}."], []
     for step in range(6):
-        found = {
-            m: 100
-            * (
-                course[m][step]["tuned"]
-                if "tuned" in course[m][step]
-                else tuned[m].accuracy["last"]
-            )
-            for m in methods
-        }
+        found = {m: 100 * course[m][step].get("tuned", tuned[m].accuracy["last"]) for m in methods}
         each.append(max(found, key=found.get) == "eigendamage")
         left = {
             m: 100 * course[m][step]["kept_params"] / tuned[m].achieved["dense_params"]

@@ -8,10 +8,13 @@ How to write a rule, in figures/<paper>_claims.py:
     @claim                                 # leave this out for a rule that has no paragraph of its
                                            own in docs/claims.md
     def gradual_lead() -> Evidence:
-        \"\"\"Pruned gradually to 90% WoodFisher ends .06 points above global magnitude (Table
-        1).\"\"\" ours, other = (cell("woodfisher", "Figure 6", f"resnet20-{m}-0.9-seed*",
-        "top1_pct") for m in (...)) return verdict(ours.mean > other.mean), [f"ResNet-20: {ours}
-        against {other} (paper ...); {ours.source}."]
+        \"\"\"Pruned to 90% WoodFisher ends .06 points above global magnitude (Table 1).\"\"\"
+        ours, other = (
+            cell("woodfisher", "Figure 6", f"resnet20-{m}-0.9-seed*", "top1_pct")
+            for m in ("woodfisher", "magnitude-global")
+        )
+        line = f"ResNet-20: {ours} against {other} (paper ...); {ours.source}."
+        return verdict(ours.mean > other.mean), [line]
 
 The docstring is the paper's claim in one sentence, with its number and where it stands. `verdict`
 is of what the paper says, each part a bool. A record that is missing raises Missing, and the
@@ -28,7 +31,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import pandas as pd
+
 from common.cells.library import read_all, table_name
+from common.cells.record import Record
 from figures import cells
 from figures.records import Comparison, Stat, gather
 from figures.style import base
@@ -122,6 +128,28 @@ def cell(paper: str, label: str, pattern: str, quantity: str) -> Number:
     if idle := [one.name for one in found if one.idle]:
         raise Missing(f"{paper} {label} {idle[0]}: removed nothing of what was asked")
     return Number(values, named(i for one in found for i in one.ids))
+
+
+def committed(paper: str, label: str, name: str, stage: str) -> list[Record]:
+    """The records of a cell's seeds with the settings that it has now; `name` is the cell's without
+    its seed. Raises Missing where there is none.
+    """
+    found = [
+        stages[stage]
+        for seeded, spec in cells.groups(paper).get(label, {}).items()
+        if seeded.rpartition("-seed")[0] == name
+        for stages in cells.runs(spec).values()
+        if stage in stages
+    ]
+    if not found:
+        raise Missing(f"{paper} {label} {name} {stage}")
+    return found
+
+
+def kept_by_layer(found: Iterable[Record]) -> dict[str, float]:
+    """Layer -> percent of its weights that is left, mean over the records."""
+    layers = pd.DataFrame([layer for record in found for layer in record.layers])
+    return (100 * layers.kept / layers.total).groupby(layers.name, sort=False).mean().to_dict()
 
 
 def named(ids: Iterable[str]) -> str:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import math
-import re
 from itertools import pairwise
 from statistics import fmean, median
 
 from scipy import stats
 
-from common.cells.library import of_cell, read_all, table_name
+from common.cells.library import table_name
 from common.cells.record import Record
-from figures.evidence import Evidence, Missing, Number, cell, claim, printed, shows, verdict
-from figures.values import ROOT, Value, read
-
-RESULTS = ROOT / "nap" / "results"
+from figures import frame
+from figures.evidence import (
+    Evidence,
+    Missing,
+    Number,
+    cell,
+    claim,
+    kept_by_layer,
+    printed,
+    shows,
+    verdict,
+)
+from figures.values import Value, read
 
 # points that two networks of a few thousand weights may differ by for no reason of the method's
 NEAR = 0.2
@@ -135,7 +143,8 @@ def nap_outperforms() -> Evidence:
     leads, lines = {LENET300: [], CIFARNET: []}, []
     for network, what, table, ours, rival in pairs:
         # Algorithm 1 to the letter, where it has run
-        if (table, f"{ours}-every-step") in prunings():
+        with contextlib.suppress(Missing):
+            pruned(table, f"{ours}-every-step")
             ours, what = f"{ours}-every-step", f"{what}, statistics at every step,"
         try:
             one, two = (
@@ -168,34 +177,13 @@ def said_of(table: str, quantity: str, **where: str) -> list[Value]:
     ]
 
 
-@functools.cache
-def prunings() -> dict[tuple[str, str], list[Record]]:
-    """(table, cell without its seed) -> its prune records."""
-    found: dict[tuple[str, str], list[Record]] = {}
-    for record in read_all(RESULTS):
-        if record.stage == "prune":
-            found.setdefault((record.table, re.sub(r"-seed\d+$", "", record.cell)), []).append(
-                record
-            )
-    return found
-
-
 def pruned(table: str, name: str) -> list[Record]:
     """The prune records of a cell, all its seeds. Raises Missing."""
-    if (table_name(table), name) not in prunings():
+    found = frame.records("nap")
+    mine = (found.table == table_name(table)) & (found.name == name) & (found.stage == "prune")
+    if not mine.any():
         raise Missing(f"nap {table} {name}")
-    return prunings()[table_name(table), name]
-
-
-def _kept(name: str, table: str) -> dict[str, float]:
-    """Percent of each layer's weights that is left, mean over seeds."""
-    found = pruned(table, name)
-    return {
-        layer["name"]: fmean(
-            100 * r.layers[place]["kept"] / r.layers[place]["total"] for r in found
-        )
-        for place, layer in enumerate(found[0].layers)
-    }
+    return list(found[mine].record)
 
 
 def _apart(one: dict[str, float], said: dict[str, float]) -> float:
@@ -237,7 +225,7 @@ def nap_finds_the_ratios() -> Evidence:
             for v in said_of("Table 6", "remaining_pct", model=network, method="NAP")
         }
         del said["total"]
-        kept = {words: _kept(pattern, table) for words, (pattern, table) in found.items()}
+        kept = {words: kept_by_layer(pruned(table, name)) for words, (name, table) in found.items()}
         for words, one in kept.items():
             if words.startswith("NAP"):
                 order = sorted(one, key=one.get) == sorted(said, key=said.get)
@@ -400,10 +388,10 @@ def nap_same_channels() -> Evidence:
 
 def study(name: str) -> list[dict]:
     """The rows of a study. Raises Missing."""
-    found = of_cell(RESULTS, name)
-    if not found:
+    found = frame.records("nap")
+    if not (found.cell == name).any():
         raise Missing(f"{name}.json")
-    return found[0].trajectory
+    return found[found.cell == name].record.iloc[0].trajectory
 
 
 @shows("Figure 4")

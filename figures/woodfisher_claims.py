@@ -23,8 +23,7 @@ from figures.evidence import (
 )
 from figures.style import look
 from figures.woodfisher import study
-
-R20 = "ResNet-20, CIFAR-10 as JPEG"
+from figures.woodfisher_oneshot_claims import R20, top1
 
 
 def _called(name: str) -> str:
@@ -40,10 +39,7 @@ def woodfisher_one_shot_lead() -> Evidence:
     """
     lines, leads = [], []
     for amount, said in ((0.7, 5), (0.8, 10)):
-        ours, other = (
-            cell("woodfisher", "Figure 3a", f"{m}-{amount:g}-seed*", "top1_pruned_pct")
-            for m in ("woodfisher", "magnitude-global")
-        )
+        ours, other = (top1("Figure 3a", m, amount) for m in ("woodfisher", "magnitude-global"))
         leads.append(ours.mean - other.mean > said / 2)
         lines.append(
             f"{R20}, {100 * amount:g}% removed, nothing trained after: WoodFisher (m = 1,000, b = "
@@ -92,7 +88,7 @@ def woodfisher_chooses_otherwise() -> Evidence:
         )
     for amount in (0.7, 0.8):
         alone, both, other = (
-            cell("woodfisher", "Figure 3a", f"{m}-{amount:g}-seed*", "top1_pruned_pct")
+            top1("Figure 3a", m, amount)
             for m in ("woodfisher-no-update", "woodfisher", "magnitude-global")
         )
         lines.append(
@@ -184,8 +180,7 @@ def woodfisher_beats_l_obs() -> Evidence:
     lines, each = [], []
     for amount in (0.5, 0.65, 0.8):
         ours, walk, joint = (
-            cell("woodfisher", "Figure 5a", f"{m}-{amount:g}-seed*", "top1_pruned_pct")
-            for m in ("woodfisher-layer", "l-obs", "l-obs-joint")
+            top1("Figure 5a", m, amount) for m in ("woodfisher-layer", "l-obs", "l-obs-joint")
         )
         each += [ours.mean > walk.mean, ours.mean > joint.mean]
         lines.append(
@@ -202,10 +197,7 @@ def woodfisher_beats_kfac() -> Evidence:
     """WoodFisher prunes better than K-FAC: on the paper's MLPNet, and on equal terms elsewhere."""
     lines, each = [], []
     for amount in (0.8, 0.9, 0.95, 0.98):
-        ours, other = (
-            cell("woodfisher", "Figure 5b", f"{m}-{amount:g}-seed*", "top1_pruned_pct")
-            for m in ("woodfisher", "kfac-pi")
-        )
+        ours, other = (top1("Figure 5b", m, amount) for m in ("woodfisher", "kfac-pi"))
         each.append(ours.mean > other.mean)
         lines.append(
             f"MLPNet, {100 * amount:g}% removed, nothing trained after: WoodFisher (m = 1,000, b "

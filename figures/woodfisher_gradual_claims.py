@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from statistics import fmean
 
 from scipy import stats
 
-from common.cells.record import Record
-from figures.cells import groups, runs
-from figures.evidence import HOLDS, OPEN, Evidence, Missing, Number, claim, named, shows, verdict
+from figures.evidence import (
+    HOLDS,
+    OPEN,
+    Evidence,
+    Missing,
+    Number,
+    claim,
+    committed,
+    named,
+    shows,
+    verdict,
+)
 
 LENGTHS = {"one-epoch": "one epoch", "ten-epochs": "ten epochs"}
 SEEDS = 3
@@ -18,20 +28,7 @@ AMOUNTS = (0.8, 0.9, 0.95, 0.98)
 RESNET20, LENET5 = "ResNet-20, CIFAR-10 as JPEG", "LeNet-5, MNIST"
 
 
-def records(label: str, name: str, stage: str) -> list[Record]:
-    """The committed records of a cell's seeds; `name` is the cell's without its seed. Raises
-    Missing where there is none.
-    """
-    found = [
-        stages[stage]
-        for cell_name, spec in groups("woodfisher").get(label, {}).items()
-        if cell_name.rpartition("-seed")[0] == name
-        for stages in runs(spec).values()
-        if stage in stages
-    ]
-    if not found:
-        raise Missing(f"woodfisher {label} {name} {stage}")
-    return found
+records = functools.partial(committed, "woodfisher")
 
 
 def accuracy(label: str, name: str, key: str = "last") -> Number:
@@ -101,15 +98,13 @@ def woodfisher_gradual_lead() -> Evidence:
             f"{ours.source}, {other.source}."
         )
     with contextlib.suppress(Missing):
-        for words, amount, ours, other in pairs(
-            "Table 1", "magnitude-layer", (0.8, 0.9, 0.95, 0.98)
-        ):
+        for words, amount, ours, other in pairs("Table 1", "magnitude-layer", AMOUNTS):
             each.append(ours.mean > other.mean)
             lines.append(
                 f"{RESNET20}, to {100 * amount:g}% in {words}: WoodFisher {ours}, magnitude per "
                 f"layer {other}; {other.source}."
             )
-    for amount in (0.8, 0.9, 0.95, 0.98):
+    for amount in AMOUNTS:
         with contextlib.suppress(Missing):
             ours, other = (
                 accuracy("Figure 6", f"resnet20-{method}-{amount:g}")
@@ -199,10 +194,7 @@ def woodfisher_beats_dpf() -> Evidence:
     with contextlib.suppress(Missing):
         found, lines = above_dpf_by_its_protocol()
         each += [found == HOLDS] * (found != OPEN)
-    for network, words, amounts in (
-        ("lenet5", LENET5, (0.98,)),
-        ("resnet20", RESNET20, (0.8, 0.9, 0.95, 0.98)),
-    ):
+    for network, words, amounts in (("lenet5", LENET5, (0.98,)), ("resnet20", RESNET20, AMOUNTS)):
         for amount in amounts:
             ours, other = (
                 accuracy("Figure 6", f"{network}-{method}-{amount:g}")
@@ -314,7 +306,7 @@ def woodfisher_better_steps() -> Evidence:
     one."""
     each, lines = [], []
     for length, words in LENGTHS.items():
-        for amount in (0.8, 0.9, 0.95, 0.98):
+        for amount in AMOUNTS:
             with contextlib.suppress(Missing):
                 seen, line = _course(
                     "Table 1", f"resnet20-{length}", amount, f"{RESNET20}, {words}"

@@ -5,12 +5,17 @@ docs/claims.md.
 from __future__ import annotations
 
 import json
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
 
 from figures.evidence import Evidence, Missing, Number, cell, field, shows, verdict
 from figures.values import ROOT
 
 R20 = "ResNet-20, CIFAR-10 as JPEG"
 FEW = (0.5, 0.7, 0.8)
+METHODS = {"woodtaylor": "WoodTaylor", "woodfisher": "WoodFisher"}
 
 
 def top1(label: str, series: str, amount: float) -> Number:
@@ -18,11 +23,57 @@ def top1(label: str, series: str, amount: float) -> Number:
     return cell("woodfisher", label, f"{series}-{amount:g}-seed*", "top1_pruned_pct")
 
 
-def row(label: str, names: dict[str, str], amount: float) -> tuple[dict[str, Number], str]:
+def row(label: str, names: Mapping[str, str], amount: float) -> tuple[dict[str, Number], str]:
     """(numbers by series, a line of them); names: series -> what it is called."""
     found = {series: top1(label, series, amount) for series in names}
     told = ", ".join(f"{names[series]} {number}" for series, number in found.items())
     return found, f"{100 * amount:g}% removed: {told}; {next(iter(found.values())).source}."
+
+
+@dataclass(frozen=True)
+class Above:
+    """The first has a higher mean than each of the others."""
+
+    one: str
+    others: tuple[str, ...]
+
+    def __call__(self, found: Mapping[str, Number]) -> bool:
+        return found[self.one].mean > max(found[other].mean for other in self.others)
+
+
+@dataclass(frozen=True)
+class Rises:
+    """The means rise in this order; as high as the one before is enough where not `strictly`."""
+
+    names: tuple[str, ...]
+    strictly: bool = True
+
+    def __call__(self, found: Mapping[str, Number]) -> bool:
+        means = [found[name].mean for name in self.names]
+        grows = operator.lt if self.strictly else operator.le
+        return all(grows(low, high) for low, high in pairwise(means))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A rule as data: at each amount removed every one of `each` holds. Its evidence is `setting`,
+    and a line an amount of the series in `names`, as they are called.
+    """
+
+    says: str  # the paper's claim, as of every rule
+    label: str
+    names: Mapping[str, str]
+    amounts: tuple[float, ...]
+    each: tuple[Above | Rises, ...]
+    setting: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", self.says)
+
+    def __call__(self) -> Evidence:
+        rows = [row(self.label, self.names, amount) for amount in self.amounts]
+        truths = [holds(found) for found, _ in rows for holds in self.each]
+        return verdict(*truths), [self.setting, *(line for _, line in rows)]
 
 
 @shows("Figure 3a")
@@ -59,101 +110,76 @@ def beside_the_baselines() -> Evidence:
     ]
 
 
-@shows("Figure 3b", "Figure S7")
-def larger_blocks_joint() -> Evidence:
-    """Joint WoodFisher's accuracy rises monotonically with the chunk, and chunks of 100 already
-    gain on magnitude (Secs. 5.1, S4.1).
-    """
-    return _blocks("Figure 3b", ("20", "100", "1000", "5000", "layer"))
+CHUNKS = ("chunk-20", "chunk-100", "chunk-1000", "chunk-5000", "chunk-layer")
+SIZES = dict(zip(CHUNKS, ("c = 20", "c = 100", "c = 1,000", "c = 5,000", "a layer"), strict=True))
+INDEPENDENT = tuple(name for name in CHUNKS if name != "chunk-5000")
 
-
-@shows("Figure S8")
-def larger_blocks_independent() -> Evidence:
-    """Independent WoodFisher's accuracy rises monotonically with the chunk, and chunks of 100
-    already gain on magnitude (Sec. S4.1).
-    """
-    return _blocks("Figure S8", ("20", "100", "1000", "layer"), "magnitude-layer")
-
-
-def _blocks(label: str, chunks: tuple[str, ...], rival: str = "magnitude-global") -> Evidence:
-    each, lines = [], [f"{R20}, m = 1,000, b = 1."]
-    called = {"magnitude-layer": "magnitude per layer", "magnitude-global": "global magnitude"}
-    for amount in (0.6, 0.75):
-        found, line = row(
-            label,
-            {f"chunk-{c}": "a layer" if c == "layer" else f"c = {int(c):,}" for c in chunks}
-            | {rival: called[rival]},
-            amount,
-        )
-        values = [found[f"chunk-{c}"].mean for c in chunks]
-        each += [values == sorted(values), found["chunk-100"].mean > found[rival].mean]
-        lines.append(line)
-    return verdict(*each), lines
-
-
-@shows("Figure 4", "Figure S5")
-def recomputation_helps() -> Evidence:
-    """One-shot WoodFisher gains on layer-wise and on global magnitude, and recomputing the Fisher
-    on the way adds to it (Figs. 4, S5).
-    """
-    names = {
-        "recompute-0": "once",
-        "recompute-1": "one recomputation",
-        "recompute-4": "four",
-        "magnitude-global": "global magnitude",
-        "magnitude-layer": "magnitude",
-    }
-    each, lines = [], [f"{R20} for ResNet-50 and ImageNet, m = 100, b = 10, a block a layer."]
-    for amount in (0.7, 0.8, 0.9):
-        found, line = row("Figure 4", names, amount)
-        once, one, four = (found[f"recompute-{r}"].mean for r in (0, 1, 4))
-        each += [
-            once > max(found["magnitude-global"].mean, found["magnitude-layer"].mean),
-            four > one > once,
-        ]
-        lines.append(line)
-    return verdict(*each), lines
-
-
-@shows("Figure 5a", "Figure S1")
-def ahead_of_l_obs_everywhere() -> Evidence:
-    """Independent and joint WoodFisher are ahead of L-OBS at all sparsities, by up to 3.5 and 20
-    points of top-5 at 65% (Sec. S2.2).
-    """
-    names = {"woodfisher-layer": "independent", "woodfisher": "joint", "l-obs": "L-OBS"}
-    each = []
-    lines = [
-        f"{R20} for ResNet-50 and ImageNet, top-1 for top-5, 1,000 rows of 1 and a block a layer "
-        "for 400 rows of 400 and c = 2,000."
-    ]
-    for amount in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65):
-        found, line = row("Figure 5a", names, amount)
-        each += [
-            found[series].mean > found["l-obs"].mean
-            for series in ("woodfisher-layer", "woodfisher")
-        ]
-        lines.append(line)
-    return verdict(*each), lines
-
-
-@shows("Figure 5b")
-def ahead_of_kfac_on_mlpnet() -> Evidence:
-    """On MLPNet joint WoodFisher is ahead of K-FAC pruning, with and without π, from as many
-    samples (Sec. 5.1).
-    """
-    names = {"woodfisher": "WoodFisher", "kfac-pi": "K-FAC with π", "kfac": "without"}
-    each, lines = (
-        [],
-        [
-            "MLPNet, MNIST: 1,000 rows of 50, a block a layer, as in the paper; K-FAC from 50,000 "
-            "samples."
-        ],
+shows("Figure 3b", "Figure S7")(
+    Sweep(
+        "Joint WoodFisher's accuracy rises monotonically with the chunk, and chunks of 100 already "
+        "gain on magnitude (Secs. 5.1, S4.1).",
+        "Figure 3b",
+        SIZES | {"magnitude-global": "global magnitude"},
+        (0.6, 0.75),
+        (Rises(CHUNKS, strictly=False), Above("chunk-100", ("magnitude-global",))),
+        f"{R20}, m = 1,000, b = 1.",
     )
-    for amount in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98):
-        found, line = row("Figure 5b", names, amount)
-        each.append(found["woodfisher"].mean > max(found["kfac-pi"].mean, found["kfac"].mean))
-        lines.append(line)
-    return verdict(*each), lines
+)
+shows("Figure S8")(
+    Sweep(
+        "Independent WoodFisher's accuracy rises monotonically with the chunk, and chunks of 100 "
+        "already gain on magnitude (Sec. S4.1).",
+        "Figure S8",
+        {name: SIZES[name] for name in INDEPENDENT} | {"magnitude-layer": "magnitude per layer"},
+        (0.6, 0.75),
+        (Rises(INDEPENDENT, strictly=False), Above("chunk-100", ("magnitude-layer",))),
+        f"{R20}, m = 1,000, b = 1.",
+    )
+)
+shows("Figure 4", "Figure S5")(
+    Sweep(
+        "One-shot WoodFisher gains on layer-wise and on global magnitude, and recomputing the "
+        "Fisher on the way adds to it (Figs. 4, S5).",
+        "Figure 4",
+        {
+            "recompute-0": "once",
+            "recompute-1": "one recomputation",
+            "recompute-4": "four",
+            "magnitude-global": "global magnitude",
+            "magnitude-layer": "magnitude",
+        },
+        (0.7, 0.8, 0.9),
+        (
+            Above("recompute-0", ("magnitude-global", "magnitude-layer")),
+            Rises(("recompute-0", "recompute-1", "recompute-4")),
+        ),
+        f"{R20} for ResNet-50 and ImageNet, m = 100, b = 10, a block a layer.",
+    )
+)
+shows("Figure 5a", "Figure S1")(
+    Sweep(
+        "Independent and joint WoodFisher are ahead of L-OBS at all sparsities, by up to 3.5 and "
+        "20 points of top-5 at 65% (Sec. S2.2).",
+        "Figure 5a",
+        {"woodfisher-layer": "independent", "woodfisher": "joint", "l-obs": "L-OBS"},
+        (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.65),
+        (Above("woodfisher-layer", ("l-obs",)), Above("woodfisher", ("l-obs",))),
+        f"{R20} for ResNet-50 and ImageNet, top-1 for top-5, 1,000 rows of 1 and a block a layer "
+        "for 400 rows of 400 and c = 2,000.",
+    )
+)
+shows("Figure 5b")(
+    Sweep(
+        "On MLPNet joint WoodFisher is ahead of K-FAC pruning, with and without π, from as many "
+        "samples (Sec. 5.1).",
+        "Figure 5b",
+        {"woodfisher": "WoodFisher", "kfac-pi": "K-FAC with π", "kfac": "without"},
+        (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98),
+        (Above("woodfisher", ("kfac-pi", "kfac")),),
+        "MLPNet, MNIST: 1,000 rows of 50, a block a layer, as in the paper; K-FAC from 50,000 "
+        "samples.",
+    )
+)
 
 
 @shows("Table 8")
@@ -161,14 +187,11 @@ def labels_matter_little() -> Evidence:
     """Sampled labels end in the same ballpark as true ones (at most 0.39 points apart, Table 8),
     with a slightly higher variance.
     """
-    near, spreads, lines = (
-        [],
-        [],
-        [
-            f"{R20} for ResNet-50 and ImageNet, m = 1,000, b = 1, a block a layer for 240 rows of "
-            "100, c = 1,000."
-        ],
-    )
+    near, spreads = [], []
+    lines = [
+        f"{R20} for ResNet-50 and ImageNet, m = 1,000, b = 1, a block a layer for 240 rows of 100, "
+        "c = 1,000."
+    ]
     for amount in FEW:
         true, drawn = top1("Figure 3a", "woodfisher", amount), top1("Table 8", "sampled", amount)
         near.append(abs(true.mean - drawn.mean) <= max(0.39, true.std, drawn.std))
@@ -183,11 +206,8 @@ def labels_matter_little() -> Evidence:
 def averaging_matters_more_than_rows() -> Evidence:
     """Rows of one image end 18 to 25 points below rows of 100 (55.81 and 75.73 at 30%, 48.76 and
     73.70 at 50%), while twice as many rows change little (Table S2)."""
-    each, lines, leads = (
-        [],
-        [f"{R20} for ResNet-50 and ImageNet, a block a layer for c = 1,000, one seed."],
-        [],
-    )
+    each, leads = [], []
+    lines = [f"{R20} for ResNet-50 and ImageNet, a block a layer for c = 1,000, one seed."]
     names = {
         "m80-b1": "80 rows of 1",
         "m80-b10": "80 of 10",
@@ -228,30 +248,26 @@ def woodtaylor_on_three_layers() -> Evidence:
     each, lines = [], [f"{R20}: three layers, 9,216 weights in one block, single gradients."]
     for amount in (0.5, 0.9):
         few = {
-            m: {d: top1("Figure S12", f"{m}-{d}", amount) for d in ("0.001", "0.0001", "1e-05")}
-            for m in ("woodtaylor", "woodfisher")
+            m: [top1("Figure S12", f"{m}-{d}", amount) for d in ("0.001", "0.0001", "1e-05")]
+            for m in METHODS
         }
-        ranges = {m: [number.mean for number in by.values()] for m, by in few.items()}
-        lines.append(
-            f"{100 * amount:g}% removed, 1,000 samples, λ from 1e-3 to 1e-5: WoodTaylor "
-            f"{min(ranges['woodtaylor']):.2f} to "
-            f"{max(ranges['woodtaylor']):.2f}, WoodFisher {min(ranges['woodfisher']):.2f} to "
-            f"{max(ranges['woodfisher']):.2f}; "
-            f"{few['woodtaylor']['0.001'].source}."
+        ends = {m: [pick(n.mean for n in few[m]) for pick in (min, max)] for m in few}
+        told = ", ".join(
+            f"{words} {ends[m][0]:.2f} to {ends[m][1]:.2f}" for m, words in METHODS.items()
         )
-        all_of = {
-            m: top1("Figure S12", f"all-images-{m}-0.001", amount)
-            for m in ("woodtaylor", "woodfisher")
-        }
+        lines.append(
+            f"{100 * amount:g}% removed, 1,000 samples, λ from 1e-3 to 1e-5: {told}; "
+            f"{few['woodtaylor'][0].source}."
+        )
+        ours, other = (top1("Figure S12", f"all-images-{m}-0.001", amount) for m in METHODS)
+        width = {m: high - low for m, (low, high) in ends.items()}
         each += [
-            all_of["woodtaylor"].mean > max([all_of["woodfisher"].mean, *ranges["woodfisher"]]),
-            max(ranges["woodtaylor"]) - min(ranges["woodtaylor"])
-            > max(ranges["woodfisher"]) - min(ranges["woodfisher"]),
+            ours.mean > max(other.mean, ends["woodfisher"][1]),
+            width["woodtaylor"] > width["woodfisher"],
         ]
         lines.append(
-            f"{100 * amount:g}% removed, 50,000 samples, λ = 1e-3: WoodTaylor "
-            f"{all_of['woodtaylor']}, WoodFisher "
-            f"{all_of['woodfisher']}; {all_of['woodtaylor'].source}."
+            f"{100 * amount:g}% removed, 50,000 samples, λ = 1e-3: WoodTaylor {ours}, WoodFisher "
+            f"{other}; {ours.source}."
         )
     return verdict(*each), lines
 
@@ -322,13 +338,11 @@ def the_local_quadratic_model_is_accurate() -> Evidence:
     path = ROOT / "woodfisher" / "results" / "local_quadratic.json"
     if not path.exists():
         raise Missing(path.name)
-    each, lines = (
-        [],
-        [
-            f"{R20}, m = 1,000, b = 1, loss in nats at the pruned end above the dense network's; "
-            f"`{path.name}`."
-        ],
-    )
+    lines = [
+        f"{R20}, m = 1,000, b = 1, loss in nats at the pruned end above the dense network's; "
+        f"`{path.name}`."
+    ]
+    each = []
     for layer, points in json.loads(path.read_text(encoding="utf-8"))["lines"].items():
         dense, end = (next(p for p in points if p["t"] == t) for t in (0.0, 1.0))
         measured, predicted = (end[key] - dense["measured"] for key in ("measured", "predicted"))

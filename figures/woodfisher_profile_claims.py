@@ -9,10 +9,10 @@ from statistics import fmean
 
 from common.cells.record import Record
 from figures.cells import groups
-from figures.evidence import Evidence, Missing, cell, field, named, shows, verdict
+from figures.evidence import Evidence, Missing, cell, field, kept_by_layer, named, shows, verdict
 from figures.stats import spearman
 from figures.values import read
-from figures.woodfisher_gradual_claims import BOTH, LENET5, LENGTHS, RESNET20, records
+from figures.woodfisher_gradual_claims import AMOUNTS, BOTH, LENET5, LENGTHS, RESNET20, records
 
 
 @shows("Table 6")
@@ -78,7 +78,7 @@ def like_profiles() -> Evidence:
     98%."""
     each, lines = [], []
     for length, words in LENGTHS.items():
-        for amount in (0.8, 0.9, 0.95, 0.98):
+        for amount in AMOUNTS:
             with contextlib.suppress(Missing):
                 found = [
                     records("Table 1", f"resnet20-{length}-{method}-{amount:g}", "prune")
@@ -118,10 +118,7 @@ def like_profiles_of_the_small_network() -> Evidence:
 
 def profile(found: list[Record]) -> dict[str, float]:
     """Layer -> percent removed, mean over seeds."""
-    return {
-        layers[0]["name"]: 100 * fmean(1 - layer["kept"] / layer["total"] for layer in layers)
-        for layers in zip(*(record.layers for record in found), strict=True)
-    }
+    return {name: 100 - kept for name, kept in kept_by_layer(found).items()}
 
 
 @shows("Table S8")
