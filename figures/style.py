@@ -84,7 +84,7 @@ LOOKS: dict[str, Look] = {  # the order is the order of legends and tables
 # methods that differ in one choice, for pictures with too many lines for one pair of axes
 FAMILIES: dict[str, tuple[str, ...]] = {
     "Baselines": ("random", "magnitude-layer", "magnitude-global", "obd-layer", "obd-global"),
-    "L-OBS": ("l-obs", "l-obs-joint", "l-obs-ours", "net-trim"),
+    "L-OBS": ("l-obs", "l-obs-joint", "l-obs-ours", "l-obs-greedy", "net-trim"),
     "WoodFisher": ("woodfisher", "woodfisher-layer", "woodfisher-flops", "woodtaylor", "dpf"),
     "Kronecker factors": ("kfac-prune", "nap"),
     "Whole filters": ("nn-slimming", "c-obd", "c-obs", "woodfisher-structured", "nap-channel"),

@@ -164,8 +164,8 @@ def test_a_family_stands_out_before_all_others_with_the_best_and_the_baseline():
         *small(),
         *pair("l-obs", 0.5, last=0.97),
         *pair("l-obs", 0.9, last=0.95),
-        *pair("random", 0.5, last=0.3),
-        *pair("random", 0.9, last=0.1),
+        *pair("random", 0.5, pruned=0.1, last=0.3),
+        *pair("random", 0.9, pruned=0.1, last=0.1),
     ]
     rows = gather(records).group("weights")
     assert panels.best(rows, "accuracy_finetuned") == "l-obs"
