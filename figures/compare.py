@@ -25,11 +25,15 @@ from figures.records import QUANTITIES, Comparison, gather
 def headline(comparison: Comparison) -> str:
     """What the table compares, in one line."""
     dense = comparison.dense
-    accuracy = "unknown" if dense["accuracy"] is None else f"{100 * dense['accuracy']:.2f}%"
+    percent = dense["quality"].endswith("accuracy")
+    accuracy = "unknown" if dense["accuracy"] is None else f"{dense['accuracy']:.4g}"
+    if percent and dense["accuracy"] is not None:
+        accuracy = f"{100 * dense['accuracy']:.2f}%"
     batch_norm = f"{dense['recalibrate_bn']} batches" if dense["recalibrate_bn"] else "none"
     return (
-        f"Dense accuracy {accuracy}; model {dense['model']}; data set {dense['dataset']}; dense "
-        "hash "
+        f"Dense {dense['quality']} {accuracy}; model {dense['model']}; data set "
+        f"{dense['dataset']}; "
+        "dense hash "
         f"{dense['dense_hash'] or 'unknown'}; fine-tuning {dense['finetune']}; BatchNorm "
         f"recalibration {batch_norm}; scale "
         f"{dense['scale']}; fine-tuned accuracy is that of the last epoch; mean ± sample standard "

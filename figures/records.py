@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from common.cells.errors import UserError
 from common.cells.record import Record
 from common.cells.registry import METHODS, OPEN_ROWS
-from common.cells.spec import NOT_IDENTITY, Spec
+from common.cells.spec import NOT_IDENTITY, Spec, quality
 from figures.style import base, look, rank
 
 # key of Record.requested -> how it is written
@@ -369,6 +369,7 @@ def _dense(used: list[Record]) -> dict:
         "data_sha256": record.provenance.get("data_sha256"),
         "recalibrate_bn": spec["recalibrate_bn"],
         "accuracy": statistics.median(accuracy) if accuracy else None,
+        "quality": quality(Spec.from_dict(record.spec)),
         "finetune": words,
     }
 
@@ -376,6 +377,11 @@ def _dense(used: list[Record]) -> dict:
 def _notes(comparison: Comparison, used: list[Record]) -> list[str]:
     """What a reader must know before trusting the table; an empty list when there is nothing."""
     notes = []
+    if comparison.dense["quality"] != "accuracy":
+        notes.append(
+            "What is called accuracy in this table and its figures is "
+            f"{comparison.dense['quality']}, times 100."
+        )
     lacking = [
         row
         for row in comparison.rows

@@ -61,6 +61,7 @@ LOOKS: dict[str, Look] = {  # the order is the order of legends and tables
     "l-obs": Look(GREEN, "^", "L-OBS"),
     "l-obs-joint": Look(GREEN, "D", "L-OBS, joint optimum", "-."),
     "l-obs-ours": Look(WINE, "P", "L-OBS, ours"),
+    "l-obs-greedy": Look(WINE, "X", "L-OBS, ours, greedy"),
     "woodfisher": Look(BLUE, "o", "WoodFisher, global"),
     "woodfisher-layer": Look(BLUE, "s", "WoodFisher, per layer", "--"),
     "woodfisher-flops": Look(SKY, "s", "WoodFisher, FLOPs-aware", ":"),

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import NumericalError, UserError
+from common.curvature.elimination import Elimination
 from common.curvature.kron import input_moment, second_moment
 from common.curvature.memory import BLOCK_ENTRIES
 from common.curvature.shared import DenseMatrix, LowRankMatrix, Matrix, SharedRows
@@ -242,6 +243,18 @@ class Layer:
     def dead(self) -> Tensor:
         """True where the input was always zero, [groups, 1, in]."""
         return torch.stack([problem.dead for problem in self.problems])[:, None]
+
+    def eliminated(self) -> Elimination:
+        """What each weight [groups, out, in] costs when the weights of a unit go one by one, each
+        scored by the inverse of what is left."""
+        parts = []
+        for problem, kept in zip(self.problems, self.kept, strict=True):
+            free = torch.ones_like(problem.dead)
+            free[len(self.free(free)) :] = False
+            parts.append(problem.matrix.eliminated(problem.target, kept, free, problem.dead))
+        return Elimination(
+            stacked([part.score for part in parts]), stacked([part.loss for part in parts])
+        )
 
     def without_lowest(self, scores: Tensor, removed: float) -> Tensor:
         """Which weights are kept, [groups, out, in], once those of lowest score are removed. What

@@ -4,6 +4,8 @@ lobs.method.
 update="joint"   all kept weights move to the exact optimum, where the paper walks with a fixed Ψ⁻¹
 rescore=n        n steps, each scored by the inverse restricted to what is left: the score of a
                  weight is then exactly what the optimum loses
+greedy           a step a weight: the exact greedy elimination of Frantar & Alistarh (2022, OBC) in
+                 each unit, over all units by what a weight costs when its turn comes
 inputs="pruned"  layers in order, each matched to the dense layer's output from what the layers
                  pruned before it feed it
 scope="global"   one budget over all layers: divided by their errors relative to their outputs
@@ -15,6 +17,7 @@ stop             "inflection" too: the elbow of the sorted sensitivities
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -24,6 +27,7 @@ from torch import Tensor, nn
 
 from common.cells.errors import choose, require
 from common.curvature import memory
+from common.curvature.elimination import Elimination
 from common.nets import layers as L
 from common.nets import masks as M
 from common.nets.clone import clone
@@ -39,6 +43,7 @@ from lobs.weigh import output_weights
 
 # the pruning along which scope="global" measures each layer's error
 CURVE_STEPS, CURVE_LEAST = 24, 2e-3
+CURVE_POINTS = 200  # of that curve where one elimination has it whole
 Known = TypeVar("Known")
 
 
@@ -51,6 +56,7 @@ class Options(method.Options):
     scope: str = "layer"  # every layer by itself (Sec. 3.4.1) | global: one budget
     weigh: bool = False  # units weighed by the loss's mean squared gradient in their output
     rescore: int = 0  # steps scored by the inverse of what is left; 0 scores once
+    greedy: bool = False  # every weight scored so
     inputs: str = "dense"  # of the dense network (Sec. 3.2) | pruned
 
     def __post_init__(self):
@@ -64,6 +70,13 @@ class Options(method.Options):
             self.rescore,
             "needs the joint optimum at every step",
             "use --update joint",
+        )
+        require(
+            not self.greedy or (self.update == "joint" and not self.rescore),
+            "greedy",
+            self.greedy,
+            "re-scores every weight at the joint optimum",
+            "use --update joint, and no rescore",
         )
         require(
             self.scope == "layer" or self.stop == "ratio",
@@ -92,16 +105,21 @@ class Fit:
     inverse_diagonal: Tensor
     unit_weights: Tensor | None = None  # s of each unit, [groups, out]; None weighs all alike
     is_optimal: bool = False  # the weights are the joint optimum over the kept ones
+    eliminated: Elimination | None = None  # with `greedy`, from the start to the last weight
 
     @classmethod
-    def start(cls, layer: Layer, unit_weights: Tensor | None = None) -> Fit:
+    def start(cls, layer: Layer, unit_weights: Tensor | None = None, greedy: bool = False) -> Fit:
         """The state before any weight is removed but those that earlier prunings removed."""
-        return cls(layer, layer.target(), layer.kept, layer.inverse_diagonal(), unit_weights)
+        fit = cls(layer, layer.target(), layer.kept, layer.inverse_diagonal(), unit_weights)
+        return replace(fit, eliminated=layer.eliminated()) if greedy else fit
 
     def sensitivity(self) -> Tensor:
-        """L_q [groups, out, in], the increase of the layer's error. If units are weighed, s_j L_q
-        of unit j: the increase of the loss."""
-        L_q = method.sensitivity(self.layer, self.weights, self.inverse_diagonal)
+        """L_q [groups, out, in], the increase of the layer's error; with `greedy` the one when its
+        turn comes. If units are weighed, s_j L_q of unit j: the increase of the loss."""
+        if self.eliminated is not None:
+            L_q = self.eliminated.score.clone()
+        else:
+            L_q = method.sensitivity(self.layer, self.weights, self.inverse_diagonal)
         return L_q if self.unit_weights is None else L_q.mul_(self.unit_weights[..., None])
 
     def refitted(self, kept: Tensor) -> Fit:
@@ -151,21 +169,38 @@ def ranked(
 
 def prune_layer(start: Fit, removed: float, options: Options) -> tuple[Tensor, Tensor]:
     """(new weights, which are kept), [groups, out, in], of one layer."""
-    if options.rescore:
+    if options.rescore or options.greedy:
         fit = ranked({start.layer.name: start}, removed, options.rescore)[start.layer.name]
+        fit = fit.refitted(fit.kept)
         return fit.weights, fit.kept
     return method.prune_layer(start.layer, start.sensitivity(), removed, options.update)
 
 
-def error_curve(layer: Layer) -> tuple[list[tuple[float, float]], int]:
+def error_curve(fit: Fit) -> tuple[list[tuple[float, float]], int]:
     """([(kept fraction, layer error / energy of its output)], number of weights), measured along a
     pruning by the joint optimum that is re-scored at each step."""
-    points, fit = [(1.0, 0.0)], Fit.start(layer)
+    layer = fit.layer
+    if fit.eliminated is not None:
+        return _eliminated_curve(fit), layer.total
+    points = [(1.0, 0.0)]
     for share in shares(1.0, CURVE_LEAST, CURVE_STEPS):
         if 1 < share * layer.total < layer.share(fit.kept) * layer.total:
             fit = ranked({layer.name: fit}, 1 - share, 1)[layer.name]
             points.append((share, layer.error(fit.weights) / (layer.energy() or 1.0)))
     return points, layer.total
+
+
+def _eliminated_curve(fit: Fit) -> list[tuple[float, float]]:
+    """error_curve's points: the losses of an elimination add up to the layer's error."""
+    layer, found = fit.layer, fit.eliminated
+    start, energy = layer.error(fit.refitted(fit.kept).weights), layer.energy() or 1.0
+    scores, losses = (layer.free(values).flatten() for values in (found.score, found.loss))
+    errors = start + losses[scores.argsort()].cumsum(0)  # after each removal
+    counts = torch.logspace(0, math.log10(CURVE_LEAST), CURVE_POINTS, dtype=torch.float64)
+    counts = (counts * layer.total).round().long().clamp(min=1).unique()
+    counts = counts[counts < layer.total]
+    points = zip((counts / layer.total).tolist(), errors[-1 - counts].tolist(), strict=True)
+    return [(1.0, 0.0), *((share, error / energy) for share, error in points)]
 
 
 def one_budget(
@@ -174,7 +209,7 @@ def one_budget(
     """(fraction removed of each layer, masks by parameter name) for scope="global". Without `weigh`
     only fractions are decided, and the masks are empty."""
     if not options.weigh:
-        curves = dict(distributed.each(layers, lambda name: error_curve(fit_of(name).layer)))
+        curves = dict(distributed.each(layers, lambda name: error_curve(fit_of(name))))
         sizes = {name: size for name, (_, size) in curves.items()}
         return divide({name: curve for name, (curve, _) in curves.items()}, sizes, amount), {}
     fits = {name: fit_of(name) for name in distributed.dealt(layers)}
@@ -219,11 +254,13 @@ def prune(
         else {}
     )
 
+    found: M.Masks = {}
+
     def fit_of(name: str) -> Fit:
         layer = Layer.of(
             name, seen[name], options.damping, options.prune_bias, masks, options.relative
         )
-        return Fit.start(layer, units.get(name))
+        return Fit.start(layer, units.get(name), options.greedy and not found)
 
     if options.scope == "global":
         fractions, found = one_budget(fit_of, layers, amount, options)

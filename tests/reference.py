@@ -208,3 +208,26 @@ def kfac_by_unfolding(module: nn.Module, x: Tensor, g: Tensor) -> tuple[Tensor, 
         patches, g = x[:, None], g[:, None]
     a, b = patches.flatten(0, 1), g.flatten(0, 1)
     return a.T @ a / len(x), b.T @ b / len(b)
+
+
+def greedy_elimination(
+    F: Tensor, w: Tensor, first: list[int], free: list[int]
+) -> tuple[list[int], list[float]]:
+    """(order, increases of ½ (w' − w)ᵀF(w' − w)) when the weights `first` go and then those of
+    `free` one by one, each time the one whose removal, all others refitted, costs least."""
+    gone, order, losses = list(first), [], []
+
+    def cost(index: list[int]) -> float:
+        mask = torch.zeros(len(w), dtype=torch.bool)
+        mask[index] = True
+        return constrained_minimum(F, w, mask)[1] if index else 0.0
+
+    left = [q for q in free if q not in first]
+    while left:
+        now = cost(gone)
+        increases = [cost([*gone, q]) - now for q in left]
+        best = min(range(len(left)), key=increases.__getitem__)
+        order.append(left[best])
+        losses.append(increases[best])
+        gone.append(left.pop(best))
+    return order, losses

@@ -23,6 +23,7 @@ from common.pruning.select import select
 from woodfisher.method import FisherOptions, fisher_parts
 
 STATISTICS = ("correlated", "sum", "exact")
+ENTRIES = 1 << 24  # float64 entries of the filters that are solved for at once (128 MB)
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ def score(part: Part, w: Tensor, filters: list[Tensor], kind: str) -> Tensor:
         single = obs.score(w, part.curvature.diagonal())
         return torch.stack([single[q].sum() for q in filters])  # Σ_q ρ_q
     if kind == "correlated":
-        across = torch.stack([part.curvature.solve(_indicator(q, w))[q].sum() for q in filters])
         # (wᵀe_Q)² / (2 e_Qᵀ F̂⁻¹ e_Q), Eq. 18
-        return torch.stack([w[q].sum() for q in filters]).square() / (2 * across)
+        sums = torch.stack([w[q].sum() for q in filters])
+        return sums.square() / (2 * inverse_sums(part, w, filters))
     return torch.stack(
         [0.5 * w[q] @ torch.linalg.solve(part.curvature.submatrix(q), w[q]) for q in filters]
     )
@@ -68,11 +69,24 @@ def direction(part: Part, w: Tensor, pruned: list[Tensor], kind: str) -> Tensor:
             "diagonal" if kind == "sum" else "joint",
             name=next(iter(part.layers)),
         )[0]
-    delta = torch.zeros_like(w)
-    for q in pruned:
-        column = part.curvature.solve(_indicator(q, w))
-        delta -= w[q].sum() / column[q].sum() * column
-    return torch.where(gone, -w, delta)
+    weighted = torch.zeros_like(w)
+    for q, across in zip(pruned, inverse_sums(part, w, pruned), strict=True):
+        weighted[q] = w[q].sum() / across
+    # all columns at once: F̂⁻¹ is linear
+    return torch.where(gone, -w, -part.curvature.solve(weighted))
+
+
+def inverse_sums(part: Part, w: Tensor, filters: list[Tensor]) -> Tensor:
+    """e_Qᵀ F̂⁻¹ e_Q of each filter Q, [filters], float64; several filters a solve, for a solve goes
+    through all gradient rows."""
+    at_once, found = max(1, ENTRIES // len(w)), [w.new_zeros(0)]
+    for start in range(0, len(filters), at_once):
+        those = filters[start : start + at_once]
+        E = w.new_zeros(len(w), len(those))
+        for column, q in enumerate(those):
+            E[q, column] = 1
+        found.append((E * part.curvature.solve(E)).sum(0))
+    return torch.cat(found)
 
 
 @torch.no_grad()

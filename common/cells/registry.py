@@ -41,6 +41,13 @@ class Method:
 # gradient rows of a Fisher where a Spec says neither how many nor of how many examples each
 OPEN_ROWS = 100
 _ROWS = {"curvature": "rows", "session": "common.curvature.sharing:sharing"}
+_LOBS_OURS = {
+    "update": "joint",
+    "scope": "global",
+    "inputs": "pruned",
+    "damping": 1e-3,
+    "relative": True,
+}
 METHODS: dict[str, Method] = {
     "random": Method("common.pruning.baselines:random", "Random", "weights"),
     "magnitude-layer": Method(
@@ -88,16 +95,18 @@ METHODS: dict[str, Method] = {
     ),
     "l-obs-ours": Method(
         "lobs.ours:prune",
-        "L-OBS, ours (joint, re-scored)",
+        "L-OBS, ours (joint, one budget)",
         "weights",
         "lobs",
-        {
-            "update": "joint",
-            "scope": "global",
-            "inputs": "pruned",
-            "damping": 1e-3,
-            "relative": True,
-        },
+        _LOBS_OURS,
+        curvature="moment",
+    ),
+    "l-obs-greedy": Method(
+        "lobs.ours:prune",
+        "L-OBS, ours (one budget, every weight re-scored)",
+        "weights",
+        "lobs",
+        _LOBS_OURS | {"greedy": True},
         curvature="moment",
     ),
     "woodfisher": Method(

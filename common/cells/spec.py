@@ -20,6 +20,7 @@ from common.cells.errors import UserError, choose
 
 SCALES = ("quick", "cpu", "paper")
 CLOCKS = ("interval", "course")
+LOSSES = ("cross_entropy", "language_model", "binary", "mse")  # common.data.task says what they are
 # version of the names of runs: 1 ended in six hexadecimal digits, 2 in twelve that begin with the
 # same six
 NAMING = 2
@@ -112,6 +113,11 @@ class Spec:
     checkpoint: str = ""
     # of a file given by its path: two of one name are two networks (stages.pinned)
     checkpoint_sha256: str = ""
+    # of the code that builds a network of one's own (common.system.code)
+    model_sha256: str = ""
+    # what the output is held against (common.data.task.LOSSES), or a function of one's own
+    loss: str = "cross_entropy"
+    metric: str = ""  # a function of one's own; "" is the loss's own: accuracy, or R²
     train: Recipe = field(default_factory=Recipe)
     dense_seed: int = 0
     # what is removed
@@ -166,6 +172,9 @@ class Spec:
         choose("scale", self.scale, SCALES)
         choose("step_schedule", self.step_schedule, ("constant", "linear", "cubic", "geometric"))
         choose("clock", self.clock, CLOCKS)
+        for name, known in (("loss", LOSSES), ("metric", ("",))):
+            if not is_own(getattr(self, name)):
+                choose(name, getattr(self, name), [*known, "path/to/file.py:function"])
         for name in ("train", "between", "finetune"):
             if isinstance(getattr(self, name), dict):
                 object.__setattr__(self, name, Recipe.of(name, getattr(self, name)))
@@ -330,6 +339,9 @@ class Spec:
             "data_dir",
             "checkpoint",
             "checkpoint_sha256",
+            "model_sha256",
+            "loss",
+            "metric",
             "train",
             "dense_seed",
             "device",
@@ -351,8 +363,8 @@ class Spec:
         return cls().but(**values)
 
     def identity(self) -> dict:
-        """The fields that decide the result and differ from their defaults (a checkpoint counts by
-        file name).
+        """The fields that decide the result and differ from their defaults (checkpoints and files
+        of code count by file name).
         """
         mine, default = self.to_dict(), Spec().to_dict()
         changed = {k: v for k, v in mine.items() if k not in NOT_IDENTITY and v != default[k]}
@@ -362,6 +374,9 @@ class Spec:
                 changed[name] = {k: v for k, v in changed[name].items() if v != plain[k]}
         if self.checkpoint:
             changed["checkpoint"] = Path(self.checkpoint).name
+        for name in ("model", "dataset", "loss", "metric"):
+            if name in changed:
+                changed[name] = without_folder(changed[name])
         return changed
 
     def digest(self, naming: int = NAMING) -> str:
@@ -373,7 +388,7 @@ class Spec:
 
     def slug(self, naming: int = NAMING) -> str:
         """A readable name plus the digest: lenet300-mnist-magnitude-global-s0.9-1a2b3c4d5e6f."""
-        parts = [self.model, self.dataset]
+        parts = [without_folder(self.model), without_folder(self.dataset)]
         if self.sparsity is not None or self.unit_ratio is not None:
             parts += [self.method, ("s" if self.sparsity is not None else "u") + f"{self.amount:g}"]
         return re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(parts)) + "-" + self.digest(naming)
@@ -428,6 +443,25 @@ def series_of(cell: str) -> str:
     network, _, rest = re.sub(r"-seed\d+$", "", cell).partition("-")
     what = re.sub(r"^[0-9][0-9.]*x?(-|$)", "", rest)
     return f"{network}/{what}" if what else network
+
+
+def is_own(name: str) -> bool:
+    """Whether a name says where a network, data set or function of one's own is: file.py:function,
+    package.module:function, torchvision:resnet18."""
+    return re.fullmatch(r"(.+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.-]*(:.*)?", name) is not None
+
+
+def quality(spec: Spec) -> str:
+    """What a network's `accuracy` is, in words: higher is better in each."""
+    for name, what in ((spec.metric, "metric"), (spec.loss, "loss")):
+        if is_own(name):
+            return f"{'minus the ' if what == 'loss' else ''}{what} {without_folder(name)}"
+    return {"mse": "R²", "language_model": "token accuracy"}.get(spec.loss, "accuracy")
+
+
+def without_folder(name: str) -> str:
+    """A name as records have it: of a file of code its own name, for folders are the machine's."""
+    return re.sub(r"^[^:]*/([^/:]+\.py:)", r"\1", name)
 
 
 def split_options(text: str, field_name: str) -> tuple[str, dict[str, str]]:

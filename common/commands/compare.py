@@ -14,13 +14,16 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import tomllib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from common.cells import registry
 from common.cells.errors import LayerError, Parser, UserError, choose
-from common.cells.jobs import USUAL, job_of
-from common.cells.spec import Spec
+from common.cells.jobs import USUAL, Job, job_of
+from common.cells.record import Record
+from common.cells.spec import LOSSES, Spec, is_own, quality, without_folder
 from common.running.cli import guarded
 from common.system import shard
 from common.system.progress import progress, quiet
@@ -33,9 +36,12 @@ def grid(arguments: argparse.Namespace, available: int | None = None) -> list[Sp
     """
     dataset = arguments.dataset
     base_name = dataset.partition(":")[0]
+    if is_own(dataset) and not arguments.model:
+        raise UserError("model", None, "missing", "give --model beside a data set of your own")
     model = arguments.model or USUAL[choose("dataset", base_name, USUAL)]
     job = job_of(dataset, model)
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{model}-{dataset}")
+    told = without_folder(model), without_folder(dataset)
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", "-".join(told))
     if job.dataset_options and ":" not in dataset:
         dataset = f"{dataset}:{job.dataset_options}"
     finetune = (
@@ -62,19 +68,28 @@ def grid(arguments: argparse.Namespace, available: int | None = None) -> list[Sp
         device=arguments.device,
         output_dir=arguments.output_dir,
         allow_untrained=arguments.allow_untrained,
+        loss=arguments.loss or Spec.loss,
+        metric=arguments.metric or Spec.metric,
     )
     if any(
         getattr(arguments, changed) is not None
-        for changed in ("epochs", "train_epochs", "num_samples", "checkpoint")
+        for changed in ("epochs", "train_epochs", "num_samples", "checkpoint", "loss", "metric")
     ):
         # another budget or dense network is another comparison
         base = base.but(table=f"{name}-{base.digest()}")
     if available is not None and arguments.num_samples is None:
         base = base.but(num_samples=min(base.num_samples, available))
+    return cells_of(base, chosen, amounts, arguments.seeds, job)
+
+
+def cells_of(
+    base: Spec, methods: Sequence[str], amounts: Sequence[float] | None, seeds: int, job: Job
+) -> list[Spec]:
+    """Every method at every amount, the job's where none are given, seed after seed."""
     cells = []
     rows = {"fisher_batch_size": max(1, base.num_samples // job.rows)}
-    for seed in range(arguments.seeds):
-        for method in chosen:
+    for seed in range(seeds):
+        for method in methods:
             weights = registry.lookup(method).kind == "weights"
             own = rows if registry.lookup(method).curvature == "rows" else {}
             for amount in amounts or (job.sparsities if weights else job.unit_ratios):
@@ -95,12 +110,18 @@ def grid(arguments: argparse.Namespace, available: int | None = None) -> list[Sp
 def parser() -> argparse.ArgumentParser:
     """The flags of a comparison."""
     p = Parser(description=__doc__)
+    p.add_argument("--config", help="a TOML file with any of these flags: model, dataset, methods")
     p.add_argument(
         "--dataset", default="digits", help="data set (default: digits, which needs no download)"
     )
     p.add_argument(
-        "--model", default=None, help="network (default: the usual one for the data set)"
+        "--model",
+        default=None,
+        help="network (default: the usual one for the data set); one of your own: "
+        "path/to/file.py:build, package.module:build, torchvision:resnet18, timm:<name>",
     )
+    p.add_argument("--loss", help=f"{', '.join(LOSSES)}, or path/to/file.py:function")
+    p.add_argument("--metric", help="path/to/file.py:function of (output, batch); higher is better")
     p.add_argument(
         "--data-dir", default="", help="data root (default: $DATA_DIR, ./data, or ../data)"
     )
@@ -146,7 +167,32 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the grid; returns the exit status."""
-    return guarded(lambda: _main(parser().parse_args(argv)))
+    return guarded(lambda: _main(_read(argv)))
+
+
+def _read(argv: list[str] | None) -> argparse.Namespace:
+    """The flags, laid over those of --config, whose files of code lie beside it."""
+    p = parser()
+    first = p.parse_args(argv)
+    if first.config is None:
+        return first
+    path = Path(first.config)
+    try:
+        values = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UserError("config", str(path), error.strerror or "cannot be read") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError("config", str(path), f"is no TOML ({error})") from None
+    known = sorted(vars(first).keys() - {"config"})
+    told = {}
+    for name, value in values.items():
+        choose("config", name.replace("-", "_"), known)
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        if is_own(text) and (path.parent / text.partition(".py:")[0]).with_suffix(".py").is_file():
+            text = str(path.parent / text)
+        told[name.replace("_", "-")] = "" if value is True else text
+    flags = [part for name, text in told.items() for part in (f"--{name}", text) if part]
+    return p.parse_args([*flags, *(argv if argv is not None else sys.argv[1:])])
 
 
 def _main(arguments: argparse.Namespace) -> None:
@@ -159,7 +205,6 @@ def _main(arguments: argparse.Namespace) -> None:
     if arguments.print_folder:
         print(folder)
         return
-    import torch  # not needed above, and slow to import
 
     from common.running import judge, pipeline
 
@@ -170,17 +215,28 @@ def _main(arguments: argparse.Namespace) -> None:
         for cell in cells:
             print(pipeline.cell_folder(cell))
         return
+    work(cells, arguments)
+
+
+def work(cells: list[Spec], arguments: argparse.Namespace) -> Path:
+    """Run the cells that are not there yet; returns the folder of their records. arguments: those
+    of the command."""
+    import torch
+
+    from common.running import pipeline
+
+    folder = Path(cells[0].output_dir) / cells[0].paper / cells[0].table
     if arguments.threads or cells[0].scale == "quick":
         torch.set_num_threads(arguments.threads or 1)
     dense = pipeline.train(cells[0])
     print(
-        f"dense {dense.spec['model']} on {dense.spec['dataset']}: test accuracy "
-        f"{100 * dense.accuracy['last']:.2f}%, "
+        f"dense {dense.spec['model']} on {dense.spec['dataset']}: {_quality(cells[0], dense)}, "
         f"{dense.achieved['dense_params']:,} prunable weights, {dense.achieved['dense_macs']:,} "
         "MACs",
         flush=True,
     )
     unfit: dict[str, str] = {}
+    there = sum((pipeline.cell_folder(cell) / "finetune.json").exists() for cell in cells)
     shared = registry.sessions({cell.method for cell in cells} if arguments.share_curvature else ())
     with (
         shared,
@@ -205,7 +261,16 @@ def _main(arguments: argparse.Namespace) -> None:
     for method, why in unfit.items():
         print(f"left out {method}: {why}")
     asked = sum(cell.method not in unfit for cell in cells)
-    print(f"{done} of {asked} cells in {folder}" if done < asked else f"{done} cells in {folder}")
+    told = f"{done} of {asked} cells" if done < asked else f"{done} cells"
+    print(f"{told} in {folder}: {max(0, done - there)} ran, {min(done, there)} were there")
+    return folder
+
+
+def _quality(cell: Spec, dense: Record) -> str:
+    """How well the dense network does, in the metric's own words."""
+    value, what = dense.accuracy["last"], quality(cell)
+    fraction = what.endswith("accuracy")
+    return f"test {what} " + (f"{100 * value:.2f}%" if fraction else f"{value:.4g}")
 
 
 def _available(cell: Spec, dry_run: bool) -> int | None:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+import argparse
+import functools
+import hashlib
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from common.cells import registry
 from common.cells.errors import UserError
+from common.cells.jobs import FALLBACK
+from common.cells.record import Record
+from common.cells.spec import Recipe, Spec
+from common.commands.compare import cells_of, work
+from common.data import sources
 from common.data.batches import batches
 from common.data.task import Calibration, Task
-from common.nets import dense
+from common.nets import checkpoint, dense
 from common.nets import layers as L
+from common.nets.models import own
 from common.pruning.pruned import Pruned
 from common.running.options import resolved
+from common.system import code
 
 SAMPLES = 1_000
 
@@ -148,3 +162,94 @@ def _require_met(pruned: Pruned, kind: str, amount: float | Mapping, settings: o
             f"{pruned.weights[most][0]:,}",
             "ask for less, or choose another method",
         )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """folder: of the records, table.md, table.csv, the figures and report.html. records: of the
+    dense network and of every cell. table: table.md, which printing it shows."""
+
+    folder: Path
+    records: list[Record]
+    table: str
+
+    def __str__(self) -> str:
+        return self.table
+
+
+def compare(
+    model: nn.Module,
+    train: Iterable,
+    test: Iterable,
+    *,
+    methods: Sequence[str] | None = None,
+    amounts: Sequence[float] = (0.5, 0.7, 0.9),
+    out: str | Path = "runs/own",
+    finetune: Recipe | None = None,
+    seeds: int = 1,
+    loss: str = "cross_entropy",
+    loss_fn: Callable | None = None,
+    forward_fn: Callable | None = None,
+    metric: Callable | None = None,
+    ignore_index: int | None = None,
+    num_samples: int = SAMPLES,
+) -> Compared:
+    """Every method at every amount on `model`, which is left as it is: table, figures and a report.
+
+    train, test: loaders of batches of any form, as `prune` takes them, or data sets; they are read
+    once and held in memory. methods: registered ones, by default all; what finds nothing to prune
+    in this network is left out and named, unless it was asked for. amounts: fractions REMOVED, of
+    weights or of units. finetune: the same training after each pruning, by default none. metric:
+    (output, batch) -> a number, higher is better. The rest as for `prune`.
+
+    Cells that are there are not run again: what they were made of is compared by content, the
+    weights, the data and the source of functions included.
+    """
+    task = Task(loss_fn or loss, forward_fn, metric, ignore_index)
+    model_name = own.give(model, checkpoint.state_hash(model))
+    data_name = sources.give(train, test, task)
+    functions = "".join(map(_source, (loss_fn, forward_fn, metric)))
+    told = f"{loss} {ignore_index} {functions} {model_name} {data_name} {finetune} {num_samples}"
+    examples = len(sources.load(data_name).train)
+    base = Spec(
+        paper="compare",
+        scale="cpu",
+        table=f"{type(model).__name__}-{hashlib.sha256(told.encode()).hexdigest()[:12]}",
+        model=model_name,
+        dataset=data_name,
+        finetune=finetune or Recipe(),
+        num_samples=min(num_samples, examples),
+        loss=loss if loss_fn is None else _named(loss_fn),
+        metric=Spec.metric if metric is None else _named(metric),
+        device=str(next(model.parameters()).device),
+        output_dir=str(out),
+        allow_untrained=True,  # its weights are what they are
+    )
+    chosen = [*(methods or registry.METHODS)]
+    for name in chosen:
+        registry.lookup(name)
+    cells = cells_of(base, chosen, amounts, seeds, FALLBACK)
+    settings = argparse.Namespace(threads=None, share_curvature=False, shard="1/1", methods=methods)
+    folder = work(cells, settings)
+    report = importlib.import_module("figures.compare")
+    report.compare([str(folder)], str(folder))
+    records = [Record.read(path) for path in sorted(folder.rglob("finetune.json"))]
+    return Compared(folder, records, (folder / "table.md").read_text())
+
+
+def _named(function: Callable) -> str:
+    """What records call a function that this process was given."""
+    name = re.sub(r"\W+", "_", getattr(function, "__name__", type(function).__name__)).strip("_")
+    return f"{code.GIVEN}:{name}-{hashlib.sha256(_source(function).encode()).hexdigest()[:12]}"
+
+
+def _source(function: Callable | None) -> str:
+    """The source of a function, by which a changed one is known; its name where there is none."""
+    if function is None:
+        return ""
+    while isinstance(function, functools.partial):
+        function = function.func
+    try:
+        return inspect.getsource(function)
+    except (OSError, TypeError):
+        return getattr(function, "__qualname__", type(function).__qualname__)

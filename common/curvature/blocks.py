@@ -28,6 +28,7 @@ WORK_ENTRIES = 1 << 20
 # rows of a triangular or symmetric product formed together: its other triangle is never computed
 STRIP = 128
 KEPT_ENTRIES = 1 << 27  # float64 entries of factors kept (1 GB)
+WALK = 512  # weights of the triangular walk solved together
 
 
 class Rows(Protocol):
@@ -200,12 +201,14 @@ class BlockFisher:
             yield at_least((1 - Z.square_().sum(-2)) / self.damping, G, self.damping).flatten()
 
     def solve(self, v: Tensor) -> Tensor:
-        """F⁻¹ v, [d], float64; runs of blocks where v is zero cost nothing."""
-        result = torch.zeros(self.size, dtype=torch.float64, device=self.rows.device)
+        """F⁻¹ v, float64, for v [d] or the columns of [d, k]; runs of blocks where v is zero cost
+        nothing."""
+        result = torch.zeros(v.shape, dtype=torch.float64, device=self.rows.device)
         for run in self._mine():
-            part = v[run.where].double()[:, None]
+            part = v[run.where].double().reshape(run.where.stop - run.where.start, -1)
             if part.any():
-                result[run.where] = self._solve(run, self._factor_of(run), part)[:, 0]
+                solved = self._solve(run, self._factor_of(run), part)
+                result[run.where] = solved.reshape(result[run.where].shape)
         distributed.add_up([result])
         return result
 
@@ -268,6 +271,59 @@ class BlockFisher:
                 moves[place] = move.flatten()
         distributed.add_up([moves])
         return torch.where(pruned, -w.double(), moves)
+
+    def walk(self, w: Tensor, order: Tensor) -> Tensor:
+        """λ of the sequential walk, tril(F⁻¹[S, S]) λ = w_S with S in `order`, scattered into [d],
+        float64.
+
+        Blocks are walked each by itself. In the dual form all that the weights before s did to it
+        is z_s · P / λ, P = Σ z λ over them, so that a step costs m numbers and not a solve.
+        """
+        multipliers = torch.zeros(self.size, dtype=torch.float64, device=self.rows.device)
+        diagonal, w = self.diagonal(), w.double()
+        for run in self._mine():
+            mine = order[(order >= run.where.start) & (order < run.where.stop)]
+            block = (mine - run.where.start) // run.size
+            for b, factor in enumerate(self._factor_of(run)):
+                here = mine[block == b]
+                if not len(here):
+                    continue
+                if self._dual(run):
+                    multipliers[here] = self._dual_walk(run, b, factor, here, w, diagonal)
+                else:
+                    inside = here - run.where.start - b * run.size
+                    lower = torch.cholesky_inverse(factor)[inside][:, inside].tril_()
+                    multipliers[here] = _forward(lower, w[here])
+        distributed.add_up([multipliers])
+        return multipliers
+
+    def _dual_walk(
+        self, run: _Run, b: int, factor: Tensor, index: Tensor, w: Tensor, diagonal: Tensor
+    ) -> Tensor:
+        """λ [k] of the weights `index` [k] of block b, by its factor of K [m, m]."""
+        P, steps = w.new_zeros(self.count), []
+        for part in index.split(WALK):
+            G = self._columns(run, b, part)
+            Z = torch.linalg.solve_triangular(factor, G, upper=False)
+            lower = (Z.mT @ Z).tril_(-1).div_(-self.damping)
+            lower.diagonal().copy_(diagonal[part])
+            steps.append(_forward(lower, w[part] + Z.mT @ P / self.damping))
+            P += Z @ steps[-1]
+        return torch.cat(steps)
+
+    def _columns(self, run: _Run, b: int, index: Tensor) -> Tensor:
+        """The columns `index` [k] of G, all of block b of the run: [m, k]."""
+        found = index.new_empty(self.count, len(index), dtype=torch.float64)
+        for place, G in run:
+            inside = ((index >= place.start) & (index < place.stop)).nonzero()[:, 0]
+            first = place.start + (b * run.size if len(G) > 1 else 0)
+            found[:, inside] = G[min(b, len(G) - 1)][:, index[inside] - first]
+        return found
+
+
+def _forward(lower: Tensor, v: Tensor) -> Tensor:
+    """The solution of lower · x = v."""
+    return torch.linalg.solve_triangular(lower, v[:, None], upper=False)[:, 0]
 
 
 def _add_gram(total: Tensor | None, A: Tensor) -> Tensor:

@@ -28,7 +28,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from common.cells.errors import NumericalError, UserError, choose
-from common.data.task import LOSSES, Inputs, Task
+from common.cells.spec import LOSSES
+from common.data.task import Inputs, Task
 from common.nets.assumptions import prediction
 from common.nets.layers import at_least_single
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from common.cells.errors import NumericalError, UserError
 from common.curvature.blocks import at_least
+from common.curvature.elimination import Elimination, greedy
 from common.system import machine
 
 WALK = 256  # weights a row that the triangular walk solves together
@@ -42,6 +43,10 @@ class Matrix(Protocol):
     def walk(self, W: Tensor, index: Tensor, goes: Tensor) -> Tensor: ...
     # see SharedRows.refit
     def refit(self, target: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]: ...
+    # see elimination.greedy
+    def eliminated(
+        self, target: Tensor, kept: Tensor, free: Tensor, dead: Tensor
+    ) -> Elimination: ...
 
 
 class DenseMatrix:
@@ -117,6 +122,11 @@ class DenseMatrix:
             )
         return new, inverse
 
+    def eliminated(self, target: Tensor, kept: Tensor, free: Tensor, dead: Tensor) -> Elimination:
+        """Every weight of the rows of `target` with what it costs when it goes one by one."""
+        floor = self.F.diagonal().reciprocal()
+        return greedy(self.inverse, floor, target, kept, free, dead, self.name)
+
 
 class LowRankMatrix:
     """F = ridge·I + XᵀX/n, kept as X [n, in]; never more than n·in entries."""
@@ -177,6 +187,20 @@ class LowRankMatrix:
                 kept[rows], at_least((1 - removed_share) / self.ridge, X, self.ridge), 1.0
             )
         return new, inverse
+
+    def eliminated(self, target: Tensor, kept: Tensor, free: Tensor, dead: Tensor) -> Elimination:
+        """As DenseMatrix.eliminated, by F⁻¹ written out."""
+        machine.require_memory(
+            f"the inverse Hessian of layer {self.name!r}",
+            2 * 8 * self.width**2 / 2**30,
+            "score in steps (--option rescore=16), or raise --memory-budget",
+        )
+        inverse = self.Z.T @ self.Z
+        inverse.neg_().diagonal().add_(1)
+        inverse /= self.ridge
+        inverse.diagonal().copy_(self.diagonal())
+        floor = (self.ridge + self.X.square().mean(0)).reciprocal()
+        return greedy(inverse, floor, target, kept, free, dead, self.name)
 
 
 class SharedRows:

@@ -27,7 +27,8 @@ from torchvision import transforms
 
 from common.cells.errors import UserError, choose
 from common.cells.options import read_options
-from common.cells.spec import split_options
+from common.cells.spec import is_own, split_options
+from common.data import own
 from common.data.batches import batches
 from common.data.folders import (
     Folder,
@@ -44,7 +45,9 @@ from common.data.folders import (
     split_indices,
 )
 from common.data.images import UNIT, Files, Images, Loader, Norm, square
-from common.data.task import joined
+from common.data.own import Examples
+from common.data.task import Calibration, Inputs, Task, joined
+from common.system import code
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 # folders whose decoded images fit in this are decoded once; larger ones are read as needed
@@ -82,12 +85,13 @@ IMAGENET_CLASSES = 1_000
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """A classification data set. input_shape is (c, h, w); `sha256` identifies the images and
-    labels, not the options: of known sets of files by their names and sizes, of all others by
-    content. `content` is a digest of every pixel, label and class; of a set that memory does not
-    hold, of the files' bytes in place of pixels (folders.contents). `valid` are training images
-    held out by the option `holdout`: all that is decided on the way is decided on them, and `test`
-    is for the report alone."""
+    """A data set and what its network is for. input_shape is (c, h, w), of examples that are no
+    images whatever it is, of several tensors (); `sha256` identifies the images and labels, not the
+    options: of known sets of files by their names and sizes, of all others by content. `content` is
+    a digest of every pixel, label and class; of a set that memory does not hold, of the files'
+    bytes in place of pixels (folders.contents). `valid` are training images held out by the option
+    `holdout`: all that is decided on the way is decided on them, and `test` is for the report
+    alone."""
 
     name: str
     classes: int
@@ -97,6 +101,19 @@ class Data:
     sha256: str
     content: str = ""
     valid: Images | Files | None = None
+    task: Task = Task()
+
+    def example(self) -> tuple[int, ...] | Tensor | Inputs:
+        """What costs are counted on: the shape of an image, or an example of another kind."""
+        if isinstance(self.train, Examples):
+            x, _ = self.task.canonical(self.train[0])
+            return x if torch.is_tensor(x) else x.plain()
+        return self.input_shape
+
+    def _given(self, loader: Loader) -> Loader | Calibration:
+        """The batches together with the task, where it is not the usual one of pairs."""
+        plain = self.task == Task() and not isinstance(self.train, Examples)
+        return loader if plain else Calibration(loader, self.task)
 
     def train_loader(
         self, batch_size: int, seed: int = 0, augment: bool = False, rank: int = 0, world: int = 1
@@ -108,7 +125,7 @@ class Data:
             raise UserError("rank", rank, f"outside 0..{world - 1}")
         order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
         images = self.train.augmented(seed) if augment else self.train
-        return Loader(images, order, batch_size, rank, world)
+        return self._given(Loader(images, order, batch_size, rank, world))
 
     @property
     def evaluation_batch(self) -> int:
@@ -118,12 +135,16 @@ class Data:
 
     def test_loader(self, batch_size: int | None = None) -> Loader:
         """The test set in its own order."""
-        return Loader(self.test, torch.arange(len(self.test)), batch_size or self.evaluation_batch)
+        return self._in_order(self.test, batch_size)
 
     def judge_loader(self, batch_size: int | None = None) -> Loader:
         """The images that decide between epochs and steps: held out ones, if there are any."""
         judge = self.test if self.valid is None else self.valid
-        return Loader(judge, torch.arange(len(judge)), batch_size or self.evaluation_batch)
+        return self._in_order(judge, batch_size)
+
+    def _in_order(self, part: Images | Files | Examples, batch_size: int | None) -> Loader:
+        size = batch_size or self.evaluation_batch
+        return self._given(Loader(part, torch.arange(len(part)), size))
 
     def calibration(self, num_samples: int, batch_size: int = 64, seed: int = 0) -> Loader:
         """`num_samples` un-augmented training images, drawn by `seed` without replacement; a larger
@@ -137,7 +158,7 @@ class Data:
                 f"{self.name} has {count} training images",
             )
         order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-        return Loader(self.train, order[:num_samples], batch_size)
+        return self._given(Loader(self.train, order[:num_samples], batch_size))
 
 
 def rebatch(loader: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -168,6 +189,8 @@ def _rebatch(loader: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tup
 def named(name: str) -> tuple[str, Callable[..., Data], dict[str, object]]:
     """(the name before its colon, source, options); UserError for an unknown name, option, kind of
     value or normalisation, without a look at any file."""
+    if is_own(name):
+        return name, _own, {}
     base, texts = split_options(name, "dataset")
     source = SOURCES[choose("dataset", base, SOURCES)]
     _holdout(name, texts.pop("holdout", None))
@@ -185,6 +208,8 @@ def load(name: str, data_dir: str = "") -> Data:
     variable DATA_DIR, else `data` in the repository, else `data` beside it.
     """
     base, source, options = named(name)
+    if is_own(name):
+        return _own(name, data_root(data_dir))
     if base == "imagefolder" and not (data_dir or os.environ.get("DATA_DIR")):
         raise UserError(
             "data_dir", data_dir, "missing", "give --data-dir, the folder that holds your images"
@@ -236,6 +261,31 @@ def data_root(data_dir: str = "") -> Path:
             raise UserError("data_dir", given, "nobody of that name has a home here") from None
     candidates = (REPOSITORY / "data", REPOSITORY.parent / "data")
     return next((folder for folder in candidates if folder.is_dir()), candidates[0])
+
+
+_given: dict[str, Data] = {}
+
+
+def give(train: Iterable, test: Iterable, task: Task) -> str:
+    """A name for loaders that are there already, for as long as this process lasts."""
+    parts = own.read(train, task), own.read(test, task)
+    data = _of_examples("own", *parts)
+    name = f"{code.GIVEN}:data-{data.sha256[:12]}"
+    _given[name] = dataclasses.replace(data, name=name)
+    return name
+
+
+def _own(name: str, root: Path) -> Data:
+    """A data set of one's own."""
+    if name in _given:
+        return _given[name]
+    return _of_examples(name, *own.sets(name, root, Task()))
+
+
+def _of_examples(name: str, train: Examples, test: Examples) -> Data:
+    sha256 = digest_of(train.digest(), test.digest())
+    classes, shape = own.classes_of(train, test), own.shape_of(train)
+    return Data(name, classes, shape, train, test, sha256, sha256, task=train.task)
 
 
 # Sources: source(root, *, options) -> Data

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import UserError, choose
+from common.cells.spec import LOSSES
 
-LOSSES = ("cross_entropy", "language_model", "binary", "mse")
 IGNORED = -100  # the label of a token that no loss counts, as torch and transformers have it
 # where the labels of a batch that is a dict are looked for
 LABELS = ("labels", "label", "targets", "target", "y")
@@ -51,7 +51,7 @@ class Task:
         """(inputs, labels) of a loader's batch; the labels of a loss of one's own are the batch."""
         if isinstance(batch, (tuple, list)) and batch and isinstance(batch[0], Inputs):
             return batch[0], batch[1]
-        content = mapped(_tensor, batch)
+        content = mapped(as_tensor, batch)
         pair = isinstance(content, tuple) and len(content) == 2
         if self == Task() and pair and all(map(torch.is_tensor, content)):
             return content
@@ -191,8 +191,13 @@ def joined(parts: list) -> Tensor | Inputs:
         return parts[0]
     if not isinstance(parts[0], Inputs):
         return torch.cat(parts)
+    return Inputs(contents_joined([part.content for part in parts]), parts[0].task)
+
+
+def contents_joined(contents: list) -> object:
+    """The contents of several batches as one."""
     try:
-        return Inputs(_joined([part.content for part in parts]), parts[0].task)
+        return _joined(contents)
     except RuntimeError as error:
         raise UserError(
             "calibration",
@@ -225,7 +230,7 @@ def _numbers(tree: list | tuple) -> bool:
     return bool(tree) and all(isinstance(value, (int, float)) for value in tree)
 
 
-def _tensor(leaf: object) -> object:
+def as_tensor(leaf: object) -> object:
     """A leaf as a tensor; what says something of the whole batch stays as it is."""
     if leaf is None or isinstance(leaf, (str, bool, int, float)):
         return leaf

@@ -1,5 +1,5 @@
 """Checkpoints: one safetensors file each, tensors beside a JSON description; nothing in it is ever
-executed.
+executed, but for a network of one's own, whose code a person must have named too (system.code).
 
     tensors   model.<state-dict key>, mask.<parameter name> (bool), optimizer.<parameter
               index>.<state key>, extra.<name>
@@ -28,6 +28,7 @@ from common.cells.errors import UserError
 from common.nets import foreign, models, tensorfile
 from common.nets.edits import apply_edits
 from common.nets.masks import Masks
+from common.system import code
 
 FORMAT = 1
 # of a network that a file describes, before and after each edit; VGG-16 has 138 million
@@ -73,10 +74,11 @@ def save(
     """Write a checkpoint atomically: whatever happens, `path` holds the old file or the whole new
     one. Returns its digest.
 
-    architecture: {"model", "classes", "input_shape"} as for `models.build`; edits: those made
-    since. extra: JSON-able (epoch, spec). extra_tensors: e.g. random generators' states. Raises
-    UserError for weights that are not finite, for a model that the architecture and edits do not
-    give, and in "output_dir" where the file cannot be written.
+    architecture: {"model", "classes", "input_shape"} as for `models.build`, of a network of one's
+    own "source_sha256" too; edits: those made since. extra: JSON-able (epoch, spec). extra_tensors:
+    e.g. random generators' states. Raises UserError for weights that are not finite, for a model
+    that the architecture and edits do not give, and in "output_dir" where the file cannot be
+    written.
     """
     architecture, edits = _architecture(architecture), list(edits)
     _require_fit(path, model.state_dict(), _skeleton(architecture, edits))
@@ -312,20 +314,26 @@ def _architecture(value: object) -> dict:
         if (
             isinstance(name, str)
             and type(classes) is int
-            and 2 <= classes <= models.MAX_CLASSES
             and isinstance(shape, list | tuple)
-            and len(shape) == 3
             and all(type(n) is int and 1 <= n <= models.MAX_SIDE for n in shape)
         ):
-            return {"model": name, "classes": classes, "input_shape": list(shape)}
+            found = {"model": name, "classes": classes, "input_shape": list(shape)}
+            source = value.get("source_sha256")
+            if code.is_own(name) and isinstance(source, str):
+                return found | {"source_sha256": source}
+            if 2 <= classes <= models.MAX_CLASSES and len(shape) == 3:
+                return found
     raise UserError(
         "architecture",
         value,
-        "needs a model's name, a number of classes and an input shape (c, h, w)",
+        "needs a model's name, a number of classes and an input shape (c, h, w); a network of "
+        "one's own the digest of its source too",
     )
 
 
 def _build(architecture: Mapping) -> nn.Module:
+    if (source := architecture.get("source_sha256")) is not None:
+        code.require_allowed(architecture["model"], source)
     return models.build(
         architecture["model"], architecture["classes"], tuple(architecture["input_shape"])
     )
@@ -335,8 +343,11 @@ def _skeleton(architecture: Mapping, edits: Iterable[Mapping]) -> nn.Module:
     """The model after its edits, without memory for its weights; UserError if it ever has more than
     MAX_PARAMETERS.
     """
-    with torch.device("meta"):
-        model = _build(architecture)
+    if code.is_own(architecture["model"]):
+        model = _build(architecture).to("meta")  # its code may read values of its weights
+    else:
+        with torch.device("meta"):
+            model = _build(architecture)
     for step in ([], *([edit] for edit in edits)):
         apply_edits(model, step)
         if sum(parameter.numel() for parameter in model.parameters()) > MAX_PARAMETERS:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from common.cells import committed, trace
 from common.cells.errors import LayerError, NumericalError, Parser, UserError, choose, printable
-from common.cells.spec import SCALES, Recipe, Spec
+from common.cells.spec import LOSSES, SCALES, Recipe, Spec
 from common.system import shard
 
 Cells = Mapping[str, Mapping[str, Spec]]
@@ -44,11 +44,22 @@ def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
         help="quick: seconds, offline; cpu: real data, hours on 2 cores; paper: the paper's own "
         "setting",
     )
-    add("--model", help="network, options after a colon: resnet20, resnet32:width=4,shortcut=B")
+    add(
+        "--model",
+        help="network, options after a colon: resnet20, resnet32:width=4,shortcut=B; one of your "
+        "own: path/to/file.py:build, package.module:build, torchvision:resnet18, timm:<name>",
+    )
     add(
         "--dataset",
-        help="data set, options after a colon: digits, mnist:norm=standard, imagefolder",
+        help="data set, options after a colon: digits, mnist:norm=standard, imagefolder; one of "
+        "your own: path/to/file.py:loaders, which gives (training, test) loaders",
     )
+    add(
+        "--loss",
+        help=f"what the output is held against: {', '.join(LOSSES)}, or path/to/file.py:function "
+        "of (output, batch)",
+    )
+    add("--metric", help="path/to/file.py:function of (output, batch), higher is better")
     add("--data-dir", help="data root (default: $DATA_DIR, ./data, or ../data)")
     add(
         "--checkpoint",

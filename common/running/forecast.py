@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from common.cells import registry
-from common.cells.spec import Recipe, Spec
+from common.cells.spec import Recipe, Spec, is_own
 from common.curvature import memory
 from common.curvature.memory import rows_work
 from common.data import sources as D
@@ -41,7 +41,8 @@ def forecast(spec: Spec, verb: str) -> dict[str, float]:
         if base in SHAPES
         else ((data := D.load(spec.dataset, spec.data_dir)).classes, data.input_shape)
     )
-    with torch.device("meta"):
+    # other people's code may read values of its weights
+    with torch.device("cpu" if is_own(spec.model) else "meta"):
         model = models.build(spec.model, classes, shape)
     found = {"training": _training(model, spec.train if verb == "train" else spec.finetune)}
     if verb != "train":

@@ -210,7 +210,7 @@ def _entry(
         entry["latent_norms"] = {
             name: round(float(weight.norm()), 5) for name, weight in result.latent.items()
         }
-    after = costs(result.model, data.input_shape, result.masks)
+    after = costs(result.model, data.example(), result.masks)
     entry |= {"kept_params": after.kept_params, "kept_macs": after.nonzero_macs}
     if spec.speedup is not None:
         entry["speedup"] = round(macs / after.nonzero_macs, 4)

@@ -9,12 +9,12 @@ import inspect
 
 import torch
 
-from common.cells.spec import Spec
+from common.cells.spec import Spec, is_own
 from common.data import sources as D
 from common.nets import models
 from common.running import pipeline
 from common.running.forecast import SHAPES
-from common.system import distributed, machine
+from common.system import code, distributed, machine
 
 
 def flags(spec: Spec, verb: str, files: bool = True) -> None:
@@ -39,10 +39,13 @@ def _network(model: str, dataset: str) -> None:
     """
     base, source, options = D.named(dataset)
     models.named(model)
+    for field, name in (("model", model), ("dataset", dataset)):
+        if is_own(name):
+            code.source_digest(name, field)  # says where there is none
     size = SHAPES.get(base)
     if base == "synthetic":
         given = {p.name: p.default for p in inspect.signature(source).parameters.values()} | options
         size = given["classes"], (given["channels"], given["size"], given["size"])
     if size is not None and size[0] > 1:
-        with torch.device("meta"):
+        with torch.device("cpu" if is_own(model) else "meta"):
             models.build(model, *size)

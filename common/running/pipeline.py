@@ -73,7 +73,7 @@ def train(spec: Spec) -> Record:
             )
         with timer.phase("evaluate"):
             loss, _ = T.evaluate(model, _loss_loader(data))
-        cost = costs(model, data.input_shape)
+        cost = costs(model, data.example())
         record = record_of(work, data, cost, cost, where)
         record.dense_hash = checkpoint.state_hash(model)
         record.accuracy = _accuracy(fit, model, data)
@@ -94,7 +94,7 @@ def prune(spec: Spec) -> Record:
         spec, dense, timer = work.spec, work.start, work.timer
         data, where = data_of(spec), machine.device(spec.device)
         start = checkpoint.load(dense_folder(spec) / "model.safetensors").model.to(where)
-        before = costs(start, data.input_shape)
+        before = costs(start, data.example())
         with machine.memory_budget(spec.memory_budget):
             result, trajectory = gradual.run(
                 work, start, data, function, options, _judged(dense), before.macs
@@ -109,7 +109,7 @@ def prune(spec: Spec) -> Record:
                     f"the pruned network's loss is {value}",
                     "remove less, or raise --damping",
                 )
-        after = costs(result.model, data.input_shape, result.masks)
+        after = costs(result.model, data.example(), result.masks)
         record = record_of(work, data, before, after, where)
         record.dense_hash = dense.dense_hash
         record.accuracy = {"dense": dense.accuracy["last"], "pruned": accuracy}
@@ -168,7 +168,7 @@ def finetune(spec: Spec) -> Record:
             identity=work.identity,
         )
         if result.masks is not loaded.masks:  # the method chose again
-            after = costs(model, data.input_shape, result.masks)
+            after = costs(model, data.example(), result.masks)
             kept = {layer.name: layer.nonzero for layer in after.layers}
             record.achieved = pruning.achieved | {
                 "sparsity": 1 - after.kept_params / pruning.achieved["dense_params"],

@@ -25,7 +25,7 @@ from torch import nn
 
 from common.cells.errors import UserError
 from common.cells.record import Record, record_id
-from common.cells.spec import NAMING, Spec
+from common.cells.spec import NAMING, Spec, without_folder
 from common.data import sources as D
 from common.nets import checkpoint
 from common.nets import masks as M
@@ -34,7 +34,7 @@ from common.pruning.pruned import Pruned
 from common.running import reuse
 from common.running.options import method_of
 from common.running.timing import Timer
-from common.system import distributed, machine
+from common.system import code, distributed, machine
 from common.system.claims import claim
 
 FILES = {
@@ -74,9 +74,13 @@ def cell_folder(spec: Spec) -> Path:
 
 
 def pinned(spec: Spec) -> Spec:
-    """The Spec with the digest of a checkpoint that is given by its path, so that files of one name
-    in different folders are different networks. A name in the data root's checkpoints folder stays
-    a name: there the digest is compared on reuse."""
+    """The Spec with the digests of the code of a network of one's own, and of a checkpoint that is
+    given by its path, so that files of one name in different folders are different networks. A
+    checkpoint's name in the data root's checkpoints folder stays a name: there the digest is
+    compared on reuse."""
+    if code.is_own(spec.model):
+        code.allow(spec.model)
+        spec = spec.but(model_sha256=code.source_digest(spec.model))
     path = Path(spec.checkpoint)
     if spec.checkpoint and not spec.checkpoint_sha256 and path.is_file():
         return spec.but(checkpoint_sha256=reuse.file_sha256(path)[:16])
@@ -232,6 +236,11 @@ def _drop_snapshots(folder: Path, name: str) -> None:
 def identity_of(spec: Spec, stage: str) -> dict:
     """What decides the result of the stage, by content. Loads the data."""
     options = {} if stage == "train" else dataclasses.asdict(method_of(spec)[1])
+    options |= {
+        f"{field}_sha256": code.source_digest(getattr(spec, field), field)
+        for field in ("loss", "metric")
+        if code.is_own(getattr(spec, field))
+    }
     data = data_of(spec)
     return reuse.identity(
         spec, options, data.sha256, data.content, find_checkpoint(spec) if spec.checkpoint else None
@@ -271,12 +280,25 @@ def recalled_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, dict[str, to
 
 def architecture(spec: Spec, data: D.Data) -> dict:
     """What a checkpoint says of its network."""
-    return {"model": spec.model, "classes": data.classes, "input_shape": list(data.input_shape)}
+    found = {"model": spec.model, "classes": data.classes, "input_shape": list(data.input_shape)}
+    if code.is_own(spec.model):
+        found["source_sha256"] = code.source_digest(spec.model)
+    return found
 
 
 def data_of(spec: Spec) -> D.Data:
-    """The cell's data set; read once while it is among the last two."""
-    return _load(spec.dataset, str(D.data_root(spec.data_dir)))
+    """The cell's data set and what its network is for; read once while it is among the last
+    two."""
+    data = _load(spec.dataset, str(D.data_root(spec.data_dir)))
+    if (spec.loss, spec.metric) == (Spec.loss, Spec.metric):
+        return data
+    told = {
+        field: code.function(name, field) if code.is_own(name) else name
+        for field, name in (("loss", spec.loss), ("metric", spec.metric))
+        # an object that this process was given is in the data's task already
+        if name and not name.startswith(f"{code.GIVEN}:")
+    }
+    return dataclasses.replace(data, task=dataclasses.replace(data.task, **told))
 
 
 @functools.lru_cache(maxsize=2)
@@ -339,6 +361,10 @@ def record_of(
         output_dir=Spec.output_dir,
         device=Spec.device,
         checkpoint=Path(spec.checkpoint).name,
+        **{
+            name: without_folder(getattr(spec, name))
+            for name in ("model", "dataset", "loss", "metric")
+        },
     )
     kept = {layer.name: layer.nonzero for layer in after.layers}
     layers = [

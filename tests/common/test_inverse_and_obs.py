@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from common.cells.errors import NumericalError, UserError
 from common.cells.spec import Spec
+from common.curvature import blocks
 from common.curvature.blocks import BlockFisher
 from common.curvature.kron import Kron, KronInverse
 from common.pruning import obs
@@ -117,10 +118,14 @@ def test_joint_update_solves_the_constrained_quadratic(m, d, chunk):
     assert predicted == pytest.approx(increase, rel=1e-9)
 
 
+@pytest.mark.parametrize("work", [40, 1 << 20])
 @pytest.mark.parametrize("walk", [1, 3, 512])
 @pytest.mark.parametrize(("m", "d", "chunk"), SHAPES)
-def test_triangular_update_is_the_sequential_walk(m, d, chunk, walk, monkeypatch):
+def test_triangular_update_is_the_sequential_walk(m, d, chunk, walk, work, monkeypatch):
+    """By the blocks' own walk, also of a block in tiles, and by solves alone."""
     monkeypatch.setattr(obs, "WALK", walk)
+    monkeypatch.setattr(blocks, "WALK", walk)
+    monkeypatch.setattr(blocks, "WORK_ENTRIES", work)
     rows, w = problem(m, d)
     pruned = torch.rand(d, generator=toy.generator(3)) < 0.6
     inverse = torch.linalg.inv(reference.damped_fisher(rows, 1e-2, chunk))
@@ -132,6 +137,9 @@ def test_triangular_update_is_the_sequential_walk(m, d, chunk, walk, monkeypatch
     assert predicted == pytest.approx(
         float(truth @ torch.linalg.inv(inverse) @ truth) / 2, rel=1e-8
     )
+    curvature = BlockFisher(rows, 1e-2, chunk)
+    order = torch.tensor(order)
+    equal(curvature.walk(w, order), obs._walk(w, curvature, order))
 
 
 @pytest.mark.parametrize(("m", "d", "chunk"), SHAPES)

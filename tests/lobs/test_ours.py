@@ -14,7 +14,8 @@ from lobs import hessian, method
 from lobs.budget import divide, shares
 from lobs.choose import inflection
 from lobs.hessian import Layer, layer_statistics
-from lobs.ours import Options, prune
+from lobs.ours import Fit, Options, error_curve, prune
+from tests import reference as dense
 from tests import toy
 from tests.lobs import reference
 from tests.lobs.test_method import RIDGE, data, equal, mlp, predicted
@@ -220,3 +221,60 @@ def test_options_that_contradict_each_other_are_refused(options, message):
 def test_one_budget_divides_one_fraction():
     with pytest.raises(UserError, match="scope.*one fraction"):
         ask(mlp(), data(shape=(6,)), {"0": 0.5, "2": 0.5, "4": 0.5}, scope="global")
+
+
+def test_greedy_removes_what_the_eliminations_of_its_units_say_and_refits():
+    """Over all units those whose turn costs least, each unit's by the twin; then least squares."""
+    model, loader = mlp(), data(shape=(6,))
+    result = ask(model, loader, 0.5, update="joint", greedy=True)
+    x = torch.cat([x for x, _ in loader])
+    rows, W = reference.rows_of(model[0], x, True)[0], reference.matrix_of(model[0], True)[0]
+    F = rows.T @ rows / len(rows) + RIDGE * torch.eye(7, dtype=torch.float64)
+    turns = []
+    for unit, w in enumerate(W):
+        order, losses = dense.greedy_elimination(F, w, [], list(range(6)))
+        highest = torch.tensor(losses).cummax(0).values.tolist()
+        turns += [
+            (high, turn, unit, q) for turn, (high, q) in enumerate(zip(highest, order, strict=True))
+        ]
+    kept = torch.ones(5, 7, dtype=torch.bool)
+    for _, _, unit, q in sorted(turns)[:15]:
+        kept[unit, q] = False
+    assert torch.equal(result.masks["0.weight"], kept[:, :6])
+    equal(
+        reference.matrix_of(result.model[0], True)[0],
+        reference.best_layer(rows, rows @ W.T, W, kept, RIDGE),
+    )
+
+
+def test_an_eliminations_losses_add_up_to_the_layers_error():
+    """At each level the curve has the error of the joint optimum over what is kept there, the
+    ridge's part included."""
+    model, loader = mlp(), data(shape=(6,))
+    layers = layer_statistics(model, loader, {"0": model[0]}, True, 7)
+    fit = Fit.start(Layer.of("0", layers["0"], RIDGE), greedy=True)
+    points, total = error_curve(fit)
+    assert total == 30 and len(points) > 20
+    for share, error in points[1:]:
+        kept = fit.layer.without_lowest(fit.sensitivity(), 1 - share)
+        weights = fit.refitted(kept).weights
+        pull = RIDGE / 2 * float((weights - fit.weights).square().sum())
+        measured = (fit.layer.error(weights) + pull) / fit.layer.energy()
+        assert error == pytest.approx(measured, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("weigh", [False, True])
+def test_greedy_divides_one_budget_exactly(weigh):
+    model, loader = toy.small_net(), data()
+    result = ask(
+        model,
+        loader,
+        0.6,
+        update="joint",
+        greedy=True,
+        scope="global",
+        weigh=weigh,
+        inputs="pruned",
+    )
+    kept = torch.cat([mask.flatten() for mask in result.masks.values()])
+    assert int((~kept).sum()) == round(0.6 * len(kept))

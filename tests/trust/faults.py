@@ -380,8 +380,8 @@ FAULTS = {
     ],
     "woodfisher/structured.py": [
         (
-            "[q].sum() / column[q].sum() * column",
-            "[q].sum() / column.sum() * column",
+            "weighted[q] = w[q].sum() / across",
+            "weighted[q] = w[q].mean() / across",
             f"{OTHERS} -k structured",
         )
     ],

@@ -244,6 +244,21 @@ def test_structured_statistic_and_direction(statistic, chunk):
     assert result.predicted_increase == pytest.approx(0.5 * float(delta @ F @ delta), rel=1e-8)
 
 
+@pytest.mark.parametrize("chunk", [None, 7])
+def test_filters_solved_for_together_are_those_solved_for_one_by_one(chunk, monkeypatch):
+    model = twin.net()
+    for entries in (1, 200, 1 << 24):
+        monkeypatch.setattr(structured, "ENTRIES", entries)
+        options = structured.Options(chunk=chunk, damping=1e-2, fisher_batch_size=1)
+        for part in structured.fisher_parts(model, twin.data(), options, toy.generator()):
+            w = part.weights().double()
+            (filters,) = structured.filters_of(part).values()
+            found = structured.inverse_sums(part, w, filters)
+            for q, value in zip(filters, found):
+                e = structured._indicator(q, w)
+                assert value == pytest.approx(float(e @ part.curvature.solve(e)), rel=1e-10)
+
+
 def test_structured_again_keeps_filters_gone_and_the_model_untouched():
     model = twin.net()
     before = copy.deepcopy(model.state_dict())

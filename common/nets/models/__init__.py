@@ -4,6 +4,7 @@ returns logits.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -11,7 +12,8 @@ from torch import nn
 
 from common.cells.errors import UserError, choose
 from common.cells.options import read_options
-from common.cells.spec import split_options
+from common.cells.spec import is_own, split_options
+from common.nets.models import own
 from common.nets.models.digits import digits_cnn
 from common.nets.models.efficientnet import efficientnet_lite0
 from common.nets.models.lenet import cifarnet, lenet5
@@ -53,6 +55,8 @@ def named(name: str) -> tuple[Callable[..., nn.Module], dict[str, object]]:
     """(builder, options) of a network's name; UserError for an unknown name, option or kind of
     value.
     """
+    if is_own(name):
+        return functools.partial(own.build, name), {}
     base, options = split_options(name, "model")
     builder = MODELS[choose("model", base, MODELS)]
     return builder, read_options("model", name, builder, options)
@@ -62,13 +66,15 @@ def build(
     name: str, classes: int, input_shape: tuple[int, int, int], generator_seed: int | None = None
 ) -> nn.Module:
     """The network called `name` for `classes` classes and images of `input_shape` (c, h, w), in
-    training mode on the CPU.
+    training mode on the CPU; a network of one's own (own.py) as its function gives it.
 
     Its initialisation is decided by `generator_seed`; None takes the global generator as it stands.
     Either way the global generator is left as it was. Raises UserError for an unknown name or
     option, and for images the net cannot take.
     """
     builder, values = named(name)
+    if is_own(name):
+        return _seeded(generator_seed, builder, classes, tuple(input_shape))
     if not 2 <= classes <= MAX_CLASSES:
         raise UserError("classes", classes, f"must be between 2 and {MAX_CLASSES:,}")
     if len(input_shape) != 3 or not 1 <= min(input_shape) <= max(input_shape) <= MAX_SIDE:
@@ -77,7 +83,11 @@ def build(
             input_shape,
             f"must be (channels, height, width), each between 1 and {MAX_SIDE:,}",
         )
+    return _seeded(generator_seed, builder, classes, tuple(input_shape), **values)
+
+
+def _seeded(seed: int | None, builder: Callable, *shape: object, **values: object) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        if generator_seed is not None:
-            torch.default_generator.manual_seed(generator_seed)
-        return builder(classes, tuple(input_shape), **values)
+        if seed is not None:
+            torch.default_generator.manual_seed(seed)
+        return builder(*shape, **values)
