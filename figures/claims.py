@@ -63,8 +63,7 @@ def one_method_leads() -> Evidence:
             told = ", ".join(f"{look(m).label} {rank:.1f}" for m, rank in ranking.ranks[:4])
             lines.append(
                 f"{name}, mean rank of {len(ranking.ranks)} methods over {len(ranking.amounts)} "
-                f"amounts {words}: {told}; "
-                f"figures/results/{name}."
+                f"amounts {words}: {told}; figures/results/{name}."
             )
         each.append(len(first) == 1)
     for name in JOBS:

@@ -66,8 +66,8 @@ def eigendamage_equal_cost() -> Evidence:
                     for m, a in sorted(found.items(), key=lambda i: -i[1])
                 )
                 lines.append(
-                    f"{network}, {100 * level:g}% of {words}, percent, read off each seed's "
-                    f"curve: {told}; {where}."
+                    f"{network}, {100 * level:g}% of {words}, percent, read off each seed's curve: "
+                    f"{told}; {where}."
                 )
     name = "cpu-resnet32-0.9-{}-seed*"
     rows = {
@@ -82,9 +82,8 @@ def eigendamage_equal_cost() -> Evidence:
     for method, row in (("eigendamage", mine), (best, rows[best])):
         lines.append(
             f"ResNet-32, JPEG CIFAR-10, ratio 90%, 150 steps of tuning, {look(method).label}: "
-            f"{row[0]}% with "
-            f"{100 - row[1].mean:.1f}% of the parameters and {100 - row[2].mean:.1f}% of the "
-            f"MACs; {row[0].source}."
+            f"{row[0]}% with {100 - row[1].mean:.1f}% of the parameters and "
+            f"{100 - row[2].mean:.1f}% of the MACs; {row[0].source}."
         )
     each += [mine[0].mean > rows[best][0].mean, mine[2].mean >= rows[best][2].mean]
     return verdict(*each), lines

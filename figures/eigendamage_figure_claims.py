@@ -62,8 +62,7 @@ def obs_can_be_worse() -> Evidence:
         each += [abs(ours[m] - said[m]) < 0.005 for m in ours]
         lines.append(
             f"The loss increases by {ours['obd']:.2f} (OBD) and {ours['obs']:.2f} (OBS) without "
-            f"{words} "
-            f"(paper {said['obd']:.2f} and {said['obs']:.2f}); example1.json."
+            f"{words} (paper {said['obd']:.2f} and {said['obs']:.2f}); example1.json."
         )
     return verdict(*each), lines
 
@@ -84,10 +83,8 @@ def more_diagonal_in_its_eigenbasis() -> Evidence:
         verdict(*(new < old for new, old in zip(found["kfe"], found["parameters"], strict=True))),
         [
             f"Share of the Fisher's squares off its diagonal: {found['parameters'][0]:.2f} among "
-            "the weights, "
-            f"{found['kfe'][0]:.2f} in the eigenbasis; "
-            f"mean absolute correlation {found['parameters'][1]:.3f} and {found['kfe'][1]:.3f}; "
-            "fisher-basis.json."
+            f"the weights, {found['kfe'][0]:.2f} in the eigenbasis; mean absolute correlation "
+            f"{found['parameters'][1]:.3f} and {found['kfe'][1]:.3f}; fisher-basis.json."
         ],
     )
 
@@ -117,8 +114,7 @@ def leads_where_branches_are_pruned_alone() -> Evidence:
         verdict(mine.mean > other.mean),
         [
             f"ResNet-32 on CIFAR-10 as JPEG, a quarter as wide as the paper's, 150 steps: {mine} "
-            f"against {other} "
-            f"(paper {said[0]} and {said[1]}); {mine.source}, {other.source}."
+            f"against {other} (paper {said[0]} and {said[1]}); {mine.source}, {other.source}."
         ],
     )
 
@@ -144,9 +140,8 @@ def ahead_of_cp() -> Evidence:
         fast = [(p, t) for p, t in mine if speed(p) >= speed(pruned)]
         if not fast:
             lines.append(
-                f"CP with {rank} of the ranks is {speed(pruned):.1f} times faster than dense, "
-                "more than any ratio of "
-                "EigenDamage that ran: not compared."
+                f"CP with {rank} of the ranks is {speed(pruned):.1f} times faster than dense, more "
+                "than any ratio of EigenDamage that ran: not compared."
             )
             continue
         accuracy, loss = (
@@ -156,10 +151,9 @@ def ahead_of_cp() -> Evidence:
         each += [accuracy > tuned.accuracy["last"], loss < pruned.loss["pruned"]]
         lines.append(
             f"CP with {rank} of the ranks, {speed(pruned):.1f} times faster: "
-            f"{100 * tuned.accuracy['last']:.1f}% after tuning, "
-            f"loss before it {pruned.loss['pruned']:.2f}; EigenDamage as fast or faster: "
-            f"{100 * accuracy:.1f}%, {loss:.2f}; "
-            f"{named([pruned.id])}."
+            f"{100 * tuned.accuracy['last']:.1f}% after tuning, loss before it "
+            f"{pruned.loss['pruned']:.2f}; EigenDamage as fast or faster: {100 * accuracy:.1f}%, "
+            f"{loss:.2f}; {named([pruned.id])}."
         )
     if not each:
         raise Missing(f"eigendamage Figure 5 {prefix}: a ratio as fast as CP")
@@ -198,8 +192,8 @@ def loss_right_after_pruning() -> Evidence:
         ),
         [
             f"{NETWORKS[prefix]} {ELSE}: training loss {at.loss['pruned']:.2f} with "
-            f"{100 - kept(at, 'params'):.1f}% of the parameters "
-            f"removed (ratio {ratio:g}), dense {dense:.2f}; {named([at.id])}.",
+            f"{100 - kept(at, 'params'):.1f}% of the parameters removed (ratio {ratio:g}), dense "
+            f"{dense:.2f}; {named([at.id])}.",
             f"At the same ratio: {told}.",
         ],
     )
@@ -262,7 +256,7 @@ def balanced_over_the_layers() -> Evidence:
         verdict(bottom > 50 > top, low < bottom, high > 50),
         [
             f"{NETWORKS['cpu-vgg19-L1']} {ELSE}, for VGG19 on Tiny-ImageNet: EigenDamage leaves "
-            f"{bottom:.1f}% of the first and {top:.1f}% "
-            f"of the last four convolutions, NN Slimming {low:.1f} and {high:.1f}%."
+            f"{bottom:.1f}% of the first and {top:.1f}% of the last four convolutions, NN Slimming "
+            f"{low:.1f} and {high:.1f}%."
         ],
     )

@@ -41,13 +41,11 @@ def lobs_little_is_lost() -> Evidence:
         )
         lines.append(
             f"{network}{', JPEG' if network == 'CIFAR-Net' else ''}, test error in percent right "
-            f"after pruning: {told}; "
-            f"dense {dense}; {walk.source}."
+            f"after pruning: {told}; dense {dense}; {walk.source}."
         )
     lines.append(
         "LWC is magnitude in each layer, OBD has the diagonal Fisher; all keep the stated "
-        "fractions in each layer (8.4%), "
-        "on CIFAR-Net 9%."
+        "fractions in each layer (8.4%), on CIFAR-Net 9%."
     )
     return verdict(*each), lines
 
@@ -67,9 +65,8 @@ def lobs_memory() -> Evidence:
         verdict(matrix > 10 * walk, walk < 2 * few, solved > walk),
         [
             "LeNet-300-100, middle layer, 1,000 samples: the constraint matrix would have "
-            f"{matrix / 1e9:.1f} GB (paper {said:g}), "
-            f"L-OBS takes {walk / 1e6:.0f} MB, for 10 samples {few / 1e6:.0f}; "
-            "lenet300-memory.json.",
+            f"{matrix / 1e9:.1f} GB (paper {said:g}), L-OBS takes {walk / 1e6:.0f} MB, for 10 "
+            f"samples {few / 1e6:.0f}; lenet300-memory.json.",
             f"Net-Trim solved by ADMM needs no such matrix and takes {solved / 1e6:.0f} MB, less "
             "than L-OBS.",
         ],
@@ -90,8 +87,8 @@ def lobs_keeps_a_residual_network() -> Evidence:
         each += [lost < 7.25] if share >= 45 else []
         lines.append(
             f"ResNet-20, CIFAR-10 as JPEG, top-1, {share}% kept in every layer, nothing trained "
-            f"after, BatchNorm re-estimated: {walk}, dense under the same {dense}, "
-            f"{lost:.2f} points lost; {walk.source}."
+            f"after, BatchNorm re-estimated: {walk}, dense under the same {dense}, {lost:.2f} "
+            f"points lost; {walk.source}."
         )
     return verdict(*each), lines
 
@@ -163,9 +160,8 @@ def lobs_two_prunings() -> Evidence:
         verdict(error.mean <= said + 0.2),
         [
             "1.5% kept, two prunings, 643 iterations at LWC's batch and the original rate: "
-            f"{error} (paper {said:.2f}), magnitude on the "
-            f"same schedule {magnitude}, the dense network with the same iterations {dense}; "
-            f"{error.source}."
+            f"{error} (paper {said:.2f}), magnitude on the same schedule {magnitude}, the dense "
+            f"network with the same iterations {dense}; {error.source}."
         ],
     )
 
@@ -185,8 +181,8 @@ def lobs_error_bound() -> Evidence:
     }
     lines = [
         f"RMS distance of LeNet-300-100's outputs at the paper's fractions, {words}: measured "
-        f"{one[0]:.1f}, bound {one[1]:,.0f} "
-        f"(with spectral norms {one[2]:,.0f}); `lenet300-theorem.json`."
+        f"{one[0]:.1f}, bound {one[1]:,.0f} (with spectral norms {one[2]:,.0f}); "
+        "`lenet300-theorem.json`."
         for words, one in zip(("the walk", "the joint optimum"), rows.values(), strict=True)
     ]
     return verdict(
@@ -216,9 +212,8 @@ def lobs_beats_net_trim() -> Evidence:
         verdict(walk[1] < trim[1], trim[1] - walk[1] > (said[0] - said[1]) / 2),
         [
             "Middle layer of LeNet-300-100, 1,000 samples: Net-Trim solved to convergence "
-            f"{trim[1]:.2f}% error at {trim[0]:.1f}% kept "
-            f"(paper {said[0]:.2f}% at 7.4%), L-OBS's walk {walk[1]:.2f}% at {walk[0]:.1f}% "
-            f"(paper {said[1]:.2f}%); "
+            f"{trim[1]:.2f}% error at {trim[0]:.1f}% kept (paper {said[0]:.2f}% at 7.4%), L-OBS's "
+            f"walk {walk[1]:.2f}% at {walk[0]:.1f}% (paper {said[1]:.2f}%); "
             "`lenet300-net-trim.json`."
         ],
     )

@@ -78,8 +78,8 @@ def nap_seventy_seven_times() -> Evidence:
             near += [more.mean < said + NEAR, gap is not None and gap < said + NEAR]
             lines.append(
                 f"{network}, {times.mean:.1f} times fewer weights, {images}: {more} points more "
-                "error than the dense network it "
-                f"came from (paper {said:.2f}); {words}; {more.source}."
+                f"error than the dense network it came from (paper {said:.2f}); {words}; "
+                f"{more.source}."
             )
     return verdict(*near), lines
 
@@ -100,8 +100,7 @@ def nap_cifarnet() -> Evidence:
         verdict(more.mean < said + 0.5, gap is not None and gap < said + 0.5),
         [
             f"CIFAR-Net, 15.6 times fewer weights: {more} points more error (paper {said:.2f}; "
-            f"dense {dense} here, 18.43 there); {words}; "
-            f"{more.source}."
+            f"dense {dense} here, 18.43 there); {words}; {more.source}."
         ],
     )
 
@@ -156,8 +155,7 @@ def nap_outperforms() -> Evidence:
         leads[network].append(two.mean - one.mean)
         lines.append(
             f"{network}, {what} fewer weights, points more error than dense: NAP {one}, global "
-            f"magnitude {two}; "
-            f"{one.source}, {two.source}."
+            f"magnitude {two}; {one.source}, {two.source}."
         )
     told = ", ".join(f"{margin:.2f} points on {network}" for network, margin in margins.items())
     lines.append(f"The paper's margins, at compressions that differ: {told}.")
@@ -266,10 +264,8 @@ def nap_channels() -> Evidence:
         each += [more.mean <= said, gap is not None and gap <= said]
         lines.append(
             f"{ours}, JPEG CIFAR-10, {faster} times fewer MACs: {more} points more error than the "
-            "dense network it came from, "
-            f"which was trained for less (paper, {network} on ImageNet: {said:.1f} at {times:.1f} "
-            f"times); {words}; "
-            f"{more.source}."
+            f"dense network it came from, which was trained for less (paper, {network} on "
+            f"ImageNet: {said:.1f} at {times:.1f} times); {words}; {more.source}."
         )
     return verdict(*each), lines
 
@@ -300,11 +296,9 @@ def nap_settings() -> Evidence:
         each += [spread <= theirs, spread / fmean(more) <= 1.25 * theirs / fmean(said)]
         lines.append(
             f"VGG-16 at a quarter width, 5.4 times fewer MACs, {words}, points more error than "
-            "dense at the five (p, T): "
-            f"{', '.join(f'{value:.2f}' for value in more)}, a range of {spread:.2f}, "
-            f"{100 * spread / fmean(more):.0f}% of their "
-            f"mean (paper {min(said)} to {max(said)}, {100 * theirs / fmean(said):.0f}%); one "
-            "seed each."
+            f"dense at the five (p, T): {', '.join(f'{value:.2f}' for value in more)}, a range of "
+            f"{spread:.2f}, {100 * spread / fmean(more):.0f}% of their mean (paper {min(said)} to "
+            f"{max(said)}, {100 * theirs / fmean(said):.0f}%); one seed each."
         )
     return verdict(*each), lines
 
@@ -345,8 +339,8 @@ def _figure(table: str, cells: dict[float, str], letter: str, falling: bool) -> 
         settings = ", ".join(f"{value:g}" for value in cells)
         lines.append(
             f"CIFAR-Net, {words}, {letter} = {settings}: accuracy after each step's training, on "
-            "2,000 test images, read off at "
-            f"93% removed {', '.join(f'{100 * v:.1f}' for v in high)}, at 80% "
+            "2,000 test images, read off at 93% removed "
+            f"{', '.join(f'{100 * v:.1f}' for v in high)}, at 80% "
             f"{', '.join(f'{100 * v:.1f}' for v in low)}; "
             f"{', '.join(f'`{record.id}`' for record in found)}."
         )
@@ -378,9 +372,8 @@ def nap_same_channels() -> Evidence:
         verdict(agreed > channels / 2, agreed > 2 * expected),
         [
             f"VGG-16 at a quarter width: {100 * agreed / channels:.0f}% of {channels:,.0f} "
-            "channels are kept by all "
-            f"{rows[0]['runs']} runs or by none; {100 * expected / channels:.0f}% if each layer's "
-            "had been drawn at random; "
+            f"channels are kept by all {rows[0]['runs']} runs or by none; "
+            f"{100 * expected / channels:.0f}% if each layer's had been drawn at random; "
             "`survivors.json`."
         ],
     )
@@ -423,9 +416,9 @@ def nap_magnitude_and_importance() -> Evidence:
             if when == moment
         )
         lines.append(
-            f"LeNet-5 {words}, Spearman of |w| and importance over 60 weights a layer, and "
-            "percent below the median over all "
-            f"layers by |w| and by importance: {told}; `lenet5-importance.json`."
+            f"LeNet-5 {words}, Spearman of |w| and importance over 60 weights a layer, and percent "
+            f"below the median over all layers by |w| and by importance: {told}; "
+            "`lenet5-importance.json`."
         )
     convolutions = [
         row for (moment, name), row in rows.items() if moment == "early" and name.startswith("conv")
@@ -455,10 +448,8 @@ def nap_small_weights_go() -> Evidence:
         verdict(peak, near["late"] < near["early"] / 3, size["late"] > 3 * size["early"]),
         [
             f"LeNet-5, fc1: median |w| {size['early']:.3f} before pruning and {size['late']:.3f} "
-            "after (60 weights drawn); "
-            f"{100 * near['early']:.0f} and {100 * near['late']:.0f}% of the weights lie in the "
-            "middle eighth of their range; "
-            "`lenet5-importance.json`."
+            f"after (60 weights drawn); {100 * near['early']:.0f} and {100 * near['late']:.0f}% of "
+            "the weights lie in the middle eighth of their range; `lenet5-importance.json`."
         ],
     )
 
@@ -491,7 +482,7 @@ def nap_takes_a_nap() -> Evidence:
         )
         each += [more.mean <= 0.1, times.mean >= said]
         lines.append(
-            f"{network}: {times} times fewer weights (paper {said:.0f}), {more} points more "
-            f"error; {times.source}."
+            f"{network}: {times} times fewer weights (paper {said:.0f}), {more} points more error; "
+            f"{times.source}."
         )
     return verdict(*each), lines

@@ -290,20 +290,21 @@ def draw(comparison: Comparison) -> list[Drawing]:
         ]
 
 
+MOMENTS = ("accuracy_pruned", "accuracy_finetuned")
 BASELINES = ("magnitude-global", "c-obd")  # the simplest of single weights and of channels
 
 
 def best(rows: list[Row], y: str) -> str:
     """The method whose accuracy is the highest on average over its amounts, among those with the
-    most amounts.
+    most amounts; empty where no row removed what was asked.
     """
     means = {
         method: [row.stat(y).mean for row in mine if row.stat(y).n and not row.short]
         for method, mine in by_method(rows)
     }
     most = max(map(len, means.values()))
-    full = {method: np.mean(values) for method, values in means.items() if len(values) == most}
-    return max(full, key=full.get)
+    full = {m: np.mean(values) for m, values in means.items() if values and len(values) == most}
+    return max(full, key=full.get, default="")
 
 
 def _accuracy(comparison: Comparison, x: str) -> Drawing:
@@ -319,11 +320,10 @@ def _accuracy(comparison: Comparison, x: str) -> Drawing:
     parts = np.atleast_1d(figure.subfigures(len(groups), 1))
     missing, told = 0, []
     for (group, rows), part in zip(groups.items(), parts, strict=True):
-        axes = part.subplots(2, columns, squeeze=False, sharex=True, sharey="row")
+        moments = [y for y in MOMENTS if any(row.stat(y).n for row in rows)] or MOMENTS[:1]
+        axes = part.subplots(len(moments), columns, squeeze=False, sharex=True, sharey="row")
         part.suptitle(GROUPS[group], fontsize=11)
-        for line, y in zip(axes, ("accuracy_pruned", "accuracy_finetuned"), strict=True):
-            if not any(row.stat(y).n for row in rows):
-                continue
+        for line, y in zip(axes, moments, strict=True):
             everywhere = {best(rows, y), *(set(BASELINES) & {row.method for row in rows})}
             lacking = [
                 accuracy_against(
@@ -341,7 +341,7 @@ def _accuracy(comparison: Comparison, x: str) -> Drawing:
             told.append(_extremes(rows, x, y))
             for ax, name in zip(line, families[group], strict=False):
                 ax.set(title=name, ylabel="")
-                if y == "accuracy_pruned":
+                if y != moments[-1]:
                     ax.set_xlabel("")
             line[0].set_ylabel(f"Test accuracy [%]\n{NAMES[y]}")
         for column in axes.T[: len(families[group])]:

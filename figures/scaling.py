@@ -108,10 +108,8 @@ def table(bench: dict) -> str:
     where, scaling = bench["provenance"], bench["scaling"]
     lines = [
         f"Measured on {where['device']}, {where['threads']} threads: time grows as "
-        f"m^{scaling['rows']['slope']:.2f} and as "
-        f"d^{scaling['weights']['slope']:.2f}; k = {machine.k:.2g} s, l = {machine.l:.2g} s, r = "
-        f"{machine.r:.2g} multiply-adds "
-        "a second.",
+        f"m^{scaling['rows']['slope']:.2f} and as d^{scaling['weights']['slope']:.2f}; k = "
+        f"{machine.k:.2g} s, l = {machine.l:.2g} s, r = {machine.r:.2g} multiply-adds a second.",
         "",
         "| job | weights d | m × b, c | rows in memory | gradients | inverse and scores | "
         f"processes of {PROCESS_GB} GB |",
@@ -123,8 +121,8 @@ def table(bench: dict) -> str:
         inverse = machine.inverse(job.rows, job.chunk, job.weights)
         lines.append(
             f"| {job.name} | {job.weights:,} | {job.rows} × {job.batch}, {job.chunk:,} | "
-            f"{memory:,.1f} GB | {span(gradients)} | "
-            f"{span(inverse)} | {-(-memory // PROCESS_GB):.0f} |"
+            f"{memory:,.1f} GB | {span(gradients)} | {span(inverse)} | "
+            f"{-(-memory // PROCESS_GB):.0f} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -133,9 +131,8 @@ def measured(bench: dict, sizes: list[dict]) -> str:
     """Whole steps that were run, beside what the two laws say of them; times are of the clock."""
     machine = constants(bench)
     lines = [
-        "| step | weights d | m, c | rows | threads | gradients | scores, selection, update | by "
-        "k and l | peak of the process | "
-        "forecast |",
+        "| step | weights d | m, c | rows | threads | gradients | scores, selection, update | by k "
+        "and l | peak of the process | forecast |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for size in sizes:
@@ -153,8 +150,7 @@ def measured(bench: dict, sizes: list[dict]) -> str:
         name = f"{size['network']} on {size['dataset'].partition(':')[0]}"
         lines.append(
             f"| {name} | {size['weights']:,} | {size['rows']:,}, {chunk} | {rows} | "
-            f"{size['provenance']['threads']} | "
-            f"{span(size['gradients_s'])} | "
+            f"{size['provenance']['threads']} | {span(size['gradients_s'])} | "
             f"{span(size['scores_s'] + size['selection_and_update_s'])} | {span(law)} | "
             f"{size['peak_rss_mb'] / 1024:.1f} GB | {forecast} |"
         )

@@ -10,6 +10,7 @@ from figures.evidence import (
     JOBS,
     Evidence,
     Missing,
+    Number,
     alike,
     cell,
     claim,
@@ -23,7 +24,13 @@ from figures.evidence import (
 )
 from figures.style import look
 from figures.woodfisher import study
-from figures.woodfisher_oneshot_claims import R20, top1
+
+R20 = "ResNet-20, CIFAR-10 as JPEG"
+
+
+def top1(label: str, series: str, amount: float) -> Number:
+    """Test accuracy in percent right after pruning, over the seeds."""
+    return cell("woodfisher", label, f"{series}-{amount:g}-seed*", "top1_pruned_pct")
 
 
 def _called(name: str) -> str:
@@ -43,9 +50,8 @@ def woodfisher_one_shot_lead() -> Evidence:
         leads.append(ours.mean - other.mean > said / 2)
         lines.append(
             f"{R20}, {100 * amount:g}% removed, nothing trained after: WoodFisher (m = 1,000, b = "
-            f"1) {ours}, global magnitude "
-            f"{other}, a lead of {ours.mean - other.mean:.1f} points (paper: about {said}); "
-            f"{ours.source}, {other.source}."
+            f"1) {ours}, global magnitude {other}, a lead of {ours.mean - other.mean:.1f} points "
+            f"(paper: about {said}); {ours.source}, {other.source}."
         )
     return verdict(*leads), lines
 
@@ -62,9 +68,8 @@ def woodfisher_chooses_otherwise() -> Evidence:
         each.append(order < 0.95)
         lines.append(
             f"{name}, m = 100, b = 10, a block a layer: Spearman of when each weight goes "
-            f"{order:.4f}; the kept sets share "
-            f"{100 * min(shares):.1f} to {100 * max(shares):.1f}% (intersection over union, "
-            f"{len(shares)} amounts); "
+            f"{order:.4f}; the kept sets share {100 * min(shares):.1f} to {100 * max(shares):.1f}% "
+            f"(intersection over union, {len(shares)} amounts); "
             f"figures/results/{name}/agreement.csv."
         )
     for record in _study("choice"):
@@ -80,9 +85,8 @@ def woodfisher_chooses_otherwise() -> Evidence:
         )
         lines.append(
             f"{record.spec['model']}, m = 1,000, b = 1, a block a layer: the kept sets share "
-            f"{100 * min(own):.1f} to "
-            f"{100 * max(own):.1f}%; of {len(settings)} settings least with m = {least[0]}, b = "
-            f"{least[1]}, blocks of {least[2]}: "
+            f"{100 * min(own):.1f} to {100 * max(own):.1f}%; of {len(settings)} settings least "
+            f"with m = {least[0]}, b = {least[1]}, blocks of {least[2]}: "
             f"{100 * min(settings[least]):.1f} to {100 * max(settings[least]):.1f}%; "
             f"`{record.cell}.json`."
         )
@@ -93,8 +97,8 @@ def woodfisher_chooses_otherwise() -> Evidence:
         )
         lines.append(
             f"{R20}, {100 * amount:g}% removed, nothing trained after, m = 1,000, b = 1: "
-            "WoodFisher's choice "
-            f"without its update {alone}, with it {both}, global magnitude {other}; {alone.source}."
+            f"WoodFisher's choice without its update {alone}, with it {both}, global magnitude "
+            f"{other}; {alone.source}."
         )
     return verdict(*each), lines
 
@@ -122,9 +126,8 @@ def woodfisher_gradients_do_not_vanish() -> Evidence:
     plain, equal = mean["training images"], mean["rows made equally long"]
     lines = [
         f"LeNet-300-100, 95% removed, blocks of 500, {what}: {one['effective_rows']:,.1f} "
-        "effective rows of 1,000, "
-        f"{100 * one['overlap']:.1f}% of the kept weights are magnitude's, "
-        f"{100 * one['accuracy']:.2f}% accuracy (global magnitude "
+        f"effective rows of 1,000, {100 * one['overlap']:.1f}% of the kept weights are "
+        f"magnitude's, {100 * one['accuracy']:.2f}% accuracy (global magnitude "
         f"{100 * one['magnitude']:.2f}%)."
         for what, one in mean.items()
     ]
@@ -162,8 +165,7 @@ def woodfisher_lead_after_fine_tuning() -> Evidence:
         each.append(gap > noise)
         lines.append(
             f"{name}, 90% removed, fine-tuned alike: {_called(name)} {percent(ours)}, global "
-            f"magnitude {percent(other)}; "
-            f"figures/results/{name}."
+            f"magnitude {percent(other)}; figures/results/{name}."
         )
     lines.append(
         "The paper's leads on ResNet-50 and ImageNet after gradual pruning (Table 1), in points: "
@@ -185,9 +187,8 @@ def woodfisher_beats_l_obs() -> Evidence:
         each += [ours.mean > walk.mean, ours.mean > joint.mean]
         lines.append(
             f"{R20}, {100 * amount:g}% of every layer removed, nothing trained after: WoodFisher "
-            f"(m = 1,000, b = 1) {ours}, "
-            f"L-OBS {walk}, L-OBS at the joint optimum (ours) {joint}; {ours.source}, "
-            f"{walk.source}, {joint.source}."
+            f"(m = 1,000, b = 1) {ours}, L-OBS {walk}, L-OBS at the joint optimum (ours) {joint}; "
+            f"{ours.source}, {walk.source}, {joint.source}."
         )
     return verdict(*each), lines
 
@@ -200,9 +201,8 @@ def woodfisher_beats_kfac() -> Evidence:
         ours, other = (top1("Figure 5b", m, amount) for m in ("woodfisher", "kfac-pi"))
         each.append(ours.mean > other.mean)
         lines.append(
-            f"MLPNet, {100 * amount:g}% removed, nothing trained after: WoodFisher (m = 1,000, b "
-            f"= 50) {ours}, K-FAC with π "
-            f"{other}; {ours.source}."
+            f"MLPNet, {100 * amount:g}% removed, nothing trained after: WoodFisher (m = 1,000, b = "
+            f"50) {ours}, K-FAC with π {other}; {ours.source}."
         )
     for name in JOBS:
         amounts = sorted(
@@ -219,8 +219,7 @@ def woodfisher_beats_kfac() -> Evidence:
         each.append(ours > other)
         lines.append(
             f"{name}, nothing trained after, mean over {len(amounts)} amounts: {_called(name)} "
-            f"{100 * ours:.2f}, "
-            f"K-FAC {100 * other:.2f}; figures/results/{name}."
+            f"{100 * ours:.2f}, K-FAC {100 * other:.2f}; figures/results/{name}."
         )
     ours, other = (
         cell("woodfisher", "Table damping", f"{m}-damping-*-0.9-seed*", "top1_pruned_pct").values
@@ -228,11 +227,9 @@ def woodfisher_beats_kfac() -> Evidence:
     )
     magnitude = cell("woodfisher", "Table damping", "magnitude-global-0.9-seed*", "top1_pruned_pct")
     lines.append(
-        f"LeNet-300-100, 90% removed, nothing trained after, over {len(ours)} dampenings from "
-        "1e-9 to 0.1: WoodFisher "
-        f"(m = 100, b = 10) {min(ours):.2f} to {max(ours):.2f}, K-FAC {min(other):.2f} to "
-        f"{max(other):.2f}, global magnitude "
-        f"{magnitude}."
+        f"LeNet-300-100, 90% removed, nothing trained after, over {len(ours)} dampenings from 1e-9 "
+        f"to 0.1: WoodFisher (m = 100, b = 10) {min(ours):.2f} to {max(ours):.2f}, K-FAC "
+        f"{min(other):.2f} to {max(other):.2f}, global magnitude {magnitude}."
     )
     return verdict(*each), lines
 
@@ -250,7 +247,6 @@ def woodtaylor_above_dense() -> Evidence:
         verdict(one.mean > dense.mean, one.mean - dense.mean > 4, layer.mean > dense.mean),
         [
             f"MLPNet after two epochs, 50% removed, m = 1,000, b = 8, dense {dense.mean:.2f}: one "
-            f"block over the network {one}, "
-            f"a block a layer {layer}; {one.source}."
+            f"block over the network {one}, a block a layer {layer}; {one.source}."
         ],
     )

@@ -94,8 +94,7 @@ def woodfisher_gradual_lead() -> Evidence:
         found.append((amount, ours, other))
         lines.append(
             f"{RESNET20}, to {100 * amount:g}% on the paper's course in {words}: WoodFisher "
-            f"{ours}, global magnitude {other}; "
-            f"{ours.source}, {other.source}."
+            f"{ours}, global magnitude {other}; {ours.source}, {other.source}."
         )
     with contextlib.suppress(Missing):
         for words, amount, ours, other in pairs("Table 1", "magnitude-layer", AMOUNTS):
@@ -112,8 +111,7 @@ def woodfisher_gradual_lead() -> Evidence:
             )
             lines.append(
                 f"{RESNET20}, to {100 * amount:g}% on the shorter schedule, not counted: "
-                f"WoodFisher {ours}, global magnitude "
-                f"{other}; {ours.source}, {other.source}."
+                f"WoodFisher {ours}, global magnitude {other}; {ours.source}, {other.source}."
             )
     return judged(found, AMOUNTS, *each), lines
 
@@ -128,11 +126,9 @@ def best_runs() -> Evidence:
         each.append(max(ours.values) > max(other.values))
         found.append((amount, ours, other))
         lines.append(
-            f"{RESNET20}, to {100 * amount:g}% on the paper's course in {words}, best epoch of "
-            "the best seed: WoodFisher "
-            f"{max(ours.values):.2f} of {len(ours.values)}, global magnitude "
-            f"{max(other.values):.2f} of {len(other.values)}; "
-            f"{ours.source}."
+            f"{RESNET20}, to {100 * amount:g}% on the paper's course in {words}, best epoch of the "
+            f"best seed: WoodFisher {max(ours.values):.2f} of {len(ours.values)}, global magnitude "
+            f"{max(other.values):.2f} of {len(other.values)}; {ours.source}."
         )
     return judged(found, AMOUNTS, *each), lines
 
@@ -149,9 +145,8 @@ def woodfisher_gradual_significance() -> Evidence:
     p = significance(ours, other)
     lines = [
         f"{LENET5}, to 98% on MobileNetV1's course in three epochs: WoodFisher {ours}, global "
-        f"magnitude {other}, a lead of "
-        f"{ours.mean - other.mean:.2f} points; two-sided t-test p = {p:.2g}; {ours.source}, "
-        f"{other.source}."
+        f"magnitude {other}, a lead of {ours.mean - other.mean:.2f} points; two-sided t-test p = "
+        f"{p:.2g}; {ours.source}, {other.source}."
     ]
     with contextlib.suppress(Missing):
         one, two = (
@@ -160,8 +155,7 @@ def woodfisher_gradual_significance() -> Evidence:
         )
         lines.append(
             f"{LENET5}, to 98% on the shorter schedule, not counted: WoodFisher {one}, global "
-            f"magnitude {two}, p = "
-            f"{significance(one, two):.2g}; {one.source}, {two.source}."
+            f"magnitude {two}, p = {significance(one, two):.2g}; {one.source}, {two.source}."
         )
     return verdict(ours.mean > other.mean, p < 0.05), lines
 
@@ -179,9 +173,8 @@ def above_dpf_by_its_protocol() -> Evidence:
         each.append(ours.mean > other.mean)
         found.append((amount, ours, other))
         lines.append(
-            f"{RESNET20}, {100 * amount:g}% of all layers but the classifier on the paper's "
-            f"course in {words}: WoodFisher {ours}, "
-            f"DPF {other}; {ours.source}, {other.source}."
+            f"{RESNET20}, {100 * amount:g}% of all layers but the classifier on the paper's course "
+            f"in {words}: WoodFisher {ours}, DPF {other}; {ours.source}, {other.source}."
         )
     return judged(found, (0.9,), *each), lines
 
@@ -203,8 +196,7 @@ def woodfisher_beats_dpf() -> Evidence:
             each.append(ours.mean > other.mean)
             lines.append(
                 f"{words}, to {100 * amount:g}% on the shorter schedule, all layers: WoodFisher "
-                f"{ours}, DPF {other}; "
-                f"{ours.source}, {other.source}."
+                f"{ours}, DPF {other}; {ours.source}, {other.source}."
             )
     return verdict(*each), lines
 
@@ -233,12 +225,10 @@ def dpf_fails_by_its_norms() -> Evidence:
         single = sum(layer["kept"] == 1 for layer in record.layers)
         lines.append(
             f"{name.replace('-', ' ')}: the dense weights of {layer.removesuffix('.weight')} grow "
-            f"most, {growth[name]:.1f} times "
-            "in norm from the first pruning to the last; test accuracy after the training at "
-            f"96.5% removed {tuned[name]:.2f}; at "
-            f"98% {winner['name']} has most of the weights that are left, {winner['kept']} of "
-            f"{left}, and {single} layers have "
-            f"one each; {named([record.id])}."
+            f"most, {growth[name]:.1f} times in norm from the first pruning to the last; test "
+            f"accuracy after the training at 96.5% removed {tuned[name]:.2f}; at 98% "
+            f"{winner['name']} has most of the weights that are left, {winner['kept']} of {left}, "
+            f"and {single} layers have one each; {named([record.id])}."
         )
     other = records("Figure 6", "resnet20-magnitude-global-0.98", "prune")[0]
     beside = 100 * other.trajectory[2]["tuned"]
@@ -293,8 +283,8 @@ def _course(label: str, prefix: str, amount: float, words: str) -> tuple[list[bo
     ends = [accuracy(label, f"{prefix}-{method}-{amount:g}") for method in BOTH]
     line = (
         f"{words}, right after each of {len(after)} prunings to "
-        f"{', '.join(f'{100 * a:.3g}' for a, _ in after)}%: {told(after, BOTH)}; "
-        f"WoodFisher is not behind after {won}; at the end {ends[0]} and {ends[1]}; {source}."
+        f"{', '.join(f'{100 * a:.3g}' for a, _ in after)}%: {told(after, BOTH)}; WoodFisher is not "
+        f"behind after {won}; at the end {ends[0]} and {ends[1]}; {source}."
     )
     return [won >= len(after) - 1, ends[0].mean > ends[1].mean], line
 

@@ -10,17 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from figures.evidence import Evidence, Missing, Number, cell, field, shows, verdict
+from figures.evidence import Evidence, Missing, Number, field, shows, verdict
 from figures.values import ROOT
+from figures.woodfisher_claims import R20, top1
 
-R20 = "ResNet-20, CIFAR-10 as JPEG"
 FEW = (0.5, 0.7, 0.8)
 METHODS = {"woodtaylor": "WoodTaylor", "woodfisher": "WoodFisher"}
-
-
-def top1(label: str, series: str, amount: float) -> Number:
-    """Test accuracy in percent right after pruning, over the seeds."""
-    return cell("woodfisher", label, f"{series}-{amount:g}-seed*", "top1_pruned_pct")
 
 
 def row(label: str, names: Mapping[str, str], amount: float) -> tuple[dict[str, Number], str]:
@@ -235,8 +230,8 @@ def averaging_on_mobilenet() -> Evidence:
     return (
         verdict(hundred.mean - one.mean > 14, abs(more.mean - hundred.mean) < 1),
         [
-            f"MobileNetV1, ImageNet, 10% removed, 160 rows of 1: {one}, of 100: {hundred}, of "
-            f"400: {more}; {one.source}."
+            f"MobileNetV1, ImageNet, 10% removed, 160 rows of 1: {one}, of 100: {hundred}, of 400: "
+            f"{more}; {one.source}."
         ],
     )
 
@@ -326,8 +321,8 @@ def _alike(*blocks: str) -> Evidence:
     }
     told = ", ".join(f"{block} {value:.3f}" for block, value in cosines.items())
     return verdict(*(value > 0.5 for value in cosines.values())), [
-        "CIFARNet 3072-16-64-10, 10 epochs for 300, 100 examples: cosine of the two in the "
-        f"blocks of layers {told}; `hessian_s2.json`."
+        "CIFARNet 3072-16-64-10, 10 epochs for 300, 100 examples: cosine of the two in the blocks "
+        f"of layers {told}; `hessian_s2.json`."
     ]
 
 

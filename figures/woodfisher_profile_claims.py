@@ -34,9 +34,8 @@ def fewer_flops() -> Evidence:
         each += [saved > (1 - 335 / 594) / 2, lost < 0.92]
         lines.append(
             f"{RESNET20}, one-shot to {100 * amount:g}%: β = 0.3 saves {100 * saved:.0f}% of the "
-            "MACs (paper "
-            f"{100 * (1 - 335 / 594):.0f}) for {lost:.2f} points; {aware['flops_m'].source}, "
-            f"{plain['flops_m'].source}."
+            f"MACs (paper {100 * (1 - 335 / 594):.0f}) for {lost:.2f} points; "
+            f"{aware['flops_m'].source}, {plain['flops_m'].source}."
         )
     return verdict(*each), lines
 
@@ -65,8 +64,7 @@ def settings_of_the_cells() -> Evidence:
             each += [ours == value.number, dict(value.setting)["setting"].endswith(rows)]
             lines.append(
                 f"{value.model} to {100 * amount:g}%, {value.quantity.replace('_', ' ')}: printed "
-                f"{value.value}, the cell's "
-                f"{ours}, with {rows}."
+                f"{value.value}, the cell's {ours}, with {rows}."
             )
     return verdict(*each), lines
 
@@ -92,8 +90,7 @@ def like_profiles() -> Evidence:
                 each += [order >= 0.99, gap <= 3]
                 lines.append(
                     f"{RESNET20}, to {100 * amount:g}% on the paper's course in {words}: Spearman "
-                    f"{order:.3f}, largest difference "
-                    f"of a layer {gap:.1f} points; "
+                    f"{order:.3f}, largest difference of a layer {gap:.1f} points; "
                     f"{', '.join(named(record.id for record in seeds) for seeds in found)}."
                 )
     if not lines:
@@ -138,8 +135,7 @@ def flops_aware_profiles() -> Evidence:
         each.append(round(ours) == flops)
         lines.append(
             f"MobileNetV1, the printed layers, β = {beta}: {ours:.1f} M by this repository's "
-            f"counter, printed {flops} M; "
-            "cost_tables.json."
+            f"counter, printed {flops} M; cost_tables.json."
         )
     for amount in (0.6, 0.75):
         found = [records("Table 6", f"beta-{beta}-{amount:g}", "prune") for beta in ("0", "0.3")]
@@ -153,9 +149,8 @@ def flops_aware_profiles() -> Evidence:
         each += [aware["layer1"] > plain["layer1"], aware["layer3"] < plain["layer3"]]
         lines.append(
             f"{RESNET20}, one-shot to {100 * amount:g}%: with β = 0.3 for 0 the first stage loses "
-            f"{aware['layer1']:.1f} for "
-            f"{plain['layer1']:.1f}% on average, the last {aware['layer3']:.1f} for "
-            f"{plain['layer3']:.1f}%; "
+            f"{aware['layer1']:.1f} for {plain['layer1']:.1f}% on average, the last "
+            f"{aware['layer3']:.1f} for {plain['layer3']:.1f}%; "
             f"{', '.join(named(record.id for record in one) for one in found)}."
         )
     return verdict(*each), lines
@@ -175,7 +170,6 @@ def structure_from_the_start() -> Evidence:
         each += [cosine > 0.7, abs(100 * ours - said) < 3]
         lines.append(
             f"MLPNet after {epochs:g} epochs: test accuracy {100 * ours:.1f} (paper {said}), "
-            "cosine of Hessian and empirical "
-            f"Fisher {cosine:.3f}; hessian_s4.json."
+            f"cosine of Hessian and empirical Fisher {cosine:.3f}; hessian_s4.json."
         )
     return verdict(*each), lines

@@ -183,6 +183,15 @@ def test_a_family_stands_out_before_all_others_with_the_best_and_the_baseline():
     assert "L-OBS" in told and "Random" not in told
 
 
+def test_without_fine_tuning_there_is_one_row_of_panels_and_a_best_only_of_what_was_removed():
+    records = [record for record in small() if record.stage == "prune"]
+    figure = next(d.figure for d in panels.draw(gather(records)) if d.name.startswith("accuracy"))
+    (weights, _) = figure.subfigs
+    assert {ax.get_subplotspec().get_gridspec().nrows for ax in weights.axes} == {1}
+    idle = gather(pair("eigendamage", 0.5, unit="unit_ratio", kept=1.0)).rows
+    assert panels.best(idle, "accuracy_finetuned") == ""
+
+
 def test_every_method_of_the_registry_has_one_family():
     assert {style.family(method) for method in METHODS} <= set(style.FAMILIES)
     assert style.family("woodfisher (m 100, b 10)") == "WoodFisher"
