@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from common.cells.errors import LayerError, NumericalError, UserError
 from common.nets import layers as L
-from common.nets.edits import FACTORS
+from common.nets.edits import FACTORS, factorizable
+from common.nets.kinds import CONVOLUTIONS
 from common.nets.surgery import apply_edits, factorize
 
 
@@ -39,9 +40,13 @@ def rotatable(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module
         for name, module in (plain | narrow).items()
         if name not in skip | set(heads[-1:])
     }
+    fixed = [name for name, module in layers.items() if not factorizable(module)]
+    if fixed:
+        raise LayerError(
+            fixed[0],
+            f"a grouped or transposed convolution cannot be rotated; name it in skip ({fixed})",
+        )
     for name, module in layers.items():
-        if L.groups(module) > 1:
-            raise LayerError(name, "a grouped convolution cannot be rotated; name it in skip")
         if not torch.isfinite(module.weight).all():
             raise NumericalError(name, "its weights are not finite", "check the checkpoint")
     if not layers:
@@ -79,14 +84,15 @@ def factors_of(module: nn.Module, QA: Tensor, W: Tensor, QS: Tensor) -> list[Ten
     """[first, core, last], the weights of a bottleneck of the layer's own kind, from the kept bases
     QA [in, a] and QS [out, r] and the core W [r, a, offsets].
     """
-    if isinstance(module, nn.Linear):
+    if not isinstance(module, CONVOLUTIONS):
         return [QA.T, W[..., 0], QS]
     # whole: A spans the patch, so the first layer has the kernel
     kernel, whole = module.kernel_size, W.shape[2] == 1
+    point = (1,) * len(kernel)
     return [
-        QA.T.reshape(QA.shape[1], module.in_channels, *(kernel if whole else (1, 1))),
-        W.reshape(*W.shape[:2], *((1, 1) if whole else kernel)),
-        QS[..., None, None],
+        QA.T.reshape(QA.shape[1], module.in_channels, *(kernel if whole else point)),
+        W.reshape(*W.shape[:2], *(point if whole else kernel)),
+        QS.reshape(*QS.shape, *point),
     ]
 
 

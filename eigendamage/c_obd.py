@@ -14,14 +14,17 @@ from torch import Tensor, nn
 
 from common.curvature import memory
 from common.curvature.diag import diagonal_fisher
+from common.nets import layers as L
 from common.nets import masks as M
 from common.pruning.pruned import Pruned
 from eigendamage.filters import FilterOptions, Filters
 
 
-def importance(weight: Tensor, fisher: Tensor) -> Tensor:
-    """Σ_j ½ θ_ij² F_ij,ij of each filter i (Eq. 8 summed), [filters]; both weight-shaped."""
-    return (0.5 * weight.detach().double().square() * fisher).flatten(1).sum(1)
+def importance(module: nn.Module, fisher: Tensor) -> Tensor:
+    """Σ_j ½ θ_ij² F_ij,ij of each filter i of a layer (Eq. 8 summed), [filters]; the Fisher's
+    diagonal is weight-shaped."""
+    each = 0.5 * module.weight.detach().double().square() * fisher
+    return L.to_matrix(module, each).sum(2).flatten()
 
 
 def prune(
@@ -38,5 +41,5 @@ def prune(
     fisher = diagonal_fisher(
         model, net.calibration, net.layers, options.fisher, generator=generator
     )
-    scores = {name: importance(module.weight, fisher[name]) for name, module in net.layers.items()}
+    scores = {name: importance(module, fisher[name]) for name, module in net.layers.items()}
     return net.remove(scores, amount, options.cap)

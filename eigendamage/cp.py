@@ -19,6 +19,7 @@ from common.cells.errors import UserError
 from common.curvature import memory
 from common.nets import masks as M
 from common.nets.clone import clone
+from common.nets.kinds import CONVOLUTIONS
 from common.pruning.pruned import Pruned
 from eigendamage.bottleneck import factors_of, place, rotatable
 from eigendamage.depthwise import joined, separate
@@ -63,7 +64,7 @@ def prune(
     layers = {
         name: m
         for name, m in rotatable(model, options.skip).items()
-        if isinstance(m, nn.Conv2d) and m.weight[0, 0].numel() > 1
+        if isinstance(m, CONVOLUTIONS) and m.weight[0, 0].numel() > 1
     }
     if not layers:
         raise UserError(

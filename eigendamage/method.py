@@ -20,6 +20,7 @@ from common.cells.errors import choose, require
 from common.curvature import memory
 from common.curvature.kron import Kron, kron_factors
 from common.curvature.labels import FISHERS
+from common.nets import layers as L
 from common.nets import masks as M
 from common.nets.clone import clone
 from common.pruning.pruned import Pruned
@@ -77,7 +78,8 @@ class Rotated:
 
 def rotate(weight: Tensor, factors: Kron) -> Rotated:
     """Q_S, Λ_S = Eigen(S), Q_A, Λ_A = Eigen(A) and W' = Q_Sᵀ W Q_A (Eq. 15; lines 2 and 3).
-    weight: the layer's own shape; with a patch-wide A all offsets lie in its one basis."""
+    weight: [1, out, in] or the layer's own shape; with a patch-wide A all offsets lie in its one
+    basis."""
     (A,), (S,) = factors.A, factors.G
     (lambda_A, QA), (lambda_S, QS) = torch.linalg.eigh(A), torch.linalg.eigh(S)
     W = torch.einsum("os,oip,ia->sap", QS, weight.detach().double().reshape(len(S), len(A), -1), QA)
@@ -123,7 +125,10 @@ def prune(
         model, calibration, modules, fisher=labels, channel_only=channel, generator=generator
     )
     # 2, 3: the eigenbases and W'
-    layers = {name: rotate(module.weight, factors.pop(name)) for name, module in modules.items()}
+    layers = {
+        name: rotate(L.to_matrix(module, module.weight), factors.pop(name))
+        for name, module in modules.items()
+    }
     # 4 to 7: ΔL_r = Θ_r,· 1 and ΔL_c = 1ᵀ Θ_·,c
     delta_L = {
         f"{name} {side}": layer.theta.sum(axis)

@@ -23,6 +23,8 @@ from common.nets.clone import clone
 from common.nets.edits import BATCHNORM, apply_edits, channel_count, map_side
 from common.nets.surgery import ChannelGroup, narrow
 
+PLAIN = (nn.Conv2d, nn.Linear)  # the layers that residual streams are followed through
+
 
 def cut(
     model: nn.Module, groups: Sequence[ChannelGroup], gone: Mapping[str, Tensor], example: Tensor
@@ -32,10 +34,17 @@ def cut(
 
     groups: of `common.nets.surgery.channel_groups`, of the widened network where filters went
     before. example: [batch, ...], only its shape matters. Raises LayerError for a grouped
-    convolution among the layers.
+    convolution or one of another kind than Conv2d and Linear among the layers.
     """
     for name in gone:
-        if L.groups(model.get_submodule(inner(model, name))) > 1:
+        module = model.get_submodule(inner(model, name))
+        if not isinstance(module, PLAIN):
+            raise LayerError(
+                name,
+                f"the filters of a {type(module).__name__} do not go one by one; name it in skip, "
+                "or choose coupled units",
+            )
+        if L.groups(module) > 1:
             raise LayerError(
                 name,
                 "a grouped convolution's filters do not go one by one; name it in skip, or choose "
@@ -180,9 +189,9 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
     return {
         name: model.get_submodule(inner(model, name))
         for name, module in model.named_modules()
-        if (isinstance(module, L.PRUNABLE) or map_side(module))
+        if (isinstance(module, PLAIN) or map_side(module))
         and not name.endswith(".layer")
-        and isinstance(model.get_submodule(inner(model, name)), L.PRUNABLE)
+        and isinstance(model.get_submodule(inner(model, name)), PLAIN)
     }
 
 
@@ -227,7 +236,7 @@ def _written(
     """
     twin = clone(model).cpu().double().eval()
     for name, module in twin.named_modules():
-        if isinstance(module, L.PRUNABLE):
+        if isinstance(module, PLAIN):
             module.weight.fill_(1 / module.weight[0].numel())
             module.weight[gone[name].cpu() if name in gone else []] = 0
         elif isinstance(module, BATCHNORM):
@@ -248,11 +257,11 @@ def _written(
         return hook
 
     for name, module in twin.named_modules():
-        if isinstance(module, L.PRUNABLE):
+        if isinstance(module, PLAIN):
             module.register_forward_hook(
                 lambda _, __, output, name=name: outputs.update({id(output): (name, output)})
             )
-        if isinstance(module, (*L.PRUNABLE, *BATCHNORM)):
+        if isinstance(module, (*PLAIN, *BATCHNORM)):
             module.register_forward_pre_hook(before(name))
     with torch.enable_grad():
         result = twin.requires_grad_()(torch.ones(1, *example.shape[1:], dtype=torch.float64))

@@ -64,7 +64,7 @@ class LayerStatistics:
         if they are not this layer and x."""
         positions = L.inputs(self.module, x[:1].to("meta")).shape[2]
         self.count += len(x) * positions
-        width = self.module.weight[0].numel() + self.bias
+        width = L.shape(self.module)[2] + self.bias
         if self.moment is None and self.count * (1 if width > WIDE else FEW) < width:
             self.rows.append(
                 L.inputs(self.module, x, self.bias).transpose(0, 1).flatten(1, 2).clone()

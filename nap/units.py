@@ -46,10 +46,11 @@ def saved_macs(
 def _fewer(module: nn.Module, axes: Mapping[str, list[list[int]]], unit: int) -> int:
     """How many weights a layer loses with a unit. axes: the unit's channels by axis, "out" and
     "in"."""
-    out, inner, *kernel = module.weight.shape
+    inner, out = L.channels(module)
+    inner //= L.groups(module)
     rows, columns = (len(axes[axis][unit]) if axis in axes else 0 for axis in ("out", "in"))
     left = inner if depthwise(module) else inner - columns // L.groups(module)
-    return (out * inner - (out - rows) * left) * int(torch.Size(kernel).numel())
+    return (out * inner - (out - rows) * left) * L.offsets(module)
 
 
 def by_channel(module: nn.Module, scores: Tensor, axis: str) -> Tensor:
@@ -57,8 +58,8 @@ def by_channel(module: nn.Module, scores: Tensor, axis: str) -> Tensor:
     output ("out") or input ("in") channels; an input channel has no bias."""
     if axis == "out":
         return scores.sum(-1).flatten()
-    inside = scores[..., : module.weight[0].numel()]
-    return inside.reshape(*inside.shape[:2], module.weight.shape[1], -1).sum((1, 3)).flatten()
+    inside = scores[..., : L.shape(module)[2]]
+    return inside.unflatten(2, (-1, L.offsets(module))).sum((1, 3)).flatten()
 
 
 def carried(
@@ -76,8 +77,8 @@ def carried(
             keep = keep.to(f.G.device)
             factors[edit["module"]] = Kron(f.A, f.G[:, keep][:, :, keep], f.positions)
             continue
-        width = before.get_submodule(edit["module"]).weight[0].numel()
-        block = width // before.get_submodule(edit["module"]).weight.shape[1]
+        module = before.get_submodule(edit["module"])
+        width, block = L.shape(module)[2], L.offsets(module)
         columns = (keep[:, None] * block + torch.arange(block)).flatten()
         # the bias's column, if there is one
         columns = torch.cat([columns, torch.arange(width, f.A.shape[-1])]).to(f.A.device)

@@ -4,9 +4,14 @@ explicit matrices, float64.
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def example_loss(output: Tensor, y: Tensor, loss: str) -> Tensor:
@@ -97,39 +102,81 @@ def seen_by_positions(module: nn.Module, x: Tensor, bias: bool = False) -> Tenso
     """What each output position of each group sees, cut out by hand: [batch, groups, T, in
     (+1)].
     """
-    if isinstance(module, nn.Linear):
-        rows = x.reshape(len(x), 1, -1, x.shape[-1])
-    else:
-        p = module.padding if not isinstance(module.padding, str) else None
-        if p is None:
-            p = (
-                (0, 0)
-                if module.padding == "valid"
-                else tuple(d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size))
+    if isinstance(module, TRANSPOSED):
+        rows = _seen_through_the_transposed(module, x)
+    elif isinstance(module, CONVOLUTIONS):
+        p = module.padding
+        if p == "same":
+            p = tuple(d * (k - 1) // 2 for d, k in zip(module.dilation, module.kernel_size))
+        elif p == "valid":
+            p = (0,) * len(module.kernel_size)
+        mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
+        padded = F.pad(x, [each for one in reversed(p) for each in (one, one)], mode=mode)
+        sizes = [
+            (n - d * (k - 1) - 1) // s + 1
+            for n, k, s, d in zip(
+                padded.shape[2:], module.kernel_size, module.stride, module.dilation
             )
-        padded = F.pad(
-            x,
-            (p[1], p[1], p[0], p[0]),
-            mode="constant" if module.padding_mode == "zeros" else module.padding_mode,
-        )
-        (kh, kw), (sh, sw), (dh, dw) = module.kernel_size, module.stride, module.dilation
-        high = (padded.shape[2] - dh * (kh - 1) - 1) // sh + 1
-        wide = (padded.shape[3] - dw * (kw - 1) - 1) // sw + 1
+        ]
         per_group = x.shape[1] // module.groups
-        rows = x.new_zeros(len(x), module.groups, high * wide, per_group * kh * kw)
-        for b in range(len(x)):
-            for group in range(module.groups):
-                for i in range(high):
-                    for j in range(wide):
-                        top, left = i * sh, j * sw
-                        window = padded[
-                            b,
-                            group * per_group : (group + 1) * per_group,
-                            top : top + dh * (kh - 1) + 1 : dh,
-                            left : left + dw * (kw - 1) + 1 : dw,
-                        ]
-                        rows[b, group, i * wide + j] = window.flatten()
+        rows = []
+        for group, place in itertools.product(range(module.groups), _places(sizes)):
+            window = [slice(group * per_group, (group + 1) * per_group)]
+            for t, s, k, d in zip(place, module.stride, module.kernel_size, module.dilation):
+                window.append(slice(t * s, t * s + d * (k - 1) + 1, d))
+            rows.append(padded[(slice(None), *window)].flatten(1))
+        rows = torch.stack(rows, 1).unflatten(1, (module.groups, -1))
+    else:
+        rows = x.reshape(len(x), 1, -1, x.shape[-1])
     return torch.cat([rows, torch.ones_like(rows[..., :1])], -1) if bias else rows
+
+
+def _places(sizes: list[int]) -> list[tuple[int, ...]]:
+    return list(itertools.product(*map(range, sizes)))
+
+
+def _seen_through_the_transposed(module: nn.Module, x: Tensor) -> Tensor:
+    """Input t adds to output p through the kernel offset k where p = t·stride + k·dilation −
+    padding: every such meeting, one after the other."""
+    sizes = [
+        (n - 1) * s - 2 * p + d * (k - 1) + more + 1
+        for n, s, p, d, k, more in zip(
+            x.shape[2:],
+            module.stride,
+            module.padding,
+            module.dilation,
+            module.kernel_size,
+            module.output_padding,
+        )
+    ]
+    outputs, offsets = _places(sizes), _places(list(module.kernel_size))
+    per_group = x.shape[1] // module.groups
+    rows = x.new_zeros(len(x), module.groups, len(outputs), per_group, len(offsets))
+    for t, (at, k) in itertools.product(_places(list(x.shape[2:])), enumerate(offsets)):
+        meets = tuple(
+            one * s + offset * d - p
+            for one, s, offset, d, p in zip(t, module.stride, k, module.dilation, module.padding)
+        )
+        if meets in outputs:
+            seen = x[(slice(None), slice(None), *t)].unflatten(1, (module.groups, per_group))
+            rows[:, :, outputs.index(meets), :, at] += seen
+    return rows.flatten(3)
+
+
+def matrix_order(module: nn.Module) -> Tensor:
+    """Where each weight of the matrix [groups, out, in] lies in the flattened weight."""
+    place = torch.arange(module.weight.numel()).reshape(module.weight.shape)
+    if type(module).__name__ == "Conv1D":
+        return torch.cat([place[:, unit] for unit in range(place.shape[1])])
+    if isinstance(module, TRANSPOSED):
+        return torch.cat(
+            [
+                block[:, unit].flatten()
+                for block in place.chunk(module.groups)
+                for unit in range(place.shape[1])
+            ]
+        )
+    return place.flatten()
 
 
 def kfac_A(module: nn.Module, x: Tensor, bias: bool = False) -> Tensor:

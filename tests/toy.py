@@ -104,6 +104,45 @@ CONVOLUTIONS = {
 }
 
 
+def _projection() -> nn.Module:
+    """transformers' Conv1D, without transformers: known by its class's name."""
+    from tests.trust.hugging_face import Conv1D
+
+    return Conv1D(4, 6)
+
+
+# by name: a layer of a kind beside Conv2d and Linear, and the shape of an example it reads
+KINDS = {
+    "Conv1d": (lambda: nn.Conv1d(4, 6, 3, padding=1), (4, 7)),
+    "Conv1d strided, dilated": (lambda: nn.Conv1d(4, 6, 3, 2, 1, dilation=2), (4, 9)),
+    "Conv1d grouped": (lambda: nn.Conv1d(4, 6, 3, groups=2, bias=False), (4, 6)),
+    "Conv1d reflected": (lambda: nn.Conv1d(2, 3, 3, padding=1, padding_mode="reflect"), (2, 5)),
+    "Conv1d same": (lambda: nn.Conv1d(2, 3, 3, padding="same", dilation=2), (2, 6)),
+    "Conv3d": (lambda: nn.Conv3d(2, 3, (2, 3, 1), padding=(1, 0, 0)), (2, 3, 4, 3)),
+    "Conv3d grouped, strided": (
+        lambda: nn.Conv3d(4, 2, 2, (1, 2, 2), 1, (2, 1, 1), groups=2),
+        (4, 3, 3, 2),
+    ),
+    "ConvTranspose1d": (lambda: nn.ConvTranspose1d(4, 6, 3, 2, 1, 1), (4, 4)),
+    "ConvTranspose1d dilated": (lambda: nn.ConvTranspose1d(2, 3, 3, 2, 0, 2, dilation=3), (2, 4)),
+    "ConvTranspose1d padded wide": (lambda: nn.ConvTranspose1d(2, 3, 2, padding=3), (2, 9)),
+    "ConvTranspose2d": (
+        lambda: nn.ConvTranspose2d(4, 6, (3, 2), (2, 1), (1, 0), groups=2, bias=False),
+        (4, 3, 3),
+    ),
+    "ConvTranspose2d point": (lambda: nn.ConvTranspose2d(3, 2, 1), (3, 2, 3)),
+    "ConvTranspose3d": (lambda: nn.ConvTranspose3d(2, 3, 2, (2, 1, 1), 0, (1, 0, 0)), (2, 2, 2, 2)),
+    "Conv1D": (_projection, (5, 6)),
+    "Linear over tokens": (lambda: nn.Linear(4, 3), (5, 4)),
+}
+
+
+def kind_head(kind: str) -> tuple[nn.Module, tuple[int, ...]]:
+    """One layer of that kind whose outputs are the network's, and its input's shape."""
+    build, shape = KINDS[kind]
+    return seeded(nn.Sequential(build(), nn.Flatten())), shape
+
+
 def conv_head(kind: str, bias: bool = False, out: int = 4) -> nn.Module:
     """One convolution whose outputs are the network's outputs: with squared loss and exact labels
     K-FAC has no error here.

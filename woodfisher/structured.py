@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from common.cells.errors import choose
 from common.curvature.fisher import Part
+from common.nets import layers as L
 from common.nets import masks as M
 from common.nets.clone import clone
 from common.pruning import obs
@@ -111,8 +112,9 @@ def prune(
         for name in part.layers
     }
     before = {
-        name: result.masks[f"{name}.weight"].flatten(1).any(1)
-        for name in scores
+        name: L.to_matrix(module, result.masks[f"{name}.weight"]).any(2).flatten()
+        for part in parts
+        for name, module in part.layers.items()
         if f"{name}.weight" in result.masks
     }
     kept = select(scores, amount, options.scope, before)
@@ -127,11 +129,13 @@ def prune(
         delta = direction(part, w, pruned, options.statistic)
         result.predicted_increase += obs.increase(part.curvature, delta)
         for name, value in part.split(w + delta).items():
-            rows = kept[name].reshape(-1, *[1] * (value.dim() - 1))
-            result.masks[f"{name}.weight"] = (
-                result.masks.get(f"{name}.weight", torch.ones_like(value, dtype=torch.bool)) & rows
-            )
-            part.layers[name].weight.copy_(value)
+            module = part.layers[name]
+            whole = L.shape(module)
+            rows = kept[name].reshape(*whole[:2], 1).expand(whole)
+            result.masks[f"{name}.weight"] = result.masks.get(
+                f"{name}.weight", torch.ones_like(value, dtype=torch.bool)
+            ) & L.to_weight(module, rows)
+            module.weight.copy_(value)
     M.apply(result.model, result.masks)
     return result
 
@@ -141,11 +145,8 @@ def filters_of(part: Part) -> dict[str, list[Tensor]]:
     result, start = {}, 0
     for name, module in part.layers.items():
         total = module.weight.numel()
-        result[name] = list(
-            (start + torch.arange(total, device=module.weight.device)).reshape(
-                len(module.weight), -1
-            )
-        )
+        index = start + torch.arange(total, device=module.weight.device)
+        result[name] = list(index.reshape(L.channels(module)[1], -1))
         start += total
     return result
 

@@ -37,7 +37,7 @@ class LayerError(TypeError):
     """
 
     def __init__(self, layer: str, problem: str):
-        self.layer = layer
+        self.layer, self.problem = layer, problem
         super().__init__(f"layer {layer!r}: {problem}")
 
 

@@ -56,7 +56,7 @@ def diagonal_fisher(
                 tape.backward(value, retain=True)
                 for name, module in layers.items():
                     squares = _sum_of_squares(module, tape.input(name), tape.gradient(name))
-                    total[name] += squares.reshape(module.weight.shape)
+                    total[name] += L.to_weight(module, squares)
     if not examples:
         raise UserError("calibration", 0, "no batch was seen", "give at least one example")
     distributed.add_up(total.values())

@@ -22,6 +22,7 @@ from common.curvature.memory import rows_work
 from common.curvature.rows import gradient_rows, silent
 from common.curvature.spool import spooled
 from common.data.batches import batches
+from common.nets import layers as L
 from common.system import distributed, machine
 
 NETWORK = "network"  # chunk: one block over all layers
@@ -39,14 +40,14 @@ class Part:
     b: int = 1  # examples averaged into each of its rows
 
     def flat(self, tensors: Mapping[str, Tensor]) -> Tensor:
-        """Tensors by layer name as this part's flat vector [d]."""
-        return torch.cat([tensors[name].flatten() for name in self.layers])
+        """Weight-shaped tensors by layer name as this part's flat vector [d]."""
+        return torch.cat([L.flat(module, tensors[name]) for name, module in self.layers.items()])
 
     def split(self, vector: Tensor) -> dict[str, Tensor]:
         """The inverse of `flat`: tensors by layer name, weight-shaped."""
         pieces = vector.split([module.weight.numel() for module in self.layers.values()])
         return {
-            name: piece.reshape(module.weight.shape)
+            name: L.to_weight(module, piece)
             for (name, module), piece in zip(self.layers.items(), pieces, strict=True)
         }
 
@@ -107,8 +108,8 @@ def block_fisher(
     ready = curvatures is not None
     if not ready:
         gone = {
-            name: ~masks[f"{name}.weight"].flatten()
-            for name in layers
+            name: ~L.flat(module, masks[f"{name}.weight"])
+            for name, module in layers.items()
             if masks is not None and f"{name}.weight" in masks
         }
         curvatures = list(

@@ -28,6 +28,7 @@ from common.data.batches import batches
 from common.data.task import Inputs, task_of
 from common.nets import layers as L
 from common.nets.capture import Tape, capture
+from common.nets.kinds import pad
 from common.system import distributed, machine
 
 POSITIONS = 64  # of an example's patches that are worth a product of their own
@@ -233,6 +234,10 @@ def input_moment(
     """
     if channel_only and isinstance(module, nn.Conv2d):
         return _channel_moment(module, x)
+    if channel_only and L.offsets(module) > 1:
+        # [batch, groups, T, channels, offsets]: every offset a row of its own
+        rows = L.inputs(module, x).unflatten(3, (-1, L.offsets(module)))
+        return second_moment(rows.transpose(3, 4).flatten(2, 3)) / L.offsets(module)
     if patches.applies(module):
         return patches.patch_moment(module, x, bias)
     if isinstance(module, nn.Conv2d) and module.weight[0].numel() <= STRIP:
@@ -243,7 +248,7 @@ def input_moment(
 def _narrow_moment(module: nn.Conv2d, x: Tensor, bias: bool) -> Tensor:
     """The same from the patches as unfolding leaves them, positions last, an example at a time:
     copying them into rows would cost as much as such a narrow product."""
-    columns = L.pad(module, x)
+    columns = pad(module, x)
     if max(*module.kernel_size, *module.stride) > 1:
         columns = F.unfold(
             columns, module.kernel_size, dilation=module.dilation, stride=module.stride
@@ -265,7 +270,7 @@ def _channel_moment(module: nn.Conv2d, x: Tensor) -> Tensor:
     """Mean of the k² diagonal position blocks without unfolding: every padded pixel counts as often
     as a kernel offset meets it, so the sum over offsets and positions is one weighted product of
     pixels."""
-    padded = L.pad(module, x)
+    padded = pad(module, x)
     ones = torch.ones_like(padded[:1, :1])
     windows = F.unfold(ones, module.kernel_size, dilation=module.dilation, stride=module.stride)
     times = F.fold(
@@ -415,7 +420,7 @@ def split_bias(factors: Kron, module: nn.Module) -> Kron:
     """Factors without the homogeneous coordinate, for weights alone (the marginal block, not the
     conditional one).
     """
-    width = module.weight[0].numel()
+    width = L.shape(module)[2]
     if factors.A.shape[-1] not in (width, width + 1):
         raise LayerError(type(module).__name__, "its A factor has another width (channel-only?)")
     return Kron(factors.A[:, :width, :width], factors.G, factors.positions)

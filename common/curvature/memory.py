@@ -46,12 +46,12 @@ class Sizes:
         the input side's square is as wide as the input channels, whatever the kernel."""
         weights, inner, outer = [], [], []
         for module in layers:
-            weight, groups = module.weight, L.groups(module)
+            groups, out, width = L.shape(module)
             one = bias and module.bias is not None
-            width = (weight.shape[1] if channel_only else weight[0].numel()) + one
-            weights.append(weight.numel() + one * len(weight))
-            inner.append(8 * groups * width**2)
-            outer.append(8 * groups * (len(weight) // groups) ** 2)
+            wide = (width // L.offsets(module) if channel_only else width) + one
+            weights.append(groups * out * (width + one))
+            inner.append(8 * groups * wide**2)
+            outer.append(8 * groups * out**2)
         return cls(
             sum(weights),
             max(weights),

@@ -51,8 +51,8 @@ class MovingKron(KronEstimator):
         self.updates += 1
 
     def _fits(self, kron: Kron, module: nn.Module) -> bool:
-        groups, (out, inner) = L.groups(module), L.to_matrix(module, module.weight).shape[1:]
-        inner = module.weight.shape[1] if self.channel_only else inner + self.with_bias(module)
+        groups, out, inner = L.shape(module)
+        inner = inner // L.offsets(module) if self.channel_only else inner + self.with_bias(module)
         return kron.shapes() == ((groups, inner, inner), (groups, out, out))
 
     def _add(self, name: str, draw: int | None, tensor: Tensor, examples: int) -> None:
@@ -68,7 +68,7 @@ class MovingKron(KronEstimator):
             recent.G = _blend(
                 recent.G, rows, 1.0 if draw else keep, weight / (rows.shape[2] * examples)
             )
-        elif isinstance(module, nn.Conv2d):
+        elif L.offsets(module) > 1 or isinstance(module, nn.Conv2d):
             A = input_moment(module, tensor, self.with_bias(module), self.channel_only).to(
                 tensor.dtype
             )

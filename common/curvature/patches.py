@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.nets import layers as L
+from common.nets.kinds import pad, padding
 
 # where in [..., 2kh−1, 2kw−1] a sum over a border stands, and the sum [c, c', ...]
 Border = tuple[tuple, Tensor]
@@ -42,11 +42,9 @@ def patch_moment(module: nn.Conv2d, x: Tensor, bias: bool = False) -> Tensor:
     """Σ_b Σ_t a aᵀ over the patches a of x [B, C, H, W], with a last entry of one in a if `bias`:
     [1, d, d], float64, d = C·kh·kw (+1)."""
     kh, kw = module.kernel_size
-    padded = L.pad(module, x)
+    padded = pad(module, x)
     channels, (height, width) = padded.shape[1], padded.shape[2:]
-    left, right, top, bottom = (
-        L.spatial_padding(module) if module.padding_mode == "zeros" else (0, 0, 0, 0)
-    )
+    left, right, top, bottom = padding(module) if module.padding_mode == "zeros" else (0, 0, 0, 0)
     # u and u + δ that may be other than zero, numbered from its corner
     core = x if module.padding_mode == "zeros" else padded
     wide = F.pad(core, (kw - 1, kw - 1, kh - 1, kh - 1))  # so that u + δ always exists

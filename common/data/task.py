@@ -134,6 +134,10 @@ class Inputs:
         """Where the examples lie."""
         return self.tensors()[0].device
 
+    def changed(self, change: Callable[[Tensor], Tensor]) -> Inputs:
+        """With `change` of each tensor in its place."""
+        return self._each(change)
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> Inputs:
         return Inputs(
             mapped(lambda leaf: change(leaf) if torch.is_tensor(leaf) else leaf, self.content),

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import LayerError, UserError
+from common.nets import attention
 from common.nets import layers as L
 
 USED_TWICE = "is used twice in one forward pass; its curvature is not that of one layer"
@@ -122,7 +123,8 @@ def read(name: str, module: nn.Module, args: tuple, kwargs: Mapping) -> Tensor:
 
 def call(model: nn.Module, x: Tensor | Given) -> object:
     """What the network gives for x: a tensor, or examples that know how a network is called."""
-    return model(x) if torch.is_tensor(x) else x.call(model)
+    with attention.projections_called(model):
+        return model(x) if torch.is_tensor(x) else x.call(model)
 
 
 def output_of(
@@ -252,7 +254,8 @@ def one_example(model: nn.Module, x: Tensor | Given) -> object:
 
 def _require_rows(name: str, module: nn.Module, batch: _Seen, alone: _Seen, count: int) -> None:
     """The first dimension of the layer's input is the examples, and each is what it is alone."""
-    if alone.input.dim() < 2 or (isinstance(module, nn.Conv2d) and alone.input.dim() != 4):
+    needed = L.kind(module).dimensions
+    if alone.input.dim() != (needed or max(2, alone.input.dim())):
         raise LayerError(
             name, f"reads inputs of shape {tuple(alone.input.shape)}, which have no batch dimension"
         )
@@ -278,13 +281,9 @@ def _require_class(name: str, module: nn.Module, seen: _Seen) -> None:
     if not _agree(expected, seen.output):
         raise LayerError(
             name,
-            f"does not compute what a {_base(module)} does: its forward, or a hook, changes the "
-            "weight, the padding or the output; name it in skip",
+            f"does not compute what a {L.kind(module).name(module)} does: its forward, or a hook, "
+            "changes the weight, the padding or the output; name it in skip",
         )
-
-
-def _base(module: nn.Module) -> str:
-    return "Conv2d" if isinstance(module, nn.Conv2d) else "Linear"
 
 
 def _require_independent(model: nn.Module, batch: Tensor, alone: Tensor) -> None:
@@ -319,7 +318,7 @@ def _require_single_use(
             x, gradient = L.at_least_single(seen.input), L.at_least_single(seen.gradient)
             own = L.weight_gradients(layers[name], x, gradient, each=False)
             noise = float(seen.input.double().norm() * seen.gradient.double().norm())
-            if not _agree(own.reshape(total.shape), total, noise):
+            if not _agree(L.to_weight(layers[name], own), total, noise):
                 raise LayerError(
                     name,
                     "its weight is used outside of the layer too, so that its gradient is not the "

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from common.cells.errors import UserError
-from common.nets.layers import PRUNABLE
+from common.nets.layers import of_known_kinds, tables
 
 SKIPPED = "named in skip"
 # why a layer of a kind has no curvature here, the first kind that fits
@@ -38,13 +38,17 @@ class Left:
 def left_dense(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, Left]:
     """By module name what stays dense: matrices and tensors of more dimensions, without those of
     the layers that methods prune. skip: names of modules, as `skipped` gives them."""
-    leave, found = set(skip), {}
+    leave, found, tied = set(skip), {}, tables(model)
+    pruned = of_known_kinds(model)
     for name, module in model.named_modules():
         own = [p for p in module.parameters(recurse=False) if p.dim() > 1]
-        if not own or (isinstance(module, PRUNABLE) and name not in leave):
+        if not own or (name in pruned and name not in leave):
             continue
         why = SKIPPED if name in leave else _why(module)
-        counted = not (name in leave or isinstance(module, TABLES)) and any(len(p) > 1 for p in own)
+        if name in tied:
+            why = f"its weight is the table of {tied[name]!r}"
+        table = name in tied or isinstance(module, TABLES)
+        counted = not (name in leave or table) and any(len(p) > 1 for p in own)
         found[name] = Left(sum(p.numel() for p in own), why, counted)
     return found
 
@@ -70,7 +74,8 @@ def skipped(model: nn.Module, patterns: Iterable[str]) -> tuple[str, ...]:
 
 def prunable_among(model: nn.Module, names: Iterable[str]) -> tuple[str, ...]:
     """Those of the modules that methods prune, which their option `skip` takes."""
-    return tuple(name for name in names if isinstance(model.get_submodule(name), PRUNABLE))
+    pruned = of_known_kinds(model)
+    return tuple(name for name in names if name in pruned)
 
 
 def _why(module: nn.Module) -> str:

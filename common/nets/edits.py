@@ -23,13 +23,14 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import LayerError, UserError
+from common.nets.kinds import CONVOLUTIONS, HUGGING_FACE, TRANSPOSED, kind
 from common.nets.layers import groups as conv_groups
 from common.nets.models.resnet import PadShortcut
 
-BATCHNORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
-NORMS = (*BATCHNORM, nn.InstanceNorm1d, nn.InstanceNorm2d)  # of one channel alone
+BATCHNORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+# of one channel alone
+NORMS = (*BATCHNORM, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 ONE_SIDED = (*NORMS, nn.PReLU)  # what goes out is what came in
-SLICEABLE = (nn.Conv2d, nn.Linear, *ONE_SIDED, PadShortcut)
 FACTORS = ("first", "core", "last")
 SIDES = ("before", "after")
 OPERATIONS = ("slice", "factorize", "map", "unmap", "widen")
@@ -91,14 +92,20 @@ def submodule(model: nn.Module, name: object) -> nn.Module:
     raise UserError("edits", name, "the model has no such module")
 
 
+def sliceable(module: nn.Module) -> bool:
+    """Whether a module can be narrowed to some of its channels: not one of those that tell its
+    convolution groups apart by their place in a transposed convolution's weight."""
+    if isinstance(module, TRANSPOSED):
+        return module.groups == 1
+    return kind(module) is not None or isinstance(module, (*ONE_SIDED, PadShortcut))
+
+
 def channel_count(module: nn.Module, axis: str) -> int | None:
     """Channels of a sliceable module on `axis`; None for what PadShortcut reads, which it does not
     know.
     """
-    if isinstance(module, nn.Conv2d):
-        return module.out_channels if axis == "out" else module.in_channels
-    if isinstance(module, nn.Linear):
-        return module.out_features if axis == "out" else module.in_features
+    if found := kind(module):
+        return found.channels(module)[axis == "out"]
     if isinstance(module, PadShortcut):
         return len(module.index) if axis == "out" else None
     return module.num_parameters if isinstance(module, nn.PReLU) else module.num_features
@@ -107,7 +114,7 @@ def channel_count(module: nn.Module, axis: str) -> int | None:
 def depthwise(module: nn.Module) -> bool:
     """Whether input and output channels are the same channels, one filter each."""
     return (
-        isinstance(module, nn.Conv2d)
+        isinstance(module, CONVOLUTIONS)
         and 1 < module.groups == module.in_channels == module.out_channels
     )
 
@@ -117,7 +124,7 @@ def _slice(module: nn.Module, name: str, axis: object, keep: object) -> None:
     """Narrow one module to the channels `keep`; a depthwise convolution is narrowed on both sides
     by either axis.
     """
-    if not isinstance(module, SLICEABLE):
+    if not sliceable(module):
         raise UserError("edits", name, f"cannot slice a {type(module).__name__}")
     if axis not in (("out",) if isinstance(module, ONE_SIDED) else ("out", "in")):
         raise UserError("edits", axis, f"no axis of {name!r}")
@@ -136,16 +143,14 @@ def _slice(module: nn.Module, name: str, axis: object, keep: object) -> None:
         )
     where = module.index.device if isinstance(module, PadShortcut) else None
     index = torch.tensor(keep, device=where)
-    if isinstance(module, nn.Conv2d):
+    if isinstance(module, CONVOLUTIONS):
         _slice_conv(module, name, axis, index)
-    elif isinstance(module, nn.Linear):
-        _take(
-            module,
-            ("weight", "bias") if axis == "out" else ("weight",),
-            index,
-            dim=0 if axis == "out" else 1,
-        )
-        setattr(module, "out_features" if axis == "out" else "in_features", len(keep))
+    elif kind(module):
+        inner_first = isinstance(module, TRANSPOSED) or kind(module) is HUGGING_FACE
+        _take(module, ("weight",), index, dim=int((axis == "out") == inner_first))
+        if axis == "out":
+            _take(module, ("bias",), index)
+        setattr(module, _attribute(module, axis), len(keep))
     elif isinstance(module, NORMS):
         _take(module, ("weight", "bias", "running_mean", "running_var"), index)
         module.num_features = len(keep)
@@ -159,7 +164,14 @@ def _slice(module: nn.Module, name: str, axis: object, keep: object) -> None:
         module.index = torch.where(index[place.clamp(max=len(keep) - 1)] == module.index, place, -1)
 
 
-def _slice_conv(conv: nn.Conv2d, name: str, axis: str, index: Tensor) -> None:
+def _attribute(module: nn.Module, axis: str) -> str:
+    """The attribute in which a layer says how many channels it has."""
+    if kind(module) is HUGGING_FACE:
+        return "nf" if axis == "out" else "nx"
+    return f"{axis}_{'features' if isinstance(module, nn.Linear) else 'channels'}"
+
+
+def _slice_conv(conv: nn.Module, name: str, axis: str, index: Tensor) -> None:
     """Every convolution group keeps as many channels as the others, whichever they are; depthwise
     groups go as a whole.
     """
@@ -278,11 +290,12 @@ def factorize(model: nn.Module, name: str, first: Tensor, *rest: Tensor) -> dict
     weights; returns the edit.
 
     Of two weights there is no core, and the one with the layer's kernel (of two 1x1 kernels: first)
-    takes its stride. Conv2d: first [a, cin, k, k] or [a, cin, 1, 1]; core [r, a, k, k] or [r, a, 1,
-    1], or [r, a/g, k, k] for g groups (depthwise: [a, 1, k, k]); last [out, r, 1, 1]. The one of
-    first and core with the layer's kernel takes its stride, padding and dilation; of two 1x1
-    kernels it is core. A 1x1 first without bias commutes with any padding. Linear: first [a, in],
-    core [r, a], last [out, r]. The bias stays, on last. Raises LayerError for other or grouped
+    takes its stride. Conv2d, and so Conv1d and Conv3d: first [a, cin, k, k] or [a, cin, 1, 1]; core
+    [r, a, k, k] or [r, a, 1, 1], or [r, a/g, k, k] for g groups (depthwise: [a, 1, k, k]); last
+    [out, r, 1, 1]. The one of first and core with the layer's kernel takes its stride, padding and
+    dilation; of two 1x1 kernels it is core. A 1x1 first without bias commutes with any padding.
+    Linear, and transformers' Conv1D, in whose place Linear layers come: first [a, in], core [r, a],
+    last [out, r]. The bias stays, on last. Raises LayerError for other or grouped
     layers, UserError for shapes that do not chain.
     """
     weights = dict(zip(_parts(1 + len(rest)), (first, *rest), strict=True))
@@ -298,20 +311,33 @@ def factorize(model: nn.Module, name: str, first: Tensor, *rest: Tensor) -> dict
     return edit
 
 
+def factorizable(layer: nn.Module) -> bool:
+    """Whether plain layers one after the other can compute what this one does."""
+    return bool(kind(layer)) and not isinstance(layer, TRANSPOSED) and conv_groups(layer) == 1
+
+
+def _has_own_forward(layer: nn.Module) -> bool:
+    """Whether the layer's forward is its kind's and not a subclass's."""
+    bases = [base for base in type(layer).__mro__ if base in (*CONVOLUTIONS, nn.Linear)]
+    return not bases or type(layer).forward is bases[0].forward
+
+
 def _factors(layer: nn.Module, name: str, shapes: object) -> nn.Sequential:
     """first -> core -> last of these weight shapes in the place of `layer`, with zero weights and
     the layer's own bias.
     """
-    if not isinstance(layer, nn.Conv2d | nn.Linear) or conv_groups(layer) > 1:
+    if not factorizable(layer):
         raise LayerError(
             name,
-            f"cannot factorize a {type(layer).__name__}; only Linear and Conv2d without groups",
+            f"cannot factorize a {type(layer).__name__}; only Linear and convolutions without "
+            "groups, and no transposed ones",
         )
-    own = nn.Conv2d.forward if isinstance(layer, nn.Conv2d) else nn.Linear.forward
-    if type(layer).forward is not own:
+    if not _has_own_forward(layer):
         raise LayerError(
             name, "its forward is not torch's, and plain layers would lose it; skip it"
         )
+    matrix = not isinstance(layer, CONVOLUTIONS)
+    inputs, outputs = kind(layer).channels(layer)
     rank = layer.weight.ndim
     if not (
         isinstance(shapes, Sequence)
@@ -328,21 +354,21 @@ def _factors(layer: nn.Module, name: str, shapes: object) -> nn.Sequential:
             "numbers each",
         )
     parts, (first, *middle, last) = _parts(len(shapes)), shapes
-    kernel, point = list(layer.weight.shape[2:]), [1] * (rank - 2)
+    kernel, point = ([] if matrix else list(layer.kernel_size)), [1] * (rank - 2)
     core = middle[0] if middle else [first[0], first[0], *point]
-    groups = first[0] // core[1] if isinstance(layer, nn.Conv2d) else 1
+    groups = 1 if matrix else first[0] // core[1]
     if (
-        first[1] != layer.weight.shape[1]
+        first[1] != inputs
         or core[1] * groups != first[0]
         or core[0] % groups
         or last[1] != core[0]
-        or last[0] != layer.weight.shape[0]
+        or last[0] != outputs
     ):
         raise UserError(
             "edits",
             name,
-            f"shapes {', '.join(map(str, shapes))} do not chain from {layer.weight.shape[1]} to "
-            f"{layer.weight.shape[0]} channels",
+            f"shapes {', '.join(map(str, shapes))} do not chain from {inputs} to {outputs} "
+            "channels",
         )
     spaces = [list(shape[2:]) for shape in shapes]
     if sorted(spaces) != sorted([kernel] + [point] * (len(shapes) - 1)) or (
@@ -356,9 +382,9 @@ def _factors(layer: nn.Module, name: str, shapes: object) -> nn.Sequential:
         )
     spatial = parts[spaces.index(kernel)] if kernel != point else "core" if middle else "first"
     new = nn.Sequential()
-    for factor, (outputs, inputs, *_) in zip(parts, shapes, strict=True):
+    for factor, (to, of, *_) in zip(parts, shapes, strict=True):
         place = {"device": layer.weight.device, "dtype": layer.weight.dtype, "bias": False}
-        if isinstance(layer, nn.Conv2d):
+        if not matrix:
             g = groups if factor == "core" else 1
             if factor == spatial:
                 place |= {
@@ -368,15 +394,15 @@ def _factors(layer: nn.Module, name: str, shapes: object) -> nn.Sequential:
                     "padding_mode": layer.padding_mode,
                 }
             part = nn.utils.skip_init(
-                nn.Conv2d,
-                inputs * g,
-                outputs,
+                CONVOLUTIONS[rank - 3],
+                of * g,
+                to,
                 kernel if factor == spatial else 1,
                 groups=g,
                 **place,
             )
         else:
-            part = nn.utils.skip_init(nn.Linear, inputs, outputs, **place)
+            part = nn.utils.skip_init(nn.Linear, of, to, **place)
         nn.init.zeros_(part.weight).requires_grad_(layer.weight.requires_grad)
         new.add_module(factor, part)
     new.last.bias = layer.bias

@@ -1,10 +1,11 @@
 """What a network costs: weights and multiply-accumulates (MACs) per layer for one image, dense and
 with zeros left out.
 
-A weight of a convolution or linear layer costs one MAC at each output position, so a layer's MACs
-are weights × positions, grouped convolutions included. What else multiplies matrices (attention,
-transposed and 1-d or 3-d convolutions, functional calls) is counted by torch's own counter and
-kept whole. Biases, BatchNorm, activations and pooling add no MACs.
+A weight of a convolution or linear layer costs one MAC at each output position (of a transposed
+convolution: at each input position), so a layer's MACs are weights × positions, grouped
+convolutions included. What else multiplies matrices (attention, recurrent layers, functional calls)
+is counted by torch's own counter and kept whole. Biases, BatchNorm, activations and pooling add no
+MACs.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from common.cells.errors import LayerError, UserError
+from common.nets import attention
 from common.nets.assumptions import Given, one_example
-from common.nets.layers import weighted
+from common.nets.layers import kind, weighted
 
 
 @dataclass(frozen=True)
@@ -93,31 +95,24 @@ def costs(
     positions = dict.fromkeys(layers, 0)
 
     def count(name: str):
-        def hook(module: nn.Module, inputs: tuple, output: Tensor) -> None:
+        def hook(module: nn.Module, inputs: tuple, kwargs: dict, output: Tensor) -> None:
             if not torch.is_tensor(output):
                 raise LayerError(name, f"gives a {type(output).__name__}, not a tensor")
-            positions[name] += output.numel() // module.weight.shape[0]
-
-        return hook
-
-    def count_projection(name: str):
-        # attention multiplies by its last layer's weight without calling the layer
-        def hook(module: nn.MultiheadAttention, inputs: tuple, output: tuple) -> None:
-            positions[name] += output[0].numel() // module.embed_dim
+            x = inputs[0] if inputs else kwargs["input"]
+            positions[name] += kind(module).uses(module, x, output)
 
         return hook
 
     with (
         _evaluating(model),
         torch.no_grad(),
-        _plain_attention(),
+        sdpa_kernel(SDPBackend.MATH),  # matrix products, which the counter sees
         FlopCounterMode(display=False) as counter,
     ):
-        handles = [layer.register_forward_hook(count(name)) for name, layer in layers.items()]
-        for name, module in model.named_modules():
-            projection = f"{name}.out_proj".lstrip(".")
-            if isinstance(module, nn.MultiheadAttention) and projection in layers:
-                handles.append(module.register_forward_hook(count_projection(projection)))
+        handles = [
+            layer.register_forward_hook(count(name), with_kwargs=True)
+            for name, layer in layers.items()
+        ]
         try:
             like = next(model.parameters(), torch.empty(0))
             x = torch.zeros(1, *example) if isinstance(example, (tuple, list)) else example
@@ -132,7 +127,11 @@ def costs(
         counted.append(
             LayerCost(name, params, kept, params * positions[name], kept * positions[name])
         )
-    other = counter.get_total_flops() // 2 - sum(layer.macs for layer in counted)
+    # what stands in the place of attention's projection while the layer is called costs as much
+    twice = attention.projections(model)
+    other = counter.get_total_flops() // 2 - sum(
+        layer.macs * (1 + (layers[layer.name] in twice)) for layer in counted
+    )
     return Costs(counted, sum(parameter.numel() for parameter in model.parameters()), max(0, other))
 
 
@@ -152,15 +151,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-@contextlib.contextmanager
-def _plain_attention() -> Iterator[None]:
-    """Attention as matrix products, which the counter sees, inside; not as one fused operation."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)

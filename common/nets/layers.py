@@ -1,27 +1,26 @@
-"""The only place that tells Conv2d from Linear.
+"""Every layer in one layout, whatever its kind (kinds.py).
 
-Every layer is brought to one layout, with its `groups` convolution groups as independent blocks (1
-for Linear):
-    weight    [groups, out, in]       out = output units of a group, in = (cin / groups)·kh·kw,
-              ordered (cin, kh, kw)
+With its `groups` convolution groups as independent blocks (1 for Linear):
+    weight    [groups, out, in]       out = output units of a group, in = all that one of them
+              reads, ordered (input channel of the group, kernel offset)
     inputs    [batch, groups, T, in]  T = output positions: one row is what one output position sees
     gradients [batch, groups, T, out] of the loss in the layer's output
-so that output = inputs @ weightᵀ + bias and dLoss/dweight = Σ_batch Σ_T gradientsᵀ inputs, for both
-kinds.
+so that output = inputs @ weightᵀ + bias and dLoss/dweight = Σ_batch Σ_T gradientsᵀ inputs, for all
+kinds. A layer's flat weights, in gradient rows and curvatures, are this matrix flattened; of most
+kinds that is the weight itself flattened, not of all.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.cells.errors import LayerError, NumericalError, UserError
-
-PRUNABLE = (nn.Conv2d, nn.Linear)
+from common.nets import kinds
 
 
 def prunable(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module]:
@@ -42,33 +41,56 @@ def prunable(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module]
     raise UserError(
         "model",
         type(model).__name__,
-        "has no Conv2d or Linear layer, so there is nothing to prune",
-        "layers of other kinds and scripted modules are left as they are",
+        "has no layer of a known kind, so there is nothing to prune",
+        f"known are {kinds.KNOWN}; others and scripted modules are left as they are",
     )
 
 
 def weighted(model: nn.Module, skip: Iterable[str] = ()) -> dict[str, nn.Module]:
-    """Every Conv2d and Linear of the model by name, in definition order, without those named in
-    `skip`, whatever their weights are.
+    """Every layer of a known kind (kinds.py) by name, in definition order, whatever its weights
+    are; without those named in `skip` and those that multiply by an embedding's table.
 
     Raises UserError for a name in `skip` that is no layer, LayerError for a layer whose weight is
     no parameter of its own (shared with another module, or computed from other tensors).
     """
-    layers = {
-        name: module for name, module in model.named_modules() if isinstance(module, PRUNABLE)
-    }
-    skipped = set(skip)
+    layers, skipped = of_known_kinds(model), set(skip)
     for name in skip:
-        if name not in layers:
+        if name not in layers and name not in tables(model):
             raise UserError(
                 "skip",
                 name,
-                "not a Conv2d or Linear layer of the model",
+                "no layer of the model that a method prunes",
                 f"layers: {', '.join(layers)}",
             )
     chosen = {name: module for name, module in layers.items() if name not in skipped}
     _require_own_weights(model, chosen)
     return chosen
+
+
+def tables(model: nn.Module) -> dict[str, str]:
+    """Layers whose weight is an embedding's table: name -> the embedding's."""
+    owners = {
+        _place(module.weight): name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding)
+    }
+    return {
+        name: owners[_place(weight)]
+        for name, module in model.named_modules()
+        if owners and kinds.kind(module)
+        for weight in [module._parameters.get("weight")]
+        if weight is not None and _place(weight) in owners
+    }
+
+
+def of_known_kinds(model: nn.Module) -> dict[str, nn.Module]:
+    """All that `weighted` may list, by name in definition order."""
+    tied = tables(model)
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if kinds.kind(module) and name not in tied
+    }
 
 
 def _require_finite(model: nn.Module) -> None:
@@ -125,26 +147,40 @@ def _place(parameter: Tensor) -> int:
     return (0 if uninitialized or parameter.is_meta else parameter.data_ptr()) or -id(parameter)
 
 
+def kind(module: nn.Module) -> kinds.Kind:
+    """What the layer is. Raises LayerError for a module of no known kind."""
+    found = kinds.kind(module)
+    if found is None:
+        raise LayerError(type(module).__name__, f"is of no kind that is known: {kinds.KNOWN}")
+    return found
+
+
 def forward(module: nn.Module, x: Tensor) -> Tensor:
     """What the layer's class computes of x: the function that the formulas here are about."""
-    if isinstance(module, nn.Linear):
-        return F.linear(x, module.weight, module.bias)
-    if isinstance(module, nn.Conv2d):
-        return F.conv2d(
-            pad(module, x),
-            module.weight,
-            module.bias,
-            module.stride,
-            0,
-            module.dilation,
-            module.groups,
-        )
-    raise LayerError(type(module).__name__, "neither Conv2d nor Linear")
+    return kind(module).forward(module, x)
 
 
 def groups(module: nn.Module) -> int:
-    """Number of convolution groups; 1 for Linear."""
-    return module.groups if isinstance(module, nn.Conv2d) else 1
+    """Number of convolution groups; 1 for any module without."""
+    found = kinds.kind(module)
+    return found.groups(module) if found else 1
+
+
+def shape(module: nn.Module) -> tuple[int, int, int]:
+    """(groups, out, in) of the layer's weight matrix."""
+    inputs, outputs = kind(module).channels(module)
+    blocks = groups(module)
+    return blocks, outputs // blocks, module.weight.numel() // outputs
+
+
+def channels(module: nn.Module) -> tuple[int, int]:
+    """(input, output) channels of the layer."""
+    return kind(module).channels(module)
+
+
+def offsets(module: nn.Module) -> int:
+    """Kernel offsets: how many weights lie between an input and an output channel."""
+    return module.weight.numel() * groups(module) // math.prod(channels(module))
 
 
 def single(dtype: torch.dtype) -> torch.dtype:
@@ -160,12 +196,17 @@ def at_least_single(x: Tensor) -> Tensor:
 
 def to_matrix(module: nn.Module, weight: Tensor) -> Tensor:
     """A weight-shaped tensor as [groups, out, in] (a view where torch can make one)."""
-    return weight.reshape(groups(module), weight.shape[0] // groups(module), -1)
+    return kind(module).to_matrix(module, weight)
 
 
 def to_weight(module: nn.Module, matrix: Tensor) -> Tensor:
-    """The inverse of `to_matrix`: [groups, out, in] -> the weight's own shape."""
-    return matrix.reshape(module.weight.shape)
+    """The inverse of `to_matrix`, also of a flat matrix: the weight's own shape."""
+    return kind(module).to_weight(module, matrix)
+
+
+def flat(module: nn.Module, weight: Tensor) -> Tensor:
+    """A weight-shaped tensor as the layer's flat vector [d], its matrix row by row."""
+    return to_matrix(module, weight).flatten()
 
 
 def joined(module: nn.Module, bias: bool) -> Tensor:
@@ -193,85 +234,27 @@ def finite_weights(layers: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 @torch.no_grad()
 def write_joined(module: nn.Module, W: Tensor) -> None:
     """The inverse of `joined`, in place: the bias is written where W has a column for it."""
-    width = module.weight[0].numel()
+    width = shape(module)[2]
     module.weight.copy_(to_weight(module, W[..., :width]))
     if W.shape[-1] > width:
         module.bias.copy_(W[..., width].flatten())
-
-
-def spatial_padding(module: nn.Conv2d) -> tuple[int, int, int, int]:
-    """(left, right, top, bottom) padding, also for padding="same"."""
-    if module.padding == "valid":
-        return 0, 0, 0, 0
-    if module.padding == "same":
-        total = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-        return total[1] // 2, total[1] - total[1] // 2, total[0] // 2, total[0] - total[0] // 2
-    rows, columns = module.padding
-    return columns, columns, rows, rows
-
-
-def pad(module: nn.Conv2d, x: Tensor) -> Tensor:
-    """The convolution's input with its padding made explicit."""
-    padding = spatial_padding(module)
-    if not any(padding):
-        return x
-    return F.pad(
-        x, padding, mode="constant" if module.padding_mode == "zeros" else module.padding_mode
-    )
 
 
 def inputs(module: nn.Module, x: Tensor, bias: bool = False) -> Tensor:
     """What each output position sees: [batch, groups, T, in], with a last column of ones if
     `bias`.
     """
-    if isinstance(module, nn.Linear):
-        rows = x.reshape(x.shape[0], 1, -1, x.shape[-1])
-    elif isinstance(module, nn.Conv2d):
-        columns = F.unfold(
-            pad(module, x), module.kernel_size, dilation=module.dilation, stride=module.stride
-        )
-        rows = columns.reshape(x.shape[0], module.groups, -1, columns.shape[-1]).transpose(2, 3)
-    else:
-        raise LayerError(type(module).__name__, "neither Conv2d nor Linear")
+    rows = kind(module).inputs(module, x)
     return torch.cat([rows, rows.new_ones(*rows.shape[:-1], 1)], dim=-1) if bias else rows
 
 
 def gradients(module: nn.Module, g: Tensor) -> Tensor:
     """A gradient in the layer's output as [batch, groups, T, out]."""
-    if isinstance(module, nn.Linear):
-        return g.reshape(g.shape[0], 1, -1, g.shape[-1])
-    if isinstance(module, nn.Conv2d):
-        return g.reshape(g.shape[0], module.groups, g.shape[1] // module.groups, -1).transpose(2, 3)
-    raise LayerError(type(module).__name__, "neither Conv2d nor Linear")
+    return kind(module).gradients(module, g)
 
 
 def weight_gradients(module: nn.Module, x: Tensor, g: Tensor, each: bool = True) -> Tensor:
     """Gradients in the weight from the layer's input x and output gradient g: each example's,
     [batch, groups, out, in], or their sum, [1, groups, out, in].
-
-    A convolution's are one grouped convolution backward, with every example a group of its own: no
-    patches are formed, which on a CPU is three to six times faster than multiplying unfolded
-    patches.
     """
-    if isinstance(module, nn.Linear):
-        rows, gradient = inputs(module, x), gradients(module, g)
-        return (
-            gradient.mT @ rows
-            if each
-            else (gradient.flatten(0, 2).mT @ rows.flatten(0, 2))[None, None]
-        )
-    if not isinstance(module, nn.Conv2d):
-        raise LayerError(type(module).__name__, "neither Conv2d nor Linear")
-    padded, examples = pad(module, x), len(x) if each else 1
-    if each:
-        padded, g = padded.flatten(0, 1)[None], g.flatten(0, 1)[None]
-    out, *rest = module.weight.shape
-    total = torch.nn.grad.conv2d_weight(
-        padded,
-        (examples * out, *rest),
-        g,
-        stride=module.stride,
-        dilation=module.dilation,
-        groups=examples * module.groups,
-    )
-    return total.reshape(examples, module.groups, out // module.groups, -1)
+    return kind(module).weight_gradients(module, x, g, each)

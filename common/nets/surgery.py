@@ -22,21 +22,21 @@ from torch_pruning import Dependency, DependencyGraph
 from torch_pruning.dependency import graph as tracing
 
 from common.cells.errors import LayerError, UserError
+from common.nets import layers as L
 from common.nets import masks as M
-from common.nets.assumptions import prediction
+from common.nets.assumptions import Given, call, prediction
 from common.nets.clone import clone
 from common.nets.edits import (
     NORMS,
-    SLICEABLE,
     apply_edits,
     channel_count,
     depthwise,
     factorize,
     replace_module,
+    sliceable,
     submodule,
 )
-from common.nets.layers import groups as conv_groups
-from common.nets.layers import weighted
+from common.nets.kinds import CONVOLUTIONS, HUGGING_FACE, kind
 from common.nets.models.resnet import PadShortcut
 
 __all__ = [
@@ -94,22 +94,23 @@ class _Decoupled:
 
 def channel_groups(
     model: nn.Module,
-    example_input: Tensor,
+    example_input: Tensor | Given,
     skip: Iterable[str] = (),
-    whole: list[str] | None = None,
+    whole: dict[str, str] | None = None,
 ) -> list[ChannelGroup]:
     """The groups of coupled channels in definition order, without those that reach the network's
     output or that a layer named in `skip` produces. In a grouped convolution a unit is one channel
     of each of its groups.
 
-    example_input: [batch, ...], something the network takes; only its shape matters. whole: takes
-    the names of layers whose channels stay because they meet the network's input. The model is left
-    as it was. Raises LayerError naming the layer where the coupling cannot be followed: reused
-    or unknown layers, channels mixed by reshapes.
+    example_input: [batch, ...], something the network takes; only its shape matters. whole: is
+    given, by layer, why its channels cannot go, and they stay: they meet the network's input, or
+    what they are coupled to cannot be followed (reused or unknown layers, channels mixed by
+    reshapes). The model is left as it was. Raises LayerError naming the layers that cannot be
+    followed, without `whole`.
     """
-    skip = set(skip)
-    roots = weighted(model, skip)
-    twin = clone(model).eval().requires_grad_()
+    skip, refused = set(skip), {}
+    roots = L.weighted(model, skip)
+    twin = _in_torchs_layers(clone(model).eval().requires_grad_())
     modules, calls = dict(twin.named_modules()), Counter()
     for name, module in modules.items():
         module.register_forward_hook(lambda *_, name=name: calls.update([name]))
@@ -119,22 +120,60 @@ def channel_groups(
         free = sorted(set(range(channel_count(modules[name], "out"))) - seen[name])
         if not free or modules[name] not in graph.module2node:
             continue
-        links, splits, fixed = _links(name, free, graph, modules, entry)
+        try:
+            links, splits, fixed = _links(name, free, graph, modules, entry)
+        except LayerError as error:
+            refused[name] = error
+            continue
         for (member, axis), pairs in links.items():
             seen[member] |= {index for index, _ in pairs} if axis == "out" else set()
         if whole is not None and fixed == "input":
-            whole.append(name)
+            whole[name] = "its channels meet the network's input"
         if fixed or skip & {member for member, axis in links if axis == "out"}:
             continue
-        for member, _ in links:
-            _require_sliceable(modules[member], member, calls[member])
-        found.append(_grouped(name, free, links, splits, modules))
+        try:
+            for member, _ in links:
+                _require_sliceable(modules[member], member, calls[member])
+            found.append(_grouped(name, free, links, splits, modules))
+        except LayerError as error:
+            refused[name] = error
     if found and not _consistent(model, found, example_input):
-        culprit = next(
-            (group for group in found if not _consistent(model, [group], example_input)), found[0]
-        )
-        raise LayerError(culprit.name, UNFOLLOWED)
+        right = [group for group in found if _consistent(model, [group], example_input)]
+        if len(right) == len(found) or (right and not _consistent(model, right, example_input)):
+            right = []
+        for group in found:
+            if group not in right:
+                refused[group.name] = LayerError(group.name, UNFOLLOWED)
+        found = right
+    if refused and whole is None:
+        raise _in_one(refused)
+    if refused:
+        whole |= {name: error.problem for name, error in refused.items()}
     return found
+
+
+def _in_one(refused: Mapping[str, LayerError]) -> LayerError:
+    """One error about all layers that were refused, which says what to skip."""
+    first, *others = refused.values()
+    if not others:
+        return first
+    return LayerError(
+        first.layer,
+        f"{first.problem}; nor can the channels of {len(others)} other layers go; skip="
+        f"{list(refused)} leaves all of them whole",
+    )
+
+
+def _in_torchs_layers(twin: nn.Module) -> nn.Module:
+    """The network with a Linear in the place of each of transformers' Conv1D, which torch-pruning
+    does not know; in place."""
+    for name, module in list(twin.named_modules()):
+        if kind(module) is HUGGING_FACE:
+            plain = nn.utils.skip_init(nn.Linear, *L.channels(module), dtype=module.weight.dtype)
+            plain.weight = nn.Parameter(module.weight.detach().T.clone())
+            plain.bias = module.bias
+            replace_module(twin, name, plain)
+    return twin
 
 
 class _Entered(nn.Module):
@@ -144,16 +183,18 @@ class _Entered(nn.Module):
         super().__init__()
         self.entry, self.net = entry, net
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x if self.entry is None else self.entry(x))
+    def forward(self, x: Tensor | Given) -> object:
+        return call(self.net, x if self.entry is None else self.entry(x))
 
 
-def _traced(twin: nn.Module, example_input: Tensor) -> tuple[DependencyGraph, nn.Module | None]:
+def _traced(
+    twin: nn.Module, example_input: Tensor | Given
+) -> tuple[DependencyGraph, nn.Module | None]:
     """(torch-pruning's graph of the network, the layer put before it or None). Raises UserError
     where that library, or the network itself, fails."""
     x, like = example_input[:1], next(twin.parameters())
     entry = None
-    if x.is_floating_point():
+    if torch.is_tensor(x) and x.is_floating_point():
         x = x.to(like)
         entry = _identity(x)
     with _third_party(twin), torch.enable_grad():
@@ -253,14 +294,14 @@ def _links(
 
 
 def _require_sliceable(module: nn.Module, name: str, calls: int) -> None:
-    if not isinstance(module, SLICEABLE):
+    if not sliceable(module):
         raise LayerError(name, f"cannot slice a {type(module).__name__}; skip the layer before it")
     if calls > 1:
         raise LayerError(
             name, f"called {calls} times in one pass; skip the layers it is coupled to"
         )
     if (
-        isinstance(module, nn.Conv2d)
+        isinstance(module, CONVOLUTIONS)
         and 1 < module.groups == module.out_channels != module.in_channels
     ):
         raise LayerError(
@@ -294,7 +335,7 @@ def _grouped(
         join(pairs, size)
     for (member, axis), pairs in links.items():
         module, period = modules[member], 2**31
-        if isinstance(module, nn.Conv2d) and module.groups > 1 and not depthwise(module):
+        if isinstance(module, CONVOLUTIONS) and module.groups > 1 and not depthwise(module):
             period = channel_count(module, axis) // module.groups
             if len(pairs) != channel_count(module, axis):
                 raise LayerError(
@@ -350,17 +391,20 @@ def _cut_changes_nothing(
             tensor.copy_(
                 torch.randn(tensor.shape, generator=generator) * (2 / tensor[0].numel()) ** 0.5
             )
-    x = example_input[:1].cpu()
-    if x.is_floating_point():
+    x = example_input[:1].to("cpu")
+    if torch.is_tensor(x) and x.is_floating_point():
         x = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    elif not torch.is_tensor(x):
+        x = x.changed(lambda t: t.double() if t.is_floating_point() else t)
     try:
         _silence(
             twin,
             {key: gone for key, gone in _removed(twin, groups, keep).items() if key[1] == "in"},
         )
-        unread = twin(x)
+        unread = prediction(call(twin, x))
         narrow(twin, groups, keep)
-        return torch.allclose(twin(x), unread, rtol=1e-9, atol=1e-9 * float(unread.abs().max()))
+        now = prediction(call(twin, x))
+        return torch.allclose(now, unread, rtol=1e-9, atol=1e-9 * float(unread.abs().max()))
     except (RuntimeError, ValueError, IndexError, AssertionError):
         return False
 
@@ -393,6 +437,17 @@ def zero_units(
     cut away (weights into and out of the units, biases, BatchNorm's affine part and running mean).
     Returns its masks, True = kept."""
     return _silence(model, _removed(model, groups, keep))
+
+
+def _of_channels(module: nn.Module, chosen: Tensor, axis: str) -> Tensor:
+    """Which weights of a layer belong to the chosen channels, weight-shaped."""
+    groups, out, width = L.shape(module)
+    where = chosen.reshape(groups, -1)
+    if axis == "out":
+        where = where[:, :, None].expand(groups, out, width)
+    else:
+        where = where.repeat_interleave(L.offsets(module), 1)[:, None].expand(groups, out, width)
+    return L.to_weight(module, where)
 
 
 def _removed(
@@ -453,11 +508,10 @@ def _silence(model: nn.Module, removed: Mapping[tuple[str, str], list[bool]]) ->
                 mask = masks.setdefault(
                     f"{name}.{part}", torch.ones_like(getattr(module, part), dtype=torch.bool)
                 )
-                if axis == "out":
+                if axis == "out" and (part == "bias" or not kind(module)):
                     mask[gone] = False
-                else:
-                    blocks = mask.unflatten(0, (conv_groups(module), -1)).transpose(1, 2)
-                    blocks[gone.unflatten(0, (conv_groups(module), -1))] = False
+                elif part == "weight":
+                    masks[f"{name}.weight"] = mask & ~_of_channels(module, gone, axis)
         if isinstance(module, NORMS) and module.running_mean is not None:
             module.running_mean[gone] = 0
     M.apply(model, masks)

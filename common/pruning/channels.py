@@ -24,16 +24,16 @@ from common.nets.surgery import ChannelGroup, channel_groups, narrow
 @dataclass
 class Channels:
     """A network's groups of coupled channels, by name the layers whose filters go with them, and
-    those whose channels all stay because they meet the network's input.
+    why those of other layers stay: they meet the network's input, or cannot be followed.
     """
 
     groups: list[ChannelGroup]
     layers: dict[str, nn.Module]
-    whole: list[str] = field(default_factory=list)
+    whole: dict[str, str] = field(default_factory=dict)
 
     def notes(self) -> list[str]:
         """Of the layers that stay whole, for the record."""
-        return [f"{name}: kept whole, its channels meet the network's input" for name in self.whole]
+        return [f"{name}: kept whole, {why}" for name, why in self.whole.items()]
 
     def scores(
         self, filters: Mapping[str, Tensor], columns: Mapping[str, Tensor] | None = None
@@ -60,8 +60,11 @@ class Channels:
             units = (~kept[group.name]).nonzero().flatten().tolist()
             for module, axis, channels_of in group.members:
                 if axis == "out" and module in self.layers:
-                    weight = self.layers[module].weight
-                    nothing = torch.zeros(len(weight), dtype=torch.bool, device=weight.device)
+                    where, (_, out) = (
+                        self.layers[module].weight.device,
+                        L.channels(self.layers[module]),
+                    )
+                    nothing = torch.zeros(out, dtype=torch.bool, device=where)
                     lost = gone.setdefault(module, nothing)
                     for unit in units:
                         lost[channels_of[unit]] = True
@@ -79,11 +82,12 @@ def find(model: nn.Module, example: Tensor, skip: Iterable[str] = ()) -> Channel
     """The channels of `model` that can go. example: a batch of inputs, of which the shape counts.
     skip: layers whose filters stay.
 
-    Raises UserError where no channel can go, LayerError where the coupling cannot be followed.
+    Raises UserError where no channel can go, LayerError where the coupling can be followed nowhere.
     """
-    layers = L.prunable(model, skip)
-    whole: list[str] = []
+    layers, whole = L.prunable(model, skip), {}
     groups = channel_groups(model, example, skip, whole)
+    if not groups and whole:
+        channel_groups(model, example, skip)  # all that is in the way, as one error
     if not groups:
         raise UserError(
             "model",

@@ -26,6 +26,7 @@ from common.nets.surgery import (
     zero_units,
 )
 from tests import toy
+from tests.trust.hugging_face import Conv1D
 
 NETS = {
     "vgg19:width=0.25": (3, 32, 32),
@@ -203,7 +204,7 @@ def test_skip_leaves_a_layers_channels_alone():
         "conv3",
         "fc1",
     ]
-    with pytest.raises(UserError, match="not a Conv2d or Linear"):
+    with pytest.raises(UserError, match="no layer of the model"):
         channel_groups(model, x, skip=["conv9"])
 
 
@@ -291,8 +292,11 @@ HOPELESS = {
     "one output a group": Net(
         lambda net, y: net.odd(y), features=32, odd=nn.Conv2d(4, 2, 1, groups=2)
     ),
-    "transposed": Net(lambda net, y: net.up(y), up=nn.ConvTranspose2d(4, 4, 1)),
+    "transposed, grouped": Net(lambda net, y: net.up(y), up=nn.ConvTranspose2d(4, 4, 1, groups=2)),
 }
+
+
+CONV = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 @pytest.mark.parametrize("case", HOPELESS)
@@ -303,7 +307,7 @@ def test_coupling_that_cannot_be_followed_names_the_layer(case):
         channel_groups(
             HOPELESS[case],
             torch.zeros(1, 2, 4, 4),
-            skip=[name for name, m in HOPELESS[case].named_modules() if isinstance(m, nn.Conv2d)],
+            skip=[name for name, m in HOPELESS[case].named_modules() if isinstance(m, CONV)],
         )
         == []
     )
@@ -666,6 +670,63 @@ class BesideRows(nn.Module):
         return self.fc(torch.cat([x, F.relu(self.conv(x))], 1))
 
 
+class Volumes(nn.Module):
+    """Images as one row of pixels, or as one slice of a volume."""
+
+    def __init__(self, conv, norm, dimensions):
+        super().__init__()
+        self.stem, self.norm, self.next = conv(2, 6, 1), norm(6), conv(6, 4, 1)
+        self.fc, self.dimensions = nn.Linear(4, 3), dimensions
+
+    def forward(self, x):
+        x = x.flatten(2) if self.dimensions == 1 else x[:, :, None]
+        y = F.relu(self.next(torch.sigmoid(self.norm(self.stem(x)))))
+        return self.fc(y.flatten(2).mean(2))
+
+
+class Projections(nn.Module):
+    """Pixels as tokens of two numbers, and GPT-2's kind of MLP on them."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down, self.fc = Conv1D(8, 2), Conv1D(2, 8), nn.Linear(2, 3)
+
+    def forward(self, x):
+        x = x.flatten(2).transpose(1, 2)
+        return self.fc((x + self.down(torch.sigmoid(self.up(x)))).mean(1))
+
+
+class Patches(nn.Module):
+    """A small vision transformer: a residual stream with learned places, and an MLP."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.place = nn.Conv2d(2, 4, 2, stride=2), nn.Parameter(torch.zeros(1, 4, 4))
+        self.norm, self.fc1, self.fc2 = nn.LayerNorm(4), nn.Linear(4, 8), nn.Linear(8, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x):
+        y = self.embed(x).flatten(2).transpose(1, 2) + self.place
+        return self.head((y + self.fc2(F.gelu(self.fc1(self.norm(y))))).mean(1))
+
+
+def test_what_can_be_followed_goes_and_the_rest_is_named_at_once():
+    """The hidden units of a transformer's MLP; the residual stream meets a raw parameter."""
+    model, x = toy.seeded(Patches()), toy.batch(3, (2, 4, 4))[0]
+    with pytest.raises(LayerError, match=r"'embed'.*raw parameter.*1 other.*\['embed', 'fc2'\]"):
+        channel_groups(model, x)
+    whole = {}
+    (group,) = channel_groups(model, x, whole=whole)
+    assert (group.name, group.size) == ("fc1", 8) and list(whole) == ["embed", "fc2"]
+    (same_group,) = channel_groups(model, x, skip=list(whole))
+    assert group == same_group
+    zeroed = copy.deepcopy(model)
+    zero_units(zeroed, [group], {"fc1": [0, 3, 4]})
+    narrow(model, [group], {"fc1": [0, 3, 4]})
+    same(model(x), zeroed(x))
+    assert model.fc1.out_features == model.fc2.in_features == 3
+
+
 def with_layer(layer):
     return nn.Sequential(
         nn.Conv2d(2, 8, 3), layer, nn.Conv2d(8, 4, 1), nn.Flatten(), nn.Linear(64, 3)
@@ -683,6 +744,14 @@ COUPLED = {
     "feature added to the input": (Added, [5]),
     "SyncBatchNorm": (lambda: with_layer(nn.SyncBatchNorm(8)), [8, 4]),
     "PReLU": (lambda: with_layer(nn.PReLU(8)), [8, 4]),
+    "transposed": (lambda: with_layer(nn.ConvTranspose2d(8, 8, 1)), [8, 8, 4]),
+    "one dimension": (lambda: Volumes(nn.Conv1d, nn.BatchNorm1d, 1), [6, 4]),
+    "one dimension, transposed": (
+        lambda: Volumes(nn.ConvTranspose1d, nn.InstanceNorm1d, 1),
+        [6, 4],
+    ),
+    "three dimensions": (lambda: Volumes(nn.Conv3d, nn.BatchNorm3d, 3), [6, 4]),
+    "Conv1D of transformers": (lambda: Projections(), [8]),
     "PReLU of one slope": (lambda: with_layer(nn.PReLU()), [8, 4]),
     "InstanceNorm": (lambda: with_layer(nn.InstanceNorm2d(8)), [8, 4]),
     "InstanceNorm, affine": (lambda: with_layer(nn.InstanceNorm2d(8, affine=True)), [8, 4]),

@@ -292,15 +292,18 @@ class Shuffled(nn.Module):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_forward_that_reshapes_channels_is_refused_by_name_unless_skipped(method):
+def test_a_layer_whose_channels_a_forward_reshapes_stays_whole_and_is_named(method):
     prune, options = METHODS[method]
     model, data = toy.seeded(Shuffled()), loader()
     before = checkpoint.state_hash(model)
+    for settings in (options, type(options)(skip=("conv1",))):
+        result = prune(model, data, 0.5, settings, toy.generator())
+        assert result.model.conv1.out_channels == 6 and result.model.conv2.out_channels == 2
+        named = [note for note in result.notes if note.startswith("conv1: kept whole")]
+        assert len(named) == (settings is options)
     with pytest.raises(LayerError, match="conv1.*name it in skip"):
-        prune(model, data, 0.5, options, toy.generator())
+        prune(model, data, 0.5, type(options)(skip=("conv2",)), toy.generator())
     assert checkpoint.state_hash(model) == before
-    result = prune(model, data, 0.5, type(options)(skip=("conv1",)), toy.generator())
-    assert result.model.conv1.out_channels == 6 and result.model.conv2.out_channels == 2
     # outer shapes stay, so nothing has to be followed
     rotated = eigen.prune(model, data, 0.7, eigen.Options(), toy.generator())
     assert rotated.edits and torch.isfinite(rotated.model(data[0][0])).all()

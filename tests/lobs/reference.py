@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests.reference import seen_by_positions
+from tests.reference import matrix_order, seen_by_positions
 
 
 def rows_of(module: nn.Module, x: Tensor, bias: bool) -> Tensor:
@@ -19,8 +19,15 @@ def rows_of(module: nn.Module, x: Tensor, bias: bool) -> Tensor:
 def matrix_of(module: nn.Module, bias: bool) -> Tensor:
     """The layer's weights, [groups, out, in (+1)]."""
     groups = getattr(module, "groups", 1)
-    W = module.weight.detach().reshape(groups, module.weight.shape[0] // groups, -1)
+    width = seen_width(module)
+    W = module.weight.detach().flatten()[matrix_order(module)].reshape(groups, -1, width)
     return torch.cat([W, module.bias.detach().reshape(groups, -1, 1)], 2) if bias else W
+
+
+def seen_width(module: nn.Module) -> int:
+    """Weights that make one output."""
+    outputs = [getattr(module, name, None) for name in ("out_channels", "out_features", "nf")]
+    return module.weight.numel() // next(number for number in outputs if number)
 
 
 def hessian(rows: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ LIBRARY = "tests/common/test_library.py"
 SPEC = "tests/common/test_spec_and_record.py"
 PROPERTIES = "tests/trust/test_properties.py"
 LAYERS = "tests/trust/test_layers.py"
+KINDS = "tests/common/test_layer_kinds.py"
 NUMERICS = "tests/trust/test_numerics.py"
 MOVING = "tests/nap/test_statistics.py"
 ASSUMPTIONS = "tests/common/test_assumptions.py"
@@ -29,22 +30,19 @@ DISTRIBUTED = "tests/common/test_distributed.py"
 BUDGET = "tests/trust/test_budget.py"
 
 FAULTS = {
-    "common/nets/layers.py": [
+    "common/nets/kinds.py": [
+        ("around[:0] = (p, p)", "around += (p, p)", f"{ROWS} -k wide"),
+        ("(total // 2, total - total // 2)", "(total - total // 2, total // 2)", LAYERS),
+        ("examples * module.groups)", "module.groups)", f"{ROWS} -k grouped"),
+        ("return output.numel() // self.channels(module)[1]", "return output.numel()", FLOPS),
+        ("blocks.transpose(1, 2).flatten(2)", "blocks.flatten(2)", f"{KINDS} -k product"),
+        ("x = x.flip(*range(-len(kernel), 0))", "pass", f"{KINDS} -k product"),
         (
-            "return (columns, columns, rows, rows)",
-            "return (rows, rows, columns, columns)",
-            f"{ROWS} -k wide",
+            "return weight.T[None]",
+            "return weight.reshape(weight.T.shape)[None]",
+            f"{KINDS} -k Conv1D",
         ),
-        (
-            "total[1] // 2, total[1] - total[1] // 2",
-            "total[1] - total[1] // 2, total[1] // 2",
-            LAYERS,
-        ),
-        (
-            "module.dilation, groups=examples * module.groups)",
-            "module.dilation, groups=module.groups)",
-            f"{ROWS} -k grouped",
-        ),
+        ("around[:0] = (p, p - more)", "around[:0] = (p, p)", f"{KINDS} -k rows"),
         (
             ", module.groups, -1, columns.shape[-",
             ", -1, module.groups, columns.shape[-",
@@ -276,7 +274,6 @@ FAULTS = {
         ),
         ("new.last.bias = layer.bias", "new.last.bias = None", SURGERY),
     ],
-    "common/nets/flops.py": [("output.numel() // module.weight.shape[0]", "output.numel()", FLOPS)],
     "common/nets/tensorfile.py": [
         ("checkpoint']) != metadata.get('sha256'):", "checkpoint']) == '':", f"{FILES} -k flipped")
     ],
@@ -420,7 +417,7 @@ FAULTS = {
             f"{ASSUMPTIONS} -k 'named and gain'",
         ),
         (
-            "_agree(own.reshape(total.shape), total, noise)",
+            "_agree(L.to_weight(layers[name], own), total, noise)",
             "_agree(total, total, noise)",
             f"{ASSUMPTIONS} -k 'named and functional'",
         ),
@@ -452,7 +449,7 @@ FAULTS = {
         ("str(stored['key']) == key and ", "", "tests/common/test_identity.py -k replaced_images"),
     ],
     "common/curvature/memory.py": [
-        ("8 * groups * width ** 2", "8 * groups * width", f"{BUDGET} -k squares_are"),
+        ("8 * groups * wide ** 2", "8 * groups * wide", f"{BUDGET} -k squares_are"),
         ("machine.require_memory(what, ", "machine.fits(what, ", f"{BUDGET} -k every_method"),
         (
             "both + sizes.square + 4 * n, both + work",

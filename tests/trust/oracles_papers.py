@@ -363,7 +363,7 @@ def filter_importances(dtype):
         yield f"C-OBS update, {groups} groups", c_obs.change(W, inverse, gone)[0].flatten(), summed
     model, twin = pair(toy.conv_head("padded"), dtype)
     (x, x2), y = numbers(dtype, toy.batch()[0])[0], torch.arange(5) % 3
-    scores = c_obd.importance(model[0].weight, diagonal_fisher(model, [(x, y)])["0"])
+    scores = c_obd.importance(model[0], diagonal_fisher(model, [(x, y)])["0"])
     F, w = (
         reference.empirical_fisher(twin, twin[0], x2, y).diagonal(),
         twin[0].weight.detach().flatten(),
