@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
-from statistics import fmean
+from collections.abc import Iterator, Mapping
 
+import pandas as pd
 from scipy import stats
 
 from figures.evidence import (
@@ -246,31 +246,31 @@ def dpf_fails_by_its_norms() -> Evidence:
 # -- Figures 6, S9, S10, S11 -----------------------------------------------------------------------
 
 
-def steps(label: str, names: dict[str, str]) -> tuple[list[tuple[float, dict[str, float]]], str]:
-    """([(removed, method -> test accuracy in percent right after that pruning, mean over seeds)],
-    where from); names: method -> cell without its seed."""
+def steps(label: str, names: Mapping[str, str]) -> tuple[pd.DataFrame, str]:
+    """(test accuracy in percent right after each pruning, mean over seeds: a line a share removed,
+    a column a method; where from); names: method -> cell without its seed."""
     found = {method: records(label, name, "prune") for method, name in names.items()}
-    courses = {method: [record.trajectory for record in each] for method, each in found.items()}
-    amounts = [entry["amount"] for entry in next(iter(courses.values()))[0]]
-    after = [
-        (
-            amount,
-            {
-                method: 100 * fmean(course[i]["pruned"] for course in each)
-                for method, each in courses.items()
-            },
-        )
-        for i, amount in enumerate(amounts)
-    ]
-    return after, named(record.id for each in found.values() for record in each)
+    courses = pd.DataFrame(
+        [
+            {"method": method, "step": step, "amount": entry["amount"], "after": entry["pruned"]}
+            for method, seeds in found.items()
+            for record in seeds
+            for step, entry in enumerate(record.trajectory)
+        ]
+    )
+    after = 100 * courses.pivot_table("after", "step", "method")
+    after.index = courses.groupby("step").amount.first()
+    return after, named(record.id for seeds in found.values() for record in seeds)
 
 
-def told(after: list[tuple[float, dict[str, float]]], methods: dict[str, str]) -> str:
-    """The accuracies of each pruning as words."""
-    return "; ".join(
-        f"{words} " + ", ".join(f"{values[method]:.2f}" for _, values in after)
+def told(after: pd.DataFrame, methods: Mapping[str, str]) -> str:
+    """Where the prunings lead, and the accuracies after each, as words."""
+    amounts = ", ".join(f"{100 * amount:.3g}" for amount in after.index)
+    accuracies = "; ".join(
+        f"{words} " + ", ".join(f"{value:.2f}" for value in after[method])
         for method, words in methods.items()
     )
+    return f"{amounts}%: {accuracies}"
 
 
 BOTH = {"woodfisher": "WoodFisher", "magnitude-global": "global magnitude"}
@@ -279,12 +279,11 @@ BOTH = {"woodfisher": "WoodFisher", "magnitude-global": "global magnitude"}
 def _course(label: str, prefix: str, amount: float, words: str) -> tuple[list[bool], str]:
     """(above after almost every pruning; at the end, a line)."""
     after, source = steps(label, {method: f"{prefix}-{method}-{amount:g}" for method in BOTH})
-    won = sum(values["woodfisher"] >= values["magnitude-global"] for _, values in after)
+    won = (after["woodfisher"] >= after["magnitude-global"]).sum()
     ends = [accuracy(label, f"{prefix}-{method}-{amount:g}") for method in BOTH]
     line = (
-        f"{words}, right after each of {len(after)} prunings to "
-        f"{', '.join(f'{100 * a:.3g}' for a, _ in after)}%: {told(after, BOTH)}; WoodFisher is not "
-        f"behind after {won}; at the end {ends[0]} and {ends[1]}; {source}."
+        f"{words}, right after each of {len(after)} prunings to {told(after, BOTH)}; WoodFisher is "
+        f"not behind after {won}; at the end {ends[0]} and {ends[1]}; {source}."
     )
     return [won >= len(after) - 1, ends[0].mean > ends[1].mean], line
 
@@ -326,15 +325,11 @@ def pruning_phase() -> Evidence:
     after, source = steps(
         "Figure S11", {method: f"resnet20-one-epoch-{method}-0.6" for method in methods}
     )
-    first = sum(values["woodfisher"] >= values["magnitude-global"] for _, values in after)
-    last = sum(
-        values["magnitude-layer"] <= min(values[method] for method in BOTH) for _, values in after
-    )
+    first = (after["woodfisher"] >= after["magnitude-global"]).sum()
+    last = (after["magnitude-layer"] <= after[list(BOTH)].min(axis=1)).sum()
     return verdict(first == len(after), last == len(after)), [
-        f"{RESNET20}, right after each pruning to "
-        f"{', '.join(f'{100 * a:.3g}' for a, _ in after)}%: {told(after, methods)}; WoodFisher is "
-        f"not behind global magnitude after {first}, magnitude per layer is last after {last}; "
-        f"{source}."
+        f"{RESNET20}, right after each pruning to {told(after, methods)}; WoodFisher is not behind "
+        f"global magnitude after {first}, magnitude per layer is last after {last}; {source}."
     ]
 
 
