@@ -60,7 +60,7 @@ def greedy(
     live = (free & ~dead).nonzero()[:, 0]
     index = torch.cat([live, (~free).nonzero()[:, 0]])
     width = max(1, len(index))
-    batch = max(1, WORK_ENTRIES // width**2)
+    batch = min(len(target), max(1, WORK_ENTRIES // width**2))
     machine.require_memory(
         f"the elimination of layer {name!r}",
         8 * width * (batch * (2 * width + BLOCK) + width) / 2**30,

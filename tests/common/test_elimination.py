@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from common.cells.errors import UserError
 from common.curvature import elimination
 from common.curvature.shared import DenseMatrix, LowRankMatrix
+from common.system import machine
 from tests import reference, toy
 
 RIDGE = 1e-2
@@ -64,3 +66,15 @@ def test_equal_weights_without_coupling_go_in_their_order():
     found = F.eliminated(W, W.bool(), yes, ~yes)
     assert found.score.argsort().tolist() == [list(range(6))] * 2
     torch.testing.assert_close(found.loss, torch.full_like(W, (1 + RIDGE) / 2))
+
+
+def test_the_forecast_counts_the_rows_that_are_there():
+    """Three rows of three weights take kilobytes, whatever fits the working memory."""
+    X, W = problem(3, 3, 9)
+    yes = torch.ones(3, dtype=torch.bool)
+    with machine.memory_budget(1e-5):
+        DenseMatrix(X.T @ X / 9, RIDGE).eliminated(W, W.bool() | yes, yes, ~yes)
+    X, W = problem(40, 3, 90)
+    yes = torch.ones(40, dtype=torch.bool)
+    with machine.memory_budget(1e-4), pytest.raises(UserError, match="elimination of layer 'fc'"):
+        DenseMatrix(X.T @ X / 90, RIDGE, "fc").eliminated(W, W.bool() | yes, yes, ~yes)
