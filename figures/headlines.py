@@ -1,6 +1,6 @@
-"""README's rows that stand for each paper, each beside what it was chosen among and what it must
-beat: its own other recipes, the dense network trained as long, the strongest baseline on the same
-schedule.
+"""The rows that stand for each paper on the first page and in docs/headlines.md, each beside what
+it was chosen among and what it must beat: its own other recipes, the dense network trained as long,
+the strongest baseline on the same schedule.
 
 The rows are listed in figures/gallery.toml; all that stands beside them is found among the records
 of the same table, by what their Specs say.
@@ -77,6 +77,22 @@ def rows() -> str:
         ]
         lines.append(f"| {' | '.join(fields)} |")
     return "\n".join([*lines, "", NOTE, ""])
+
+
+def front() -> str:
+    """The first page's table: at most a dozen rows, each beside what it must beat."""
+    heads = ("", "paper", "ours", "dense, trained alike", "strongest baseline", "scale")
+    lines = [f"| {' | '.join(heads)} |", "| --- | ---: | ---: | --- | --- | --- |"]
+    for entry in gallery.headlines():
+        if "front" not in entry:
+            continue
+        mine = named(entry, entry["cell"])
+        _, control, rival = beside(entry, mine)
+        printed = entry.get("printed") or _printed(entry)
+        fields = [entry["front"], printed, _ours(entry, mine), control, rival, mine.scale]
+        lines.append(f"| {' | '.join(fields)} |")
+    note = "± is over seeds of one dense network, their number in brackets; without it, one seed."
+    return "\n".join([*lines, "", note, ""])
 
 
 def _ours(entry: dict[str, str], mine: Ours) -> str:

@@ -1,11 +1,12 @@
-"""python -m figures.readme: write the tables of README.md and of the papers' READMEs from the
-committed records, between their markers.
+"""python -m figures.readme: write the tables of README.md, of the papers' READMEs and of pages of
+docs/ from the committed records, between their markers.
 
 A block starts with `<!-- compare: NAME -->`, where figures/results/NAME holds the records, or with
 `<!-- bench: NAME -->`, where figures/results/NAME.json is what `make bench` wrote, and ends with
 `<!-- end -->`. `<!-- papers: headline -->` holds the rows that gallery.toml calls headlines, `<!--
-papers: status -->` how many tables and figures of each paper ran, and what was seen, and `<!--
-table: eigendamage/table1 -->` the table of that sheet in figures/eigendamage.py.
+papers: front -->` those with words for the first page, `<!-- papers: finding -->` what the picture
+there shows, `<!-- papers: status -->` how many tables and figures of each paper ran, and what was
+seen, and `<!-- table: eigendamage/table1 -->` the table of that sheet in figures/eigendamage.py.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ from figures import claims, gallery, headlines  # noqa: F401  the rules of the c
 from figures.draw import sheets, write_file
 from figures.evidence import SEEN, seen
 from figures.records import Comparison, Row, gather
+from figures.style import base, look
 from figures.values import PAPERS
 
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"(<!-- (compare|bench|papers|table): (\S+) -->\n).*?(<!-- end -->)", re.S)
+RESULTS = ROOT / "figures" / "results"
+# the comparison that the first page shows, and what stands beside its best method
+PICTURE, FRONT = "digits_cnn-digits", ("woodfisher", "nap", "l-obs", "magnitude-global")
 UNITS = {"sparsity": "weights removed", "unit_ratio": "units removed"}
 
 
@@ -169,22 +174,51 @@ def status() -> str:
     return "\n".join(lines) + "\n"
 
 
-def readmes() -> list[Path]:
-    """README.md and the papers'."""
-    return [ROOT / "README.md", *(ROOT / paper / "README.md" for paper in PAPERS)]
+def finding() -> str:
+    """What the picture on the first page shows, at its highest amount but one."""
+    comparison = gather(read_all(RESULTS / PICTURE))
+    dense, rows = comparison.dense, [row for row in comparison.rows if row.unit == "sparsity"]
+    amount = sorted({row.amount for row in rows})[-2]
+    found = {
+        row.method: row.stat("accuracy_finetuned")
+        for row in rows
+        if row.amount == amount and row.stat("accuracy_finetuned").mean is not None
+    }
+    best = max(found, key=lambda method: found[method].mean)
+    others = [m for word in FRONT for m in found if base(m) == word and m != best]
+
+    def told(method: str) -> str:
+        stat = found[method]
+        spread = "" if stat.std is None else f" ± {100 * stat.std:.1f} ({stat.n})"
+        return f"{look(method).label} {100 * stat.mean:.1f}{spread}"
+
+    return (
+        f"{dense['model']} on {dense['dataset']}, dense {100 * dense['accuracy']:.1f}% right, "
+        f"{100 * amount:g}% of its weights removed at once, tuned for {dense['finetune']}. Of "
+        f"{len(found)} methods the best has **{told(best)}**; {', '.join(map(told, others))} "
+        "(percent right on test images; ± over seeds, their number in brackets).\n"
+    )
 
 
-PAPERS_BLOCKS = {"headline": headlines.rows, "status": status}
+def pages() -> list[Path]:
+    """The pages with blocks: the first one, the papers', and those of docs/."""
+    docs = (ROOT / "docs" / name for name in ("comparison.md", "headlines.md", "scaling.md"))
+    return [ROOT / "README.md", *(ROOT / paper / "README.md" for paper in PAPERS), *docs]
+
+
+PAPERS_BLOCKS = {
+    "finding": finding,
+    "front": headlines.front,
+    "headline": headlines.rows,
+    "status": status,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Rewrite the READMEs in place; returns the exit status."""
     Parser(description=__doc__).parse_args(argv)
     try:
-        written = {
-            path: render(path.read_text(encoding="utf-8"), ROOT / "figures" / "results")
-            for path in readmes()
-        }
+        written = {path: render(path.read_text(encoding="utf-8"), RESULTS) for path in pages()}
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""The README's table of what the suite tries at the edge, held to the tests by count."""
+"""The table in docs/trust.md of what the suite tries at the edge, held to the tests by count."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.common import test_half as half
 from tests.common import test_surgery as surgery
 from tests.trust import test_shell as shell
 
-README = Path(__file__).resolve().parent.parent / "README.md"
+TRUST = Path(__file__).resolve().parent.parent / "docs" / "trust.md"
 # row of the table: (kinds that work, kinds that are refused)
 TRIED = {
     "networks, by what curvature takes for granted": (assumptions.HEALTHY, assumptions.BROKEN),
@@ -42,10 +42,10 @@ TRIED = {
 def test_the_table_counts_what_is_tried(row):
     works, refused = TRIED[row]
     line = rf"^\| {re.escape(row)} \| {len(works)} \| {len(refused)} \| "
-    assert re.search(line, README.read_text(), re.M), f"{row}: {len(works)}, {len(refused)}"
+    assert re.search(line, TRUST.read_text(), re.M), f"{row}: {len(works)}, {len(refused)}"
 
 
 def test_the_table_has_no_other_row():
-    table = README.read_text().split("| what comes in |")[1].split("\n\n")[0]
+    table = TRUST.read_text().split("| what comes in |")[1].split("\n\n")[0]
     rows = re.findall(r"^\| ([^|]+) \| \d+ \| \d+ \|", table, re.M)
     assert sorted(rows) == sorted(TRIED)

@@ -29,13 +29,27 @@ def test_the_python_example_runs(capsys):
     assert dense > 88 and right_after < dense and tuned > 85
 
 
-@pytest.mark.parametrize("path", readme.readmes(), ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("path", readme.pages(), ids=lambda path: f"{path.parent.name}/{path.name}")
 def test_tables_are_what_the_records_say(path):
     """`python -m figures.readme` writes them."""
     text = path.read_text()
     assert readme.render(text, ROOT / "figures" / "results") == text
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#:]+)\)", TEXT))))
-def test_links_lead_somewhere(target):
-    assert (ROOT / target).exists()
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+LINKS = [
+    (page, target)
+    for page in PAGES
+    for target in sorted(set(re.findall(r"\]\(([^)#: ]+)(?:#[^)]*)?\)", page.read_text())))
+]
+
+
+@pytest.mark.parametrize(
+    ("page", "target"), LINKS, ids=[f"{page.name}-{target}" for page, target in LINKS]
+)
+def test_links_lead_somewhere(page, target):
+    assert (page.parent / target).exists()
+
+
+def test_the_first_page_is_one_that_is_read():
+    assert len(TEXT.splitlines()) <= 120

@@ -84,7 +84,7 @@ def test_status_counts_every_entry_once():
 def test_blocks_are_filled_and_unknown_ones_refused(tmp_path):
     filled = readme.render("a\n<!-- papers: status -->\nold\n<!-- end -->\nb\n", tmp_path)
     assert filled == f"a\n<!-- papers: status -->\n{readme.status()}<!-- end -->\nb\n"
-    with pytest.raises(UserError, match="headline, status"):
+    with pytest.raises(UserError, match="finding, front, headline, status"):
         readme.render("<!-- papers: nonsense -->\n<!-- end -->", tmp_path)
 
 

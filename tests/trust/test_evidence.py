@@ -48,11 +48,11 @@ def test_a_failed_check_fails_the_command(monkeypatch, tmp_path):
     assert evidence.main(["unknown"]) == 2
 
 
-def test_the_readme_says_what_the_checks_said_last():
-    """Each kept check ended well, of a clean tree, and the README's numbers of it are its last
+def test_the_page_says_what_the_checks_said_last():
+    """Each kept check ended well, of a clean tree, and the page's numbers of it are its last
     line's.
     """
-    text = " ".join((evidence.ROOT / "README.md").read_text().split())
+    text = " ".join((evidence.ROOT / "docs" / "trust.md").read_text().split())
     for name in ("crash", "oracles"):
         kept = (evidence.FOLDER / f"{name}.txt").read_text()
         assert "ended:   with status 0 " in kept and re.search(
