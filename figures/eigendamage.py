@@ -30,16 +30,22 @@ from figures.kinds import (
 from figures.style import BLUE, GREEN, GREY, ORANGE, PINK, SKY, VERMILION, Look, look
 from figures.values import spread
 
+ALONE = {  # residual branches pruned one by one, as in the paper; the others' channels are coupled
+    f"{prefix}-{network}": f"{words}, convolutions alone, {budget}"
+    for network, words in (("resnet32", "ResNet-32"), ("preresnet29-L1", "PreResNet-29 + L1"))
+    for prefix, budget in (("cpu150", "150 steps"), ("cpu782", "782 steps"), ("cpu10", "10 epochs"))
+}
 NETWORKS = {
     "cpu-resnet32": "ResNet-32",
-    "cpu150-resnet32": "ResNet-32, each convolution alone",
     "cpu-preresnet29-L1": "PreResNet-29 + L1",
     "cpu-vgg19": "VGG19, quarter width",
     "cpu-vgg19-L1": "VGG19 + L1, quarter width",
+    "cpu10-vgg19": "VGG19, quarter width, 10 epochs",
     "lenet300": "LeNet-300-100",
     "lenet5": "LeNet-5",
     "lenet300-bn-L1": "LeNet-300-100, BatchNorm + L1",
     "lenet5-bn-L1": "LeNet-5, BatchNorm + L1",
+    **ALONE,
 }
 VGG, VGG_L1 = "cpu-vgg19", "cpu-vgg19-L1"
 JPEG = "CIFAR-10 (JPEG)"
@@ -65,12 +71,12 @@ def dense(found: pd.DataFrame, column: str = "dense", label: str = "Dense networ
 
 # -- Table 1 ---------------------------------------------------------------------------------------
 
-# and what the paper calls it
-TABLE1 = {
+TABLE1 = {  # and what the paper calls it
     "cpu-resnet32": "ResNet32",
-    "cpu150-resnet32": "ResNet32",
     "cpu-preresnet29-L1": "PreResNet29+L1",
     "cpu-vgg19-L1": "VGG19+L1",
+    "cpu10-vgg19": "VGG19",
+    **{name: "ResNet32" if "resnet32" in name else "PreResNet29+L1" for name in ALONE},
 }
 OF_TABLE1 = {  # beside the methods of the registry
     "kron-obd-coupled": Look(SKY, "s", "Kron-OBD, coupled channels"),
