@@ -265,6 +265,8 @@ def test_each_other_budget_and_dense_network_is_a_comparison_of_its_own():
         ("--train-epochs", "3"),
         ("--num-samples", "77"),
         ("--checkpoint", "other"),
+        ("--loss", "mse"),
+        ("--metric", "own.py:metric"),
         ("--model", "mlpnet"),
     ]
     named = [folder(*flags) for flags in budgets]

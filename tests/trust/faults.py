@@ -28,6 +28,15 @@ EDGE = "tests/common/test_edge.py"
 FOLDERS = "tests/common/test_folders.py"
 DISTRIBUTED = "tests/common/test_distributed.py"
 BUDGET = "tests/trust/test_budget.py"
+SEEDS = "tests/trust/test_seeds.py"
+HOLDOUT = "tests/common/test_holdout.py"
+GRADUAL = "tests/common/test_gradual.py"
+PIPELINE = "tests/common/test_pipeline.py"
+IDENTITY = "tests/common/test_identity.py"
+PROVENANCE = "tests/common/test_provenance.py"
+TABLES = "tests/figures/test_tables.py"
+PICTURES = "tests/figures/test_papers.py"
+PAIRED = "tests/figures/test_paired.py"
 
 FAULTS = {
     "common/nets/kinds.py": [
@@ -54,6 +63,11 @@ FAULTS = {
         ("if x._version != version:", "if False:", f"{KRON} -k cannot_be_captured"),
     ],
     "common/curvature/labels.py": [
+        (
+            "torch.randn(output.shape, generator=generator, dtype=output.dtype)",
+            "torch.randn(output.shape, dtype=output.dtype)",
+            f"{SEEDS} -k labels_are_the_generators",
+        ),
         (
             "weight = log_p.detach().mul(0.5).exp()",
             "weight = log_p.detach().exp()",
@@ -229,6 +243,11 @@ FAULTS = {
         ),
     ],
     "common/pruning/select.py": [
+        (
+            "every = torch.empty(sum(map(len, values)), dtype=torch.float64)",
+            "every = torch.empty(sum(map(len, values)), dtype=torch.float32)",
+            f"{SELECT} -k double_precision",
+        ),
         ("return round(amount * total)", "return int(amount * total)", SELECT),
         (
             "lowest([(-values).masked_fill_(lost, ",
@@ -244,6 +263,17 @@ FAULTS = {
         ("all((bool((~mask | outer[name]).all()", "all((bool((mask | outer[name]).all()", SELECT),
     ],
     "common/running/train.py": [
+        ("seed=seed * 100003 + epoch,", "seed=seed * 100003,", f"{SEEDS} -k every_epoch"),
+        (
+            "model.eval()\n    loss, count",
+            "model.eval()\n    training = True\n    loss, count",
+            f"{TRAIN} -k leaves_its_mode",
+        ),
+        (
+            "if error.field != 'checkpoint':\n                raise",
+            "if error.field == '':\n                raise",
+            f"{TRAIN} -k cannot_be_written",
+        ),
         ("if not math.isfinite(loss):", "if False:", f"{NUMERICS} -k diverges"),
         ("if state.hold:\n        state.hold(state.optimizer)\n    ", "", TRAIN),
         (
@@ -260,7 +290,12 @@ FAULTS = {
         ("state.model.load_state_dict(good)\n    state.model.to", "state.model.to", TRAIN),
     ],
     "common/cells/schedule.py": [
-        ("- initial) * (1 - progress) ** power", "- initial) * progress ** power", SELECT)
+        (
+            "sum((epoch >= m - 1e-09 for m in",
+            "sum((epoch > m for m in",
+            f"{TRAIN} -k rates_by_value",
+        ),
+        ("- initial) * (1 - progress) ** power", "- initial) * progress ** power", SELECT),
     ],
     "common/nets/surgery.py": [
         ("channel_count(module, axis) // module.groups", "module.groups", SURGERY),
@@ -293,7 +328,17 @@ FAULTS = {
         ("dict.fromkeys(v) if", "dict.fromkeys(sorted(v)) if", f"{LIBRARY} -k comes_back"),
     ],
     "common/commands/publish.py": [
-        ("record.series or series(record)", "record.series", f"{LIBRARY} -k told_it")
+        (
+            " if at % every == 0 or at == len(steps) - 1]",
+            " if at % every == 0]",
+            f"{LIBRARY} -k shortened",
+        ),
+        (
+            "what = (record['stage'], record['spec'].get('seed', 0))",
+            "what = (record['stage'],)",
+            f"{LIBRARY} -k longer_name",
+        ),
+        ("record.series or series(record)", "record.series", f"{LIBRARY} -k told_it"),
     ],
     "lobs/hessian.py": [
         (
@@ -323,11 +368,12 @@ FAULTS = {
         )
     ],
     "eigendamage/filters.py": [
+        ("relative=True, name=name", "name=name", f"{CRITERIA} -k follows_the_size"),
         (
             "@ A * W if form == 'paper' else W.square",
             "@ A * W.abs() if form == 'paper' else W.square",
             f"{ORACLES} -k filters",
-        )
+        ),
     ],
     "eigendamage/bottleneck.py": [
         (
@@ -402,7 +448,17 @@ FAULTS = {
         ),
     ],
     "nap/statistics.py": [
-        ("and (state.step - 1) % self.options.every", "and state.step % self.options.every", MOVING)
+        ("self.seed * 1000003 + state.step", "state.step", f"{SEEDS} -k nap_draws"),
+        (
+            "if latent and latent['seen'] else {}",
+            "if latent else {}",
+            "tests/nap/test_method.py -k no_fine_tuning",
+        ),
+        (
+            "and (state.step - 1) % self.options.every",
+            "and state.step % self.options.every",
+            MOVING,
+        ),
     ],
     "common/nets/assumptions.py": [
         ("if rows != (count, 1):", "if rows[0] != count:", f"{ASSUMPTIONS} -k 'named and time'"),
@@ -440,6 +496,11 @@ FAULTS = {
         ("not y.dim() or len(x) != len(y)", "not y.dim()", f"{EDGE} -k same_words"),
     ],
     "common/data/folders.py": [
+        (
+            "f'{i} {folder.labels[i]} {sha256}'",
+            "f'{i} {sha256}'",
+            f"{IDENTITY} -k under_other_labels",
+        ),
         ("(state.st_dev, state.st_ino) in above", "place in above", f"{FOLDERS} -k lead_back"),
         (
             "name.startswith('.') or name in OTHERS",
@@ -462,6 +523,166 @@ FAULTS = {
             "('metadata_props', 'doc_string')",
             "('doc_string',)",
             "tests/common/test_export.py -k same_outputs",
+        )
+    ],
+    "common/running/gradual.py": [
+        ("seed = spec.seed * 1000 + step", "seed = spec.seed * 1000", f"{SEEDS} -k gradual_run"),
+        (
+            "data.train_loader(BN_BATCH, seed=spec.seed)",
+            "data.train_loader(BN_BATCH)",
+            f"{SEEDS} -k gradual_run",
+        ),
+        (
+            "judges = data.test if data.valid is None else data.valid",
+            "judges = data.test",
+            f"{HOLDOUT} -k before_the_report",
+        ),
+        (
+            "('notes', 'layers', 'predicted_increase')",
+            "('layers', 'predicted_increase')",
+            f"{GRADUAL} -k was_killed_is and woodfisher-interval",
+        ),
+        (
+            "if not trajectory and -1 in stretches:",
+            "if -1 in stretches:",
+            f"{GRADUAL} -k was_killed_is and woodfisher-course",
+        ),
+    ],
+    "common/running/stages.py": [
+        (
+            "seed = work.spec.dense_seed if work.name == 'train' else work.spec.seed",
+            "seed = work.spec.seed",
+            f"{SEEDS} -k its_own_seeds",
+        ),
+        (
+            "'dense_model_params': before.model_params",
+            "'dense_model_params': after.model_params",
+            f"{PIPELINE} -k counted_in and kron-obs",
+        ),
+        (
+            "made_of = identity | {'dense_hash': begun.dense_hash}",
+            "made_of = identity",
+            f"{IDENTITY} -k another_dense_network_is_not",
+        ),
+    ],
+    "lobs/dns.py": [
+        ("seed=generator.initial_seed() % 10000", "seed=0", f"{SEEDS} -k draws_by_its_generator")
+    ],
+    "woodfisher/studies/choice.py": [
+        (
+            "data.calibration(m * b, seed=seed * 1000)",
+            "data.calibration(m * b)",
+            f"{SEEDS} -k other_images",
+        )
+    ],
+    "common/running/pipeline.py": [
+        (
+            "dense.accuracy.get('valid', dense.accuracy['last'])",
+            "dense.accuracy['last']",
+            f"{HOLDOUT} -k before_the_report",
+        )
+    ],
+    "common/running/timing.py": [
+        (
+            "self.seconds.get(f'{name}_s', 0.0) + time.perf_counter() - start",
+            "time.perf_counter() - start",
+            f"{PROVENANCE} -k comes_again",
+        )
+    ],
+    "common/data/sources.py": [
+        (
+            "(0.2675, 0.2565, 0.2761)",
+            "(0.2675, 0.2656, 0.2761)",
+            "tests/common/test_data.py -k constants",
+        ),
+        (
+            "dataclasses.replace(data, train=train, valid=valid)",
+            "dataclasses.replace(data, valid=valid)",
+            f"{HOLDOUT} -k held_out_by_their",
+        ),
+    ],
+    "common/commands/compare.py": [
+        (
+            "'train_epochs', 'num_samples', 'checkpoint'",
+            "'train_epochs', 'checkpoint'",
+            "tests/common/test_compare.py -k other_budget",
+        )
+    ],
+    "eigendamage/studies/fisher_basis.py": [
+        (
+            "(alive * (alive - 1))",
+            "alive ** 2",
+            "tests/eigendamage/test_studies.py -k fishers_bases",
+        )
+    ],
+    "woodfisher/studies/gradients.py": [
+        (
+            "order[len(order) // 2:], 500)",
+            "order, 500)",
+            "tests/woodfisher/test_studies.py -k judges_its",
+        )
+    ],
+    "figures/cells.py": [
+        (
+            "int(place) - 1 if place.isdigit()",
+            "int(place) if place.isdigit()",
+            f"{TABLES} -k by_its_number",
+        )
+    ],
+    "figures/lobs.py": [
+        ("(pruning.spec['steps'] - 1)", "pruning.spec['steps']", f"{PICTURES} -k every_iteration")
+    ],
+    "figures/eigendamage.py": [("'x': 100 - left,", "'x': left,", f"{PICTURES} -k hollow")],
+    "figures/woodfisher.py": [
+        ("epochs.append(at[step + 1])", "epochs.append(at[step])", f"{PICTURES} -k walk")
+    ],
+    "common/curvature/sharing.py": [
+        (
+            ", ('generator', generator.get_state())]",
+            "]",
+            "tests/woodfisher/test_sharing.py -k makes_another",
+        )
+    ],
+    "common/cells/record.py": [
+        (
+            "k.endswith('_s') and k != 'core_s' and",
+            "k.endswith('_s') and",
+            f"{PROVENANCE} -k each_second_once",
+        )
+    ],
+    "lobs/choose.py": [
+        (
+            "(batches[:number], batches[number:])",
+            "(batches[:number], batches)",
+            f"{LOBS} -k did_not_see",
+        )
+    ],
+    "nap/studies/importance.py": [
+        (
+            "pipeline.cell_folder(spec) / 'finetuned.safetensors'",
+            "pipeline.cell_folder(spec) / 'pruned.safetensors'",
+            "tests/nap/test_studies.py -k points_of_the_weights",
+        )
+    ],
+    "woodfisher/kfac.py": [
+        (
+            "options.damping, options.pi, name=name",
+            "options.damping, True, name=name",
+            f"{OTHERS} -k by_loops",
+        )
+    ],
+    "figures/paired.py": [
+        ("stats.t.ppf(0.975,", "stats.t.ppf(0.95,", f"{PAIRED} -k corrected_by_holm"),
+        ("one.p * (len(tested) - i)", "one.p * len(tested)", f"{PAIRED} -k corrected_by_holm"),
+    ],
+    "figures/kinds.py": [
+        ("('pi', 100) if", "('pi', 95) if", "tests/figures/test_kinds.py -k joins_the_means")
+    ],
+    "figures/compare.py": [
+        (
+            "f'{quantity}_max': max(stat.values",
+            "f'{quantity}_max': min(stat.values",
+            "tests/figures/test_compare.py -k records_numbers",
         )
     ],
 }
