@@ -632,7 +632,9 @@ FAULTS = {
     "figures/lobs.py": [
         ("(pruning.spec['steps'] - 1)", "pruning.spec['steps']", f"{PICTURES} -k every_iteration")
     ],
-    "figures/eigendamage.py": [("'x': 100 - left,", "'x': left,", f"{PICTURES} -k hollow")],
+    "figures/eigendamage.py": [
+        ("theirs.assign(x=100 - theirs.x,", "theirs.assign(x=theirs.x,", f"{PICTURES} -k hollow")
+    ],
     "figures/woodfisher.py": [
         ("epochs.append(at[step + 1])", "epochs.append(at[step])", f"{PICTURES} -k walk")
     ],
