@@ -4,10 +4,8 @@ flags.
 
 import sys
 
-from common.curvature.sharing import sharing
 from common.running.cli import run
 from woodfisher.experiments import FIGURES, TABLES
 
 if __name__ == "__main__":
-    with sharing():  # cells that differ only in the amount follow each other
-        sys.exit(run("woodfisher", "prune", TABLES, FIGURES))
+    sys.exit(run("woodfisher", "prune", TABLES, FIGURES))

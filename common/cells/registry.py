@@ -201,21 +201,21 @@ def load(name: str) -> Callable:
     """Import a method's prune function; its `options` parameter is annotated with the method's
     frozen Options dataclass.
     """
-    return _imported(lookup(name).function)
+    return imported(lookup(name).function)
 
 
 def load_training(name: str) -> Callable | None:
     """Import what a method does while the network is fine-tuned; None for the usual, its masks
     held.
     """
-    return _imported(lookup(name).training) if lookup(name).training else None
+    return imported(lookup(name).training) if lookup(name).training else None
 
 
 def load_statistics(name: str) -> Callable | None:
     """Import what a method watches the network with between its prunings; None for one that does
     not.
     """
-    return _imported(lookup(name).statistics) if lookup(name).statistics else None
+    return imported(lookup(name).statistics) if lookup(name).statistics else None
 
 
 @contextlib.contextmanager
@@ -224,10 +224,11 @@ def sessions(names: Iterable[str]) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         for place in dict.fromkeys(lookup(name).session for name in names):
             if place:
-                stack.enter_context(_imported(place)())
+                stack.enter_context(imported(place)())
         yield
 
 
-def _imported(place: str) -> Callable:
+def imported(place: str) -> Callable:
+    """What "module:name" names."""
     module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)

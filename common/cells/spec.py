@@ -111,7 +111,7 @@ class Spec:
     data_dir: str = ""
     # start from this file; "" starts from a seeded initialisation
     checkpoint: str = ""
-    # of a file given by its path: two of one name are two networks (stages.pinned)
+    # of a file given by its path: two of one name are two networks (places.pinned)
     checkpoint_sha256: str = ""
     # of the code that builds a network of one's own (common.system.code)
     model_sha256: str = ""

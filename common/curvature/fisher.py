@@ -20,7 +20,6 @@ from common.curvature.blocks import BlockFisher, Rows
 from common.curvature.labels import require_curvature
 from common.curvature.memory import rows_work
 from common.curvature.rows import gradient_rows, silent
-from common.curvature.spool import spooled
 from common.data.batches import batches
 from common.nets import layers as L
 from common.system import distributed, machine
@@ -195,6 +194,8 @@ def _room(
             work,
             "raise --memory-budget, or leave layers out with skip",
         )
+        from common.curvature.spool import spooled
+
         return spooled(layers, m, gone)
     if chunk != NETWORK:
         return None, {name: like.new_empty(m, size) for name, size in sizes.items()}

@@ -62,18 +62,18 @@ CIFAR10: Norm = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 NORMS: dict[str, dict[str, Norm]] = {
     "mnist": {
         "unit": UNIT,  # L-OBS: inputs in [0, 1]
-        "standard": ((0.1307,), (0.3081,)),
-    },  # WoodFisher
+        "standard": ((0.1307,), (0.3081,)),  # WoodFisher
+    },
     "cifar10": {
         "standard": CIFAR10,  # EigenDamage and WoodFisher
-        # widely used public checkpoints take ImageNet's
-        "imagenet": IMAGENET,
+        "imagenet": IMAGENET,  # widely used public checkpoints
         "unit": UNIT,
     },
-    # EigenDamage
-    "cifar100": {"standard": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)), "unit": UNIT},
-    # EigenDamage
-    "tiny-imagenet": {
+    "cifar100": {  # EigenDamage
+        "standard": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+        "unit": UNIT,
+    },
+    "tiny-imagenet": {  # EigenDamage
         "standard": ((0.48025, 0.44807, 0.39755), (0.27699, 0.26906, 0.28208)),
         "unit": UNIT,
     },
@@ -81,6 +81,16 @@ NORMS: dict[str, dict[str, Norm]] = {
     "imagefolder": {"imagenet": IMAGENET, "unit": UNIT},
 }
 IMAGENET_CLASSES = 1_000
+# (classes, (c, h, w)) of the data sets whose name says it
+SHAPES = {
+    "digits": (10, (1, 8, 8)),
+    "mnist": (10, (1, 28, 28)),
+    "cifar10": (10, (3, 32, 32)),
+    "cifar10-jpeg": (10, (3, 32, 32)),
+    "cifar100": (100, (3, 32, 32)),
+    "tiny-imagenet": (200, (3, 64, 64)),
+    "imagenet": (1_000, (3, 224, 224)),
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from common.cells.errors import UserError
-from common.nets import foreign, models, tensorfile
+from common.nets import models, tensorfile
 from common.nets.edits import apply_edits
 from common.nets.masks import Masks
 from common.system import code
@@ -220,6 +220,8 @@ def load_weights(path: str | Path, model: nn.Module) -> None:
     name and shape must fit, and every value be finite in the network's own type, or the model stays
     as it was and a UserError says what does not fit.
     """
+    from common.nets import foreign  # most networks start from none
+
     with _reading(path, "fetch it again"):
         found = foreign.fitting(path, foreign.read(path), model.state_dict())
         _require_fit(path, found.state, model)
@@ -301,7 +303,7 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict]:
     description = json.loads(text)
     if description.get("format") != FORMAT:
         raise ValueError(f"format {description.get('format')!r}, this program reads {FORMAT}")
-    stranger = next((name for name in tensors if not name.startswith(foreign.OURS)), None)
+    stranger = next((name for name in tensors if not name.startswith(tensorfile.OURS)), None)
     if stranger is not None:
         raise ValueError(f"unknown tensor {stranger!r}")
     return tensors, description

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from common.cells.errors import LayerError, UserError
 from common.nets.kinds import CONVOLUTIONS, HUGGING_FACE, TRANSPOSED, kind
 from common.nets.layers import groups as conv_groups
-from common.nets.models.resnet import PadShortcut
+from common.nets.models.parts import PadShortcut
 
 BATCHNORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 # of one channel alone

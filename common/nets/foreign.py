@@ -34,7 +34,6 @@ WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "module
 WRAPPED = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 # last parts of the names of tensors that count, and that no output depends on: AveragedModel, thop
 COUNTERS = ("n_averaged", "total_ops", "total_params")
-OURS = ("model.", "mask.", "optimizer.", "extra.")  # how names in our own files begin
 MAX_DEPTH, MAX_MAPPINGS, MAX_PARTS, MAX_PREFIXES = 4, 1_000, 16, 8
 INERT = (
     "argparse.Namespace",
@@ -201,7 +200,7 @@ def _readings(
     place: tuple[str, ...], tensors: dict[str, Tensor], expected: Mapping[str, Tensor]
 ) -> Iterator[Reading]:
     """The tensors under the names of `expected`, once for each beginning that some names share."""
-    if tensors and all(name.startswith(OURS) for name in tensors):
+    if tensors and all(name.startswith(tensorfile.OURS) for name in tensors):
         tensors = _below("model.", tensors)
     own = {part for name in expected for part in name.split(".")}
     added = set(WRAPPED) - own

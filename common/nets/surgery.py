@@ -37,7 +37,7 @@ from common.nets.edits import (
     submodule,
 )
 from common.nets.kinds import CONVOLUTIONS, HUGGING_FACE, kind
-from common.nets.models.resnet import PadShortcut
+from common.nets.models.parts import PadShortcut
 
 __all__ = [
     "ChannelGroup",

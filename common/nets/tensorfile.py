@@ -24,6 +24,7 @@ from common.cells.lacking import where_supported
 
 # bytes; the longest real one (ResNet-50 with a channel list for every layer) is some 0.3 MB
 MAX_HEADER = 1 << 24
+OURS = ("model.", "mask.", "optimizer.", "extra.")  # how names of tensors begin
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], text: str) -> str:

@@ -18,9 +18,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 
-from common.cells import committed, trace
+from common.cells import registry, trace
 from common.cells.errors import LayerError, NumericalError, Parser, UserError, choose, printable
 from common.cells.spec import LOSSES, SCALES, Recipe, Spec
+from common.running import places
 from common.system import shard
 
 Cells = Mapping[str, Mapping[str, Spec]]
@@ -230,20 +231,22 @@ def run(
 def _run(
     base: Spec, verb: str, tables: Cells, figures: Cells, arguments: argparse.Namespace
 ) -> None:
-    # torch: not needed to print --help
-    from common.running import forecast, judge, pipeline
-    from common.system import distributed, machine
-
     shard.parse(arguments.shard)
     cells = list(_chosen(base, tables, figures, arguments))
     specs = [cell.but(**overrides(arguments, verb, cell)) for cell in cells]
     if arguments.list:
         for spec in specs:
-            print(_status(spec, pipeline))
+            print(_status(spec))
         return
+    # torch: needed neither for --help nor for --list
+    from common.running import judge, pipeline
+    from common.system import distributed, machine
+
     if arguments.dry_run:
+        from common.running import forecast
+
         for spec in specs:
-            folder = pipeline.dense_folder(spec) if verb == "train" else pipeline.cell_folder(spec)
+            folder = places.dense_folder(spec) if verb == "train" else places.cell_folder(spec)
             memory = forecast.forecast(spec, verb)
             print(
                 json.dumps(
@@ -261,10 +264,13 @@ def _run(
     for spec in specs:
         judge.flags(spec, verb)
     distributed.start(machine.device(specs[0].device))
+    # pruned one after the other, cells that differ in the amount alone share their curvature
+    methods = [spec.method for spec in specs] if verb == "prune" else []
     try:
-        for i, record in shard.work(specs, pipeline.VERBS[verb], arguments.shard):
-            if distributed.rank() == 0:
-                print(f"[{i + 1}/{len(specs)}] {summary(record)}", flush=True)
+        with registry.sessions(methods):
+            for i, record in shard.work(specs, pipeline.VERBS[verb], arguments.shard):
+                if distributed.rank() == 0:
+                    print(f"[{i + 1}/{len(specs)}] {summary(record)}", flush=True)
     except (RuntimeError, TypeError) as error:
         known = distributed.abandoned(error) or machine.unsupported(error)
         if known is None:
@@ -308,11 +314,13 @@ def _chosen(
         raise UserError("cell", arguments.cell, "no such cell", "see --list for the cells")
 
 
-def _status(spec: Spec, pipeline) -> str:
+def _status(spec: Spec) -> str:
     """A cell with the stages that lie in the output folder and those whose records are
     committed.
     """
-    dense, cell = pipeline.dense_folder(spec), pipeline.cell_folder(spec)
+    from common.cells import committed  # reads the library of results: for --list alone
+
+    dense, cell = places.dense_folder(spec), places.cell_folder(spec)
     done = [
         stage
         for stage, folder in (("train", dense), ("prune", cell), ("finetune", cell))

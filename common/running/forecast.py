@@ -16,16 +16,6 @@ from common.running.gradual import DEFAULT_CALIBRATION
 from common.running.options import method_of
 from common.system import machine
 
-SHAPES = {
-    "digits": (10, (1, 8, 8)),
-    "mnist": (10, (1, 28, 28)),
-    "cifar10": (10, (3, 32, 32)),
-    "cifar10-jpeg": (10, (3, 32, 32)),
-    "cifar100": (100, (3, 32, 32)),
-    "tiny-imagenet": (200, (3, 64, 64)),
-    "imagenet": (1_000, (3, 224, 224)),
-}
-
 
 def forecast(spec: Spec, verb: str) -> dict[str, float]:
     """GB. training: weights, gradients, optimiser state and the last good epoch, float32.
@@ -37,8 +27,8 @@ def forecast(spec: Spec, verb: str) -> dict[str, float]:
     """
     base = spec.dataset.partition(":")[0]
     classes, shape = (
-        SHAPES[base]
-        if base in SHAPES
+        D.SHAPES[base]
+        if base in D.SHAPES
         else ((data := D.load(spec.dataset, spec.data_dir)).classes, data.input_shape)
     )
     # other people's code may read values of its weights

@@ -13,7 +13,6 @@ from common.cells.spec import Spec, is_own
 from common.data import sources as D
 from common.nets import models
 from common.running import pipeline
-from common.running.forecast import SHAPES
 from common.system import code, distributed, machine
 
 
@@ -42,7 +41,7 @@ def _network(model: str, dataset: str) -> None:
     for field, name in (("model", model), ("dataset", dataset)):
         if is_own(name):
             code.source_digest(name, field)  # says where there is none
-    size = SHAPES.get(base)
+    size = D.SHAPES.get(base)
     if base == "synthetic":
         given = {p.name: p.default for p in inspect.signature(source).parameters.values()} | options
         size = given["classes"], (given["channels"], given["size"], given["size"])

@@ -24,10 +24,9 @@ from common.pruning.pruned import Pruned
 from common.running import gradual
 from common.running import train as T
 from common.running.options import method_of
+from common.running.places import cell_folder, dense_folder
 from common.running.stages import (
-    cell_folder,
     data_of,
-    dense_folder,
     find_checkpoint,
     provenance_of,
     recalled_tensors,

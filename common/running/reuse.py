@@ -21,6 +21,7 @@ from common.cells.errors import UserError
 from common.cells.record import Record
 from common.cells.spec import NAMING, Spec
 from common.nets import tensorfile
+from common.running.places import file_sha256
 
 SHOWN = 12  # hexadecimal digits of a digest in a message
 COMPARED = {
@@ -148,15 +149,3 @@ def _short(value: object, other: object) -> object:
 @functools.cache
 def _say_once(line: str) -> None:
     log.info("%s", line)
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, read once as long as its size and time of change stay."""
-    state = path.stat()
-    return _file_sha256(str(path.resolve()), state.st_size, state.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=64)
-def _file_sha256(path: str, size: int, mtime: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,11 +1,7 @@
-"""A stage of a cell: where it lies, whether it is done, and what is written when it ends.
+"""A stage of a cell: whether it is done, and what is written when it ends.
 
-    train      <output>/<paper>/dense/<slug>/seed<k>/train.json, model.safetensors
-    prune      <output>/<paper>/<table or cells>/<slug>/seed<k>/prune.json, pruned.safetensors
-    finetune   the same folder: finetune.json, finetuned.safetensors
-
-A record is written last, after the file it speaks of; half-done work lies beside it in snapshots
-and is taken up again.
+`common.running.places` says in which folder. A record is written last, after the file it speaks of;
+half-done work lies beside it in snapshots and is taken up again.
 """
 
 from __future__ import annotations
@@ -25,7 +21,7 @@ from torch import nn
 
 from common.cells.errors import UserError
 from common.cells.record import Record, record_id
-from common.cells.spec import NAMING, Spec, without_folder
+from common.cells.spec import Spec, without_folder
 from common.data import sources as D
 from common.nets import checkpoint
 from common.nets import masks as M
@@ -33,6 +29,7 @@ from common.nets.flops import Costs
 from common.pruning.pruned import Pruned
 from common.running import reuse
 from common.running.options import method_of
+from common.running.places import cell_folder, dense_folder, file_sha256, pinned
 from common.running.timing import Timer
 from common.system import code, distributed, machine
 from common.system.claims import claim
@@ -54,58 +51,6 @@ NEEDED = {
     },
     "finetune": {"accuracy": ("dense", "pruned", "last"), "achieved": _COSTS},
 }
-
-
-# -- folders ---------------------------------------------------------------------------------------
-
-
-def dense_folder(spec: Spec) -> Path:
-    """Where the dense network of a cell lies; cells with the same dense Spec share it."""
-    return _folder(
-        Path(spec.output_dir) / spec.paper / "dense", pinned(spec).dense(), spec.dense_seed
-    )
-
-
-def cell_folder(spec: Spec) -> Path:
-    """Where a cell's pruning and fine-tuning lie: below its table's or job's name."""
-    return _folder(
-        Path(spec.output_dir) / spec.paper / (spec.table or "cells"), pinned(spec), spec.seed
-    )
-
-
-def pinned(spec: Spec) -> Spec:
-    """The Spec with the digests of the code of a network of one's own, and of a checkpoint that is
-    given by its path, so that files of one name in different folders are different networks. A
-    checkpoint's name in the data root's checkpoints folder stays a name: there the digest is
-    compared on reuse."""
-    if code.is_own(spec.model):
-        code.allow(spec.model)
-        spec = spec.but(model_sha256=code.source_digest(spec.model))
-    path = Path(spec.checkpoint)
-    if spec.checkpoint and not spec.checkpoint_sha256 and path.is_file():
-        return spec.but(checkpoint_sha256=reuse.file_sha256(path)[:16])
-    return spec
-
-
-def _folder(group: Path, spec: Spec, seed: int) -> Path:
-    """The run's folder under its name or, where only that is there, under a name of an older
-    version that holds the same Spec. An older record cannot say which file a checkpoint given by
-    its path was, so such a cell is computed anew."""
-    newest = group / spec.slug() / f"seed{seed}"
-    if not newest.exists():
-        for naming in range(NAMING - 1, 0, -1):
-            older = group / spec.slug(naming) / f"seed{seed}"
-            if any(_spec_in(path) == spec.identity() for path in sorted(older.glob("*.json"))):
-                return older
-    return newest
-
-
-def _spec_in(path: Path) -> dict | None:
-    """The identity of the Spec in a record; None for what is no record."""
-    try:
-        return Spec.from_dict(Record.read(path).spec).identity()
-    except (UserError, TypeError):
-        return None
 
 
 # -- the frame of a verb ---------------------------------------------------------------------------
@@ -316,7 +261,7 @@ def find_checkpoint(spec: Spec) -> Path:
         folder / f"{spec.checkpoint}.safetensors",
     ):
         if path.is_file():
-            found = reuse.file_sha256(path) if spec.checkpoint_sha256 else ""
+            found = file_sha256(path) if spec.checkpoint_sha256 else ""
             if not found.startswith(spec.checkpoint_sha256):
                 raise UserError(
                     "checkpoint",

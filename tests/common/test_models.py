@@ -14,8 +14,8 @@ from torch import nn
 from common.cells.errors import UserError
 from common.data import sources as data
 from common.nets.layers import prunable
-from common.nets.models import MODELS, build
-from common.nets.models.resnet import PadShortcut
+from common.nets.models import MODELS, build, named
+from common.nets.models.parts import PadShortcut
 
 # name, classes, input shape, parameters, prunable weights, MACs
 COUNTS = [
@@ -67,7 +67,7 @@ def test_counts_are_the_stated_ones(name, classes, shape, parameters, weights, m
     assert sum(layer.weight.numel() for layer in prunable(model).values()) == weights
     assert sum(counted) == macs
     if classes in (10, 1000):
-        stated = MODELS[name.partition(":")[0]].__doc__
+        stated = named(name)[0].__doc__
         assert all(f"{count:,}" in stated for count in (parameters, weights, macs))
 
 

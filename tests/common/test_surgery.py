@@ -16,7 +16,7 @@ from common.nets import masks as M
 from common.nets import models
 from common.nets.edits import ChannelMap
 from common.nets.flops import costs
-from common.nets.models.resnet import PadShortcut
+from common.nets.models.parts import PadShortcut
 from common.nets.surgery import (
     apply_edits,
     channel_groups,

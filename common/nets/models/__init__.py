@@ -12,40 +12,28 @@ from torch import nn
 
 from common.cells.errors import UserError, choose
 from common.cells.options import read_options
+from common.cells.registry import imported
 from common.cells.spec import is_own, split_options
-from common.nets.models import own
-from common.nets.models.digits import digits_cnn
-from common.nets.models.efficientnet import efficientnet_lite0
-from common.nets.models.lenet import cifarnet, lenet5
-from common.nets.models.mlp import cifarnet_fc, lenet300, mlpnet
-from common.nets.models.mobilenet import mobilenet_v1
-from common.nets.models.preresnet import preresnet29
-from common.nets.models.resnet import resnet20, resnet32, resnet56
-from common.nets.models.torchvision_nets import alexnet, resnet50
-from common.nets.models.vgg import vgg16, vgg19
 
-# builder(classes, input_shape, *, options): its keyword-only parameters are the options that may
-# follow the name's colon
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    builder.__name__: builder
-    for builder in (
-        digits_cnn,
-        lenet300,
-        lenet5,
-        cifarnet,
-        mlpnet,
-        cifarnet_fc,
-        vgg19,
-        vgg16,
-        resnet20,
-        resnet32,
-        resnet56,
-        preresnet29,
-        alexnet,
-        mobilenet_v1,
-        efficientnet_lite0,
-        resnet50,
-    )
+# "module:builder" below this package, imported when the network is asked for. A builder(classes,
+# input_shape, *, options) has as keyword-only parameters what may follow the name's colon
+MODELS: dict[str, str] = {
+    "digits_cnn": "digits:digits_cnn",
+    "lenet300": "mlp:lenet300",
+    "lenet5": "lenet:lenet5",
+    "cifarnet": "lenet:cifarnet",
+    "mlpnet": "mlp:mlpnet",
+    "cifarnet_fc": "mlp:cifarnet_fc",
+    "vgg19": "vgg:vgg19",
+    "vgg16": "vgg:vgg16",
+    "resnet20": "resnet:resnet20",
+    "resnet32": "resnet:resnet32",
+    "resnet56": "resnet:resnet56",
+    "preresnet29": "preresnet:preresnet29",
+    "alexnet": "torchvision_nets:alexnet",
+    "mobilenet_v1": "mobilenet:mobilenet_v1",
+    "efficientnet_lite0": "efficientnet:efficientnet_lite0",
+    "resnet50": "torchvision_nets:resnet50",
 }
 
 MAX_CLASSES, MAX_SIDE = 1_000_000, 16_384
@@ -56,9 +44,11 @@ def named(name: str) -> tuple[Callable[..., nn.Module], dict[str, object]]:
     value.
     """
     if is_own(name):
+        from common.nets.models import own
+
         return functools.partial(own.build, name), {}
     base, options = split_options(name, "model")
-    builder = MODELS[choose("model", base, MODELS)]
+    builder = imported(f"{__name__}.{MODELS[choose('model', base, MODELS)]}")
     return builder, read_options("model", name, builder, options)
 
 

@@ -1,8 +1,12 @@
-"""What several families share: widths, checks of the input size, initialisation."""
+"""What several families share: widths, checks of the input size, initialisation, and the shortcut
+without parameters, which pruning cuts too.
+"""
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from common.cells.errors import UserError
 
@@ -55,3 +59,27 @@ def kaiming_normal(model: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+class PadShortcut(nn.Module):
+    """The parameter-free shortcut (option A): every `stride`-th pixel, and zero channels beside the
+    input's.
+
+    `index`, int64 [out channels], says which input channel each output channel copies, -1 for a
+    zero channel. It is all that has to change when channels on either side are removed. It is no
+    part of the state dict.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        before = (outputs - inputs) // 2
+        index = torch.full((outputs,), -1)
+        index[before : before + inputs] = torch.arange(inputs)
+        self.stride = stride
+        self.register_buffer("index", index, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[batch, inputs, h, w] -> [batch, outputs, ceil(h / stride), ceil(w / stride)]."""
+        # one zero channel at the end: where -1 points
+        x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, 1))
+        return x.index_select(1, self.index.remainder(x.shape[1]))

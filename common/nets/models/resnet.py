@@ -3,35 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.cells.errors import choose
-from common.nets.models.parts import kaiming_normal, scaled
-
-
-class PadShortcut(nn.Module):
-    """The parameter-free shortcut (option A): every `stride`-th pixel, and zero channels beside the
-    input's.
-
-    `index`, int64 [out channels], says which input channel each output channel copies, -1 for a
-    zero channel. It is all that has to change when channels on either side are removed. It is no
-    part of the state dict.
-    """
-
-    def __init__(self, inputs: int, outputs: int, stride: int):
-        super().__init__()
-        before = (outputs - inputs) // 2
-        index = torch.full((outputs,), -1)
-        index[before : before + inputs] = torch.arange(inputs)
-        self.stride = stride
-        self.register_buffer("index", index, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[batch, inputs, h, w] -> [batch, outputs, ceil(h / stride), ceil(w / stride)]."""
-        # one zero channel at the end: where -1 points
-        x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, 1))
-        return x.index_select(1, self.index.remainder(x.shape[1]))
+from common.nets.models.parts import PadShortcut, kaiming_normal, scaled
 
 
 class BasicBlock(nn.Module):
