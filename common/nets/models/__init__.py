@@ -43,7 +43,7 @@ def named(name: str) -> tuple[Callable[..., nn.Module], dict[str, object]]:
     """(builder, options) of a network's name; UserError for an unknown name, option or kind of
     value.
     """
-    if is_own(name):
+    if is_own(name) and name.partition(":")[0] not in MODELS:
         from common.nets.models import own
 
         return functools.partial(own.build, name), {}
