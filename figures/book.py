@@ -87,14 +87,17 @@ def duration(seconds: float) -> str:
 
 
 def cost(item: Item, now: State) -> str:
-    """What the committed cells took, and the estimate for the rest."""
+    """Processor time of the committed records that were timed on an idle machine, memory of all,
+    and the estimate for the rest.
+    """
     parts = []
     if now.seconds:
-        memory = f", at most {now.memory / 1000:.1f} GB" if now.memory else ""
         parts.append(
-            f"{duration(now.seconds)} for the {sum(now.ran.values())} cells that ran{memory} "
-            "(their records' own timing)"
+            f"{duration(now.seconds)} of processor time in the {now.timed} of {len(now.records)} "
+            "records that were timed on an idle machine"
         )
+    if now.memory:
+        parts.append(f"at most {now.memory / 1000:.1f} GB of memory")
     if item.cost:
         parts.append(item.cost)
     return "; ".join(parts)

@@ -265,7 +265,8 @@ def of_layer(stages: Stages, quantity: str, layer: str) -> float | None:
 class Ours:
     """What of ours stands beside one printed number: one cell and its seeds; `values` has one entry
     a seed that ran, `kept` what each of those seeds kept of the weights, in percent, where that is
-    known, `idle` how many seeds kept all although something was to go."""
+    known, `idle` how many seeds kept all although something was to go, `networks` the digests of
+    the dense networks that they start from."""
 
     scale: str
     model: str
@@ -278,6 +279,7 @@ class Ours:
     kept: list[float] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     idle: int = 0
+    networks: set[str] = field(default_factory=set)
 
 
 def beside(
@@ -397,6 +399,7 @@ def _add(
                 ours.values.append(one)
                 ours.seeds.append(seed)
                 ours.ids.append(max(stages.values(), key=lambda r: r.stage == "finetune").id)
+                ours.networks |= {record.dense_hash for record in stages.values()}
                 share = kept(stages)
                 ours.kept += [] if share is None else [share]
                 to_go = spec.sparsity or spec.unit_ratio or spec.speedup

@@ -30,6 +30,7 @@ from figures.evidence import (
     setting,
     verdict,
 )
+from figures.records import ALONE
 from figures.style import look
 from figures.values import ROOT
 
@@ -72,11 +73,11 @@ def one_method_leads() -> Evidence:
             setting(name, m)
             for m in ("l-obs-ours", "l-obs-joint", "woodfisher", "kfac-prune", "nap")
         ]
-        told = ", ".join(f"{look(m).label} {spent[m][0]:.3g}" for m in shown)
-        lines.append(
-            f"{name}, seconds of pruning at the dearest amount, median over seeds: {told}; "
-            f"figures/results/{name}."
-        )
+        if told := ", ".join(f"{look(m).label} {spent[m][0]:.3g}" for m in shown if spent[m][0]):
+            lines.append(
+                f"{name}, core-seconds of pruning to all amounts {ALONE}, median over seeds: "
+                f"{told}; figures/results/{name}."
+            )
     return verdict(*each), lines
 
 

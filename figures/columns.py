@@ -71,7 +71,7 @@ COLUMNS = (
     _accuracy("Accuracy fine-tuned %", "accuracy_finetuned"),
     _mean("Predicted Δloss", "predicted_increase", ".3g"),
     _mean("Measured Δloss", "measured_increase", ".3g"),
-    _mean("Prune s", "prune_s", ".2f"),
+    _mean("Core-seconds", "core_s", ".2f"),
     Column(
         "Peak MB",
         lambda row: (

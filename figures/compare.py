@@ -37,7 +37,7 @@ def headline(comparison: Comparison) -> str:
         f"{dense['dense_hash'] or 'unknown'}; fine-tuning {dense['finetune']}; BatchNorm "
         f"recalibration {batch_norm}; scale "
         f"{dense['scale']}; fine-tuned accuracy is that of the last epoch; mean ± sample standard "
-        "deviation (seeds)."
+        "deviation (seeds of this one dense network)."
     )
 
 

@@ -24,6 +24,7 @@ verdict is then "not tested": never return one by hand.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import re
 import statistics
@@ -103,6 +104,12 @@ class Number:
 
     values: list[float]
     source: str
+    seeds: list[int] = dataclasses.field(default_factory=list)  # of the values, where known
+
+    @property
+    def by_seed(self) -> dict[int, float]:
+        """The values by their seeds, which pair with those of another number."""
+        return dict(zip(self.seeds or range(len(self.values)), self.values, strict=True))
 
     @property
     def mean(self) -> float:
@@ -127,7 +134,9 @@ def cell(paper: str, label: str, pattern: str, quantity: str) -> Number:
         raise Missing(f"{paper} {label} {pattern}")
     if idle := [one.name for one in found if one.idle]:
         raise Missing(f"{paper} {label} {idle[0]}: removed nothing of what was asked")
-    return Number(values, named(i for one in found for i in one.ids))
+    seeds = [seed for one in found for seed in one.seeds]
+    source = named(i for one in found for i in one.ids)
+    return Number(values, source, seeds if len(set(seeds)) == len(values) else [])
 
 
 def committed(paper: str, label: str, name: str, stage: str) -> list[Record]:

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from common.cells.errors import UserError, choose
 from common.cells.library import read_all
-from common.cells.record import Record, wall_seconds
+from common.cells.record import Record
 from common.cells.spec import Spec
 from figures.cells import groups, runs, verb
 from figures.draw import sheets
-from figures.records import number
+from figures.records import core_seconds, number
 from figures.values import PAPERS, ROOT
 
 SOURCE = Path(__file__).with_name("gallery.toml")
@@ -109,12 +109,13 @@ class Item:
 @dataclass(frozen=True)
 class State:
     """What is committed of an item: how many of its cells ran at each scale, which other outputs
-    exist, and what that cost.
+    exist, and what that cost: processor seconds of the `timed` records whose machine was idle.
     """
 
     ran: Counter
     asked: Counter
     outputs: tuple[str, ...]
+    timed: int
     seconds: float
     memory: float  # MB, the largest
     records: tuple[Record, ...]
@@ -232,4 +233,5 @@ def state(item: Item, root: Path = ROOT) -> State:
         name for name in item.results if any(fnmatchcase(known, name) for known in committed)
     )
     peak = max((number(record.timing.get("peak_rss_mb")) or 0 for record in records), default=0)
-    return State(ran, asked, outputs, sum(map(wall_seconds, records)), peak, tuple(records))
+    spent = [one for one in map(core_seconds, records) if one is not None]
+    return State(ran, asked, outputs, len(spent), sum(spent), peak, tuple(records))

@@ -47,7 +47,7 @@ def cell(row: Row | None) -> str:
             "" if tuned.std is None else f" ± {100 * tuned.std:.1f} ({tuned.n})"
         )
     kept = row.stat("kept_weights").mean
-    if row.mark == "removed nothing":
+    if row.untouched:
         return f"{text}; {row.mark}"
     if kept is None or row.group == "weights" and not row.short:
         return text
@@ -66,7 +66,8 @@ def table(comparison: Comparison) -> str:
     lines = [
         f"{dense['model']} on {dense['dataset']}, dense accuracy {accuracy}; test accuracy in "
         "percent after pruning → after "
-        f"fine-tuning ({dense['finetune']}), mean ± sample standard deviation over {seeds}; "
+        f"fine-tuning ({dense['finetune']}), mean ± sample standard deviation over {seeds} of "
+        "this one network; "
         f"scale {dense['scale']}.",
         "",
     ]

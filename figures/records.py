@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from common.cells.errors import UserError
-from common.cells.record import Record
+from common.cells.record import Record, wall_seconds
 from common.cells.registry import METHODS, OPEN_ROWS
 from common.cells.spec import NOT_IDENTITY, Spec, quality
 from figures.style import base, look, rank
@@ -96,6 +96,32 @@ def _part(
     return read
 
 
+ALONE = "on a machine with at most 1.1 runnable processes a core"
+
+
+def core_seconds(record: Record) -> float | None:
+    """Processor seconds of a stage on a machine that it had to itself (ALONE, by the rule of
+    common.system.machine.contention); None where others wanted the cores meanwhile, where the
+    stage went on from half-done work, and of records that do not say.
+    """
+    load = record.provenance.get("load")
+    alone = isinstance(load, dict) and load.get("contended") is False
+    return (
+        number(record.timing.get("core_s")) if alone and not record.timing.get("resumed") else None
+    )
+
+
+def _pruning(run: Run) -> float | None:
+    """Of the processor seconds of the prune stage, evaluations included, the share that curvature,
+    scores and pruning have of its wall time.
+    """
+    record = run.first("prune")
+    if record is None or (spent := core_seconds(record)) is None:
+        return None
+    part, whole = number(record.timing.get("prune_s")), wall_seconds(record)
+    return None if part is None or not whole else spent * part / whole
+
+
 QUANTITIES: dict[str, Callable[[Run], float | None]] = {
     "achieved_sparsity": _part("achieved", "sparsity"),
     "kept_weights": _part("achieved", "kept_params", "dense_params"),
@@ -104,7 +130,7 @@ QUANTITIES: dict[str, Callable[[Run], float | None]] = {
     "accuracy_finetuned": _part("accuracy", "last", stages=("finetune",)),
     "predicted_increase": _part("loss", "predicted_increase"),
     "measured_increase": _part("loss", "measured_increase"),
-    "prune_s": _part("timing", "prune_s"),
+    "core_s": _pruning,
     "peak_rss_mb": _part("timing", "peak_rss_mb"),
 }
 
@@ -152,10 +178,14 @@ class Row:
         return kept is not None and 1 - kept < self.amount / 2
 
     @property
+    def untouched(self) -> bool:
+        """Whether it was to remove something and every seed kept every weight."""
+        return self.short and min(self.stat("kept_weights").values) == 1
+
+    @property
     def mark(self) -> str:
         """What a short row is called; "" of the others."""
-        nothing = self.stat("kept_weights").values and min(self.stat("kept_weights").values) == 1
-        return "" if not self.short else "removed nothing" if nothing else "short"
+        return "removed nothing" if self.untouched else "short" if self.short else ""
 
     def stat(self, quantity: str) -> Stat:
         """A key of QUANTITIES over the seeds."""
@@ -429,7 +459,25 @@ def _notes(comparison: Comparison, used: list[Record]) -> list[str]:
         notes.append(f"{dirty} of {len(used)} records were made with uncommitted changes.")
     if len({(str(r.provenance.get("device")), str(r.provenance.get("threads"))) for r in used}) > 1:
         notes.append(
-            "The records come from several devices or thread counts: do not compare their seconds "
-            "and memory."
+            "The records come from several devices or thread counts: do not compare their "
+            "core-seconds and memory."
         )
-    return notes
+    return [*notes, *_timings(comparison)]
+
+
+def _timings(comparison: Comparison) -> list[str]:
+    """Which core-seconds are shown, and under which load they were taken."""
+    every = [
+        (QUANTITIES["core_s"](run), run.first("prune").provenance.get("load"))
+        for row in comparison.rows
+        for run in row.runs
+        if run.first("prune") is not None
+    ]
+    loads = [load["mean"] for seconds, load in every if seconds is not None]
+    if len(loads) == len(every):
+        return []
+    shown = f"; the load of the others was {max(loads):.2f} a core at most" if loads else ""
+    return [
+        f"{len(every) - len(loads)} of {len(every)} timings are not shown, as they were not taken "
+        f"{ALONE}, or their records do not say{shown}."
+    ]

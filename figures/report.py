@@ -54,7 +54,7 @@ $notes
 <h2 id="rows">Every method at every amount</h2>
 <p class="soft">A heading sorts, a star marks the best mean at that amount among its group; grey rows removed less than half of
 what was asked, and are in no rank. Accuracies are percent: mean ±
-sample standard deviation (seeds). Δloss is by pruning alone, in nats, mean over seeds; peak memory is the largest over
+sample standard deviation (seeds of one dense network). Δloss is by pruning alone, in nats, mean over seeds; peak memory is the largest over
 seeds.</p>
 <div class="filters">
 <label>Method contains<input id="text" type="search" autocomplete="off"></label>

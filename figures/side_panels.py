@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from figures import paired, panels
 from figures.panels import Drawing
-from figures.records import GROUPS, QUANTITIES, Comparison
+from figures.records import ALONE, GROUPS, QUANTITIES, Comparison
 from figures.style import RC, look, plain, rank
 
 AGREEMENT = "agreement.csv"
@@ -46,22 +46,24 @@ def draw(comparison: Comparison, folders: Sequence[Path]) -> list[Drawing]:
 
 
 def costs(comparison: Comparison) -> dict[str, tuple[float | None, float | None]]:
-    """method -> (seconds of its dearest amount, median over seeds; most MB). Cells that share
-    curvature have it in one amount only.
+    """method -> (core-seconds of pruning to all of its amounts, median over the seeds whose every
+    amount was timed on an idle machine; most MB). Amounts that share curvature have its seconds in
+    one of them, so that only their sum is the same for all methods.
     """
     out: dict[str, tuple[float | None, float | None]] = {}
     for method in sorted({row.method for row in comparison.rows if row.runs}, key=rank):
-        seconds: dict[int, float] = {}
-        memory: list[float] = []
-        for run in (run for row in comparison.rows if row.method == method for run in row.runs):
-            one, peak = QUANTITIES["prune_s"](run), QUANTITIES["peak_rss_mb"](run)
-            if one is not None:
-                seconds[run.seed] = max(one, seconds.get(run.seed, 0.0))
-            memory += [peak] if peak is not None else []
-        out[method] = (
-            statistics.median(seconds.values()) if seconds else None,
-            max(memory, default=None),
-        )
+        rows = [row for row in comparison.rows if row.method == method]
+        runs = pd.DataFrame(
+            [
+                (run.seed, QUANTITIES["core_s"](run), QUANTITIES["peak_rss_mb"](run))
+                for row in rows
+                for run in row.runs
+            ],
+            columns=["seed", "seconds", "memory"],
+        ).astype(float)
+        sums = runs.groupby("seed").seconds.sum(min_count=len(rows))
+        spent, most = sums.median(), runs.memory.max()
+        out[method] = (None if pd.isna(spent) else spent, None if pd.isna(most) else most)
     return out
 
 
@@ -73,10 +75,15 @@ def _costs(comparison: Comparison) -> Drawing | None:
     }
     if not known:
         return None
-    figure = Figure(figsize=(11.5, 1.3 + 0.27 * len(known)), layout="constrained")
+    names = (
+        "Curvature, scores, pruning to all amounts [core-seconds, log scale]",
+        "Peak memory of the process [MB]",
+    )
+    shown = [place for place in (0, 1) if any(pair[place] for pair in known.values())]
+    figure = Figure(figsize=(5.75 * len(shown), 1.3 + 0.27 * len(known)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.1)
-    names = ("Curvature, scores and pruning [s, log scale]", "Peak memory of the process [MB]")
-    for ax, place, name in zip(figure.subplots(1, 2, sharey=True), (0, 1), names, strict=True):
+    axes = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for ax, place in zip(axes, shown, strict=True):
         for height, (method, pair) in enumerate(known.items()):
             if pair[place] is not None and pair[place] > 0:
                 style = look(method)
@@ -92,7 +99,7 @@ def _costs(comparison: Comparison) -> Drawing | None:
             _log(ax)
         else:
             ax.set_xlim(0, 1.06 * max(pair[1] or 0 for pair in known.values()))
-        ax.set(xlabel=name)
+        ax.set(xlabel=names[place])
     ax.set_yticks(range(len(known)), [plain(look(method).label) for method in known])
     ax.invert_yaxis()
     timed = {method: pair[0] for method, pair in known.items() if pair[0] is not None}
@@ -101,17 +108,22 @@ def _costs(comparison: Comparison) -> Drawing | None:
         ""
         if not timed
         else (
-            f" From {timed[least]:.3g} s ({look(least).label}) to {timed[most]:.3g} s "
+            f" From {timed[least]:.3g} core-seconds ({look(least).label}) to {timed[most]:.3g} "
             f"({look(most).label})."
         )
+    )
+    seconds = (
+        "Processor seconds to prune to all amounts, median over seeds, without fine-tuning, of "
+        f"seeds that were timed {ALONE}."
+        if timed
+        else f"No method was timed at all amounts {ALONE}, so no seconds are shown."
     )
     return Drawing(
         "costs",
         "What pruning costs",
-        "Seconds of the dearest amount, median over seeds, fine-tuning not counted; memory is the "
-        "largest over all runs, and "
-        "the whole process's: a grid run in one process carries the peak of what ran before.",
-        f"Dot plots of seconds and peak memory for {len(known)} methods.{told}",
+        f"{seconds} Memory is the largest over all runs, and the whole process's: a grid run in "
+        "one process carries the peak of what ran before.",
+        f"Dot plots of what pruning costs, for {len(known)} methods.{told}",
         figure,
     )
 

@@ -165,13 +165,10 @@ def spread(ours: Ours, quantity: str) -> str:
     if quantity in DEVIATIONS:
         return number(statistics.stdev(ours.values), "_pct") if len(ours.values) > 1 else "–"
     text = number(statistics.fmean(ours.values), quantity)
-    many = (
-        ""
-        if len(ours.values) == ours.asked == 1
-        else f" ({len(ours.values)})"
-        if len(ours.values) == ours.asked
-        else f" ({len(ours.values)} of {ours.asked})"
-    )
+    many = f"{len(ours.values)}" + f" of {ours.asked}" * (len(ours.values) != ours.asked)
+    if len(ours.networks) > 1:
+        many += f", of {len(ours.networks)} dense networks"
+    many = "" if many == "1" else f" ({many})"
     varied = len(ours.values) > 1 and max(ours.values) > min(ours.values)
     return text + (f" ± {number(statistics.stdev(ours.values), quantity)}" if varied else "") + many
 
@@ -397,7 +394,8 @@ def render() -> dict[str, str]:
             f"from `{paper}/paper_values.csv` and "
             f"`{paper}/results`. A field reads *paper / ours*; ours is the mean ± sample standard "
             "deviation (seeds) where there is "
-            "more than one. What ran on another network or data set than the paper's has a line "
+            "more than one. Seeds are of pruning and tuning one dense network, unless the brackets "
+            "say of how many. What ran on another network or data set than the paper's has a line "
             "of its own, with that network and "
             f'data set and *– / ours*; the column "ours is" names the cell and its scale. '
             f'"{NO_CELL}" is a number that the paper quotes, or that has no counterpart here on '

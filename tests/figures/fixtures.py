@@ -75,13 +75,19 @@ def record(
             {"name": name, "kept": round(total * min(1, kept * (1 + i / 4))), "total": total}
             for i, (name, total) in enumerate(LAYERS)
         ],
-        timing={"prune_s": seconds, "evaluate_s": 0.1, "peak_rss_mb": 300 + seed},
+        timing={
+            "prune_s": seconds,
+            "evaluate_s": 0.1,
+            "core_s": seconds + 0.1,
+            "peak_rss_mb": 300 + seed,
+        },
         provenance={
             "git": "abc1234",
             "dirty": False,
             "versions": {"torch": "2.8.0", "numpy": "2.3.0"},
             "device": "cpu",
             "threads": 2,
+            "load": {"mean": 0.6, "max": 0.9, "contended": False},
             "seed": seed,
             "command": "python -m common.compare",
             "data_sha256": "feed",

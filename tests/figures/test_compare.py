@@ -52,7 +52,7 @@ def test_table_has_the_records_numbers(tmp_path, no_pictures):
         "kept_weights_mean": 0.1,
         "kept_macs_mean": 0.55,
         "achieved_sparsity_mean": 0.9,
-        "prune_s_mean": 2,
+        "core_s_mean": 2,
         "peak_rss_mb_max": 302,
     }
     assert {name: float(obd[name]) for name in expected} == pytest.approx(expected)

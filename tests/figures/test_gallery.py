@@ -64,7 +64,7 @@ def test_every_entry_is_reproduced_or_runnable():
     assert not unbuilt
     for item in items():
         now = state(item)
-        if item.kind != "drawing" and not now.seconds and not now.outputs:
+        if item.kind != "drawing" and not now.records and not now.outputs:
             assert item.cost, f"{item.key}: nobody has run it, so say what it would cost"
 
 
@@ -129,7 +129,7 @@ def test_pictures_and_results_that_are_named_exist_or_are_made_by_a_command():
 
 
 def counted(ran: dict, asked: dict, outputs: tuple = ()) -> State:
-    return State(Counter(ran), Counter(asked), outputs, 0.0, 0.0, ())
+    return State(Counter(ran), Counter(asked), outputs, 0, 0.0, 0.0, ())
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,15 @@ def test_a_status_is_read_off_the_records():
         for n, s in groups.items()
         if any("finetune" in stages for stages in cells.runs(s).values())
     ]
-    assert now.ran["cpu"] == len(finished) > 0 and now.seconds > 0
+    assert now.ran["cpu"] == len(finished) > 0
+    idle = [
+        record.timing["core_s"]
+        for record in now.records
+        if record.provenance.get("load", {}).get("contended") is False
+        and not record.timing.get("resumed")
+    ]
+    assert (now.timed, now.seconds) == (len(idle), pytest.approx(sum(idle)))
+    assert 0 < now.timed < len(now.records)
 
 
 @pytest.mark.parametrize(

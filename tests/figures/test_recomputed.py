@@ -38,7 +38,7 @@ PLACES = {
 FIELD = re.compile(r"(?P<paper>.*?) / (?P<ours>.*)$")
 OURS = re.compile(
     r"(?P<mean>-?[\d,.]+(?:e[+-]?\d+)?)(?: ± (?P<std>[\d,.]+(?:e[+-]?\d+)?))?(?: \((?P<n>\d+)(?: "
-    r"of (?P<of>\d+))?\))?$"
+    r"of (?P<of>\d+))?(?:, of \d+ dense networks)?\))?$"
 )
 
 

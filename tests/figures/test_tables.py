@@ -158,6 +158,13 @@ def test_spread(ours, quantity, text):
     assert tables.spread(ours, quantity) == text
 
 
+def test_spread_says_when_seeds_start_from_several_dense_networks():
+    ours = Ours("cpu", "lenet5", "mnist", "n", "c", 3, [1.0, 2.0], networks={"a", "b"})
+    assert tables.spread(ours, "test_acc_pct") == "1.50 ± 0.71 (2 of 3, of 2 dense networks)"
+    ours = Ours("cpu", "lenet5", "mnist", "n", "c", 2, [1.0, 2.0], networks={"a"})
+    assert tables.spread(ours, "test_acc_pct") == "1.50 ± 0.71 (2)"
+
+
 def test_rows_that_nobody_has_run_say_so_and_name_the_command():
     groups = cells.groups("lobs")["Table 1"]
     waiting = next(name for name, spec in groups.items() if not cells.runs(spec))
@@ -204,14 +211,15 @@ def test_what_ran_on_another_network_or_data_set_has_a_line_of_its_own():
         ([30.2], {"sparsity_pct": "70"}, "30.2"),
         ([20.0], {"sparsity_pct": "70"}, "20 (not 30)"),
         ([55.5], {}, "55.5"),
-        ([100.0], {}, "100: removed nothing"),
+        ([100.0], {"kept_pct": "7"}, "100: removed nothing"),
         ([], {}, ""),
         ([7.0], {"kept_pct": "7", "layer": "fc1"}, ""),
     ],
 )
 def test_what_ours_kept_is_said_where_the_row_asks_for_another(kept, setting, text):
     row = {"err_after_pruning_top1_pct": value("err_after_pruning_top1_pct", **setting)}
-    ours = Ours("cpu", "lenet300", "mnist", "n", "c", 1, [1.0], kept=kept)
+    idle = int(kept == [100.0])
+    ours = Ours("cpu", "lenet300", "mnist", "n", "c", 1, [1.0], kept=kept, idle=idle)
     assert tables.Line(row, {"err_after_pruning_top1_pct": ours}, ours).kept == text
     dense = {"orig_err_top1_pct": value("orig_err_top1_pct", **setting)}
     assert tables.Line(dense, {"orig_err_top1_pct": ours}, ours).kept == ""
