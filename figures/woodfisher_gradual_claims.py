@@ -34,7 +34,7 @@ records = functools.partial(committed, "woodfisher")
 def accuracy(label: str, name: str, key: str = "last") -> Number:
     """Test accuracy in percent at the end of a gradual run, or of its best epoch (key="best")."""
     found = records(label, name, "finetune")
-    seeds = [record.spec["seed"] for record in found]
+    seeds = [record.spec.get("seed", 0) for record in found]
     values = [100 * record.accuracy[key] for record in found]
     return Number(values, named(record.id for record in found), seeds)
 

@@ -18,7 +18,7 @@ def tuned(last: float, best: float | None = None, seed: int = 0) -> Record:
         "",
         "finetune",
         "cpu",
-        {},
+        {"seed": seed},
         accuracy={"last": last, "best": best or last},
     )
 
