@@ -9,13 +9,10 @@ the list of entries alone, as Markdown.
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
-from string import Template
 
 from common.cells.errors import Parser, UserError
 from figures import (
@@ -26,53 +23,12 @@ from figures import (
 from figures.draw import stem, write_file
 from figures.evidence import HOLDS, SEEN, seen
 from figures.gallery import DRAWING, UNBUILT, WAITING, Item, State, items, state
-from figures.page import page, picture
+from figures.page import page
 from figures.values import NAMES, PAPERS, ROOT
 
 OUTPUT, INDEX = ROOT / "runs" / "book", ROOT / "docs" / "gallery.md"
 FOLDED = 24  # rows; longer tables are folded
-MORE = """
-.status { border: 1px solid var(--line); border-radius: 1rem; padding: .1rem .6rem; font-size: .85rem; white-space: nowrap }
-.done { border-color: var(--mark); color: var(--mark); font-weight: 600 }
-article { border-top: 1px solid var(--line); margin-top: 1.5rem; padding-top: .25rem }
-article h3 { font-size: 1.05rem; margin: .75rem 0 .25rem } code { font-size: .85rem; overflow-wrap: anywhere }
-pre { background: var(--raised); padding: .5rem .75rem; overflow-x: auto; border-radius: .4rem; margin: .4rem 0 }
-td:nth-child(2) { white-space: normal; min-width: 10rem } article th, article td { text-align: left } td.n { text-align: right }
-ul.plain { padding-left: 1.2rem; margin: .3rem 0 }
-thead th { padding: .4rem .6rem } tbody th { min-width: 9rem } figure img { width: auto; min-width: 0; max-width: 60rem }
-nav a { margin-right: 1rem }
-"""
-SCRIPT = """
-const rows = [...document.querySelectorAll('#contents tbody tr')], text = document.getElementById('text');
-const only = document.getElementById('only'), saw = document.getElementById('saw'), count = document.getElementById('count');
-function filter() {
-  const wanted = text.value.trim().toLowerCase();
-  rows.forEach(row => { row.hidden = !(row.textContent.toLowerCase().includes(wanted)
-    && (!only.value || row.dataset.ran === only.value) && (!saw.value || row.dataset.seen === saw.value)); });
-  count.textContent = rows.filter(row => !row.hidden).length + ' of ' + rows.length + ' entries';
-}
-[text, only, saw].forEach(control => control.addEventListener('input', filter));
-filter();
-"""
 TITLE = "Four papers on second-order pruning: every table and figure"
-MAIN = Template("""<p>The papers' numbers beside ours, from the committed records. $summary</p>
-<p class="soft">Scale <em>paper</em> is the paper's own setting, <em>cpu</em> real data and networks that two cores finish in hours,
-<em>quick</em> seconds, offline. Only equal scales, networks and data sets compare with each other.</p>
-<nav aria-label="papers">$papers<a href="#comparisons">Side by side</a></nav>
-<h2 id="list">Contents</h2>
-<div class="filters">
-<label>Contains<input id="text" type="search" autocomplete="off"></label>
-<label>Ran<select id="only"><option value="">all</option>$options</select></label>
-<label>Seen<select id="saw"><option value="">all</option>$verdicts</select></label>
-<output id="count" class="soft" aria-live="polite"></output>
-</div>
-<div class="wide" tabindex="0" role="region" aria-labelledby="list"><table id="contents">
-<thead><tr><th scope="col">Entry</th><th scope="col">What it shows</th><th scope="col">Ran</th><th scope="col">Seen</th></tr></thead>
-<tbody>$contents</tbody></table></div>
-$body
-<h2 id="comparisons">Side by side</h2>
-<p>All methods from one dense network, with the same calibration images, seeds and fine-tuning: <code>make compare</code>.</p>
-$comparisons""")
 
 
 def duration(seconds: float) -> str:
@@ -103,123 +59,64 @@ def cost(item: Item, now: State) -> str:
     return "; ".join(parts)
 
 
-def _fields(line: tables.Line, quantities: Sequence[str]) -> Iterable[str]:
-    for quantity in quantities:
-        printed, ours = line.printed(quantity), line.ours.get(quantity)
-        yield escape(printed)
-        yield escape(tables.spread(ours, quantity) if ours else "–") if printed else ""
-
-
-def html_table(lines: Sequence[tables.Line]) -> str:
-    """The printed rows, a column of the paper's and one of ours for each quantity."""
-    shares = tables.kept_of(lines)
-    quantities = tables.quantities_of(lines)
+def values(lines: Sequence[tables.Line]) -> dict[str, object]:
+    """For the page: the printed rows, a column of the paper's and one of ours for each quantity."""
+    shares, quantities = tables.kept_of(lines), tables.quantities_of(lines)
     settings, fixed = tables.settings_of(lines)
-    top = "".join(
-        f'<th scope="col" rowspan="2">{escape(h)}</th>'
-        for h in (
-            "method",
-            "ours is",
-            "network, data set",
-            *(NAMES.get(name, name.replace("_", " ")) for name in settings),
-        )
-    )
-    top += "".join(
-        f'<th scope="colgroup" colspan="2">{escape(NAMES.get(q, q.replace("_", " ")))}</th>'
-        for q in quantities
-    )
-    top += f'<th scope="col" rowspan="2">{tables.KEPT}</th>' if any(shares) else ""
-    under = '<th scope="col">paper</th><th scope="col">ours</th>' * len(quantities)
-    body = []
+    rows = []
     for line, share in zip(lines, shares, strict=True):
-        cells = [
-            line.what,
-            ", ".join(filter(None, line.network)),
-            *(line.setting.get(name, "") for name in settings),
-        ]
-        body.append(
-            f'<tr><th scope="row">{escape(line.value.method)}</th>'
-            + "".join(f"<td>{escape(c)}</td>" for c in cells)
-            + "".join(f'<td class="n">{field}</td>' for field in _fields(line, quantities))
-            + (f"<td>{escape(share)}</td>" if any(shares) else "")
-            + "</tr>"
+        numbers = []
+        for quantity in quantities:
+            printed, ours = line.printed(quantity), line.ours.get(quantity)
+            told = tables.spread(ours, quantity) if ours else "–"
+            numbers += [printed, told if printed else ""]
+        beside = [line.what, ", ".join(filter(None, line.network))]
+        rows.append(
+            {
+                "method": line.value.method,
+                "settings": [*beside, *(line.setting.get(name, "") for name in settings)],
+                "numbers": numbers,
+                "kept": share,
+            }
         )
-    table = (
-        '<div class="wide" tabindex="0" role="region" '
-        f'aria-label="table"><table><thead><tr>{top}</tr><tr>{under}</tr></thead>'
-        f"<tbody>{''.join(body)}</tbody></table></div>"
-    )
-    table = (f'<p class="soft">Everywhere {escape("; ".join(fixed))}.</p>' if fixed else "") + table
-    return (
-        table
-        if len(lines) <= FOLDED
-        else f"<details><summary>{len(lines)} rows</summary>{table}</details>"
-    )
+    named = [NAMES.get(name, name.replace("_", " ")) for name in (*settings, *quantities)]
+    return {
+        "heads": ["method", "ours is", "network, data set", *named[: len(settings)]],
+        "quantities": named[len(settings) :],
+        "kept": tables.KEPT if any(shares) else "",
+        "rows": rows,
+        "fixed": "; ".join(fixed),
+    }
 
 
-def article(
-    item: Item, now: State, lines: Sequence[tables.Line], outcomes: dict[str, draw.Outcome]
-) -> str:
-    """One entry."""
-    word, found = seen(item.paper, item.label)
-    on = now.networks(item)
-    parts = [
-        f'<article id="{item.key}"><h3>{PAPERS[item.paper]}, {escape(item.label)}: '
-        f"{escape(item.title)}"
-        f"{escape(f' ({on})') if on else ''}</h3><p>Ran: {badge(now.words(item))} Seen: "
-        f"{badge(verdict_of(item, word))} "
-        f'<span class="soft">{escape(now.detail())}</span></p>'
-    ]
-    for statement, (verdict, evidence) in found:
-        shown = "".join(f"<li>{prose(line)}</li>" for line in evidence)
-        parts.append(
-            f"<p>{prose(statement)} <strong>{escape(SEEN[verdict].capitalize())}.</strong></p><ul "
-            f'class="plain">{shown}</ul>'
-        )
-    commands = [*item.commands, *(f"python -m figures {item.paper} {key}" for key in item.pictures)]
-    if commands:
-        parts.append(f"<pre>{escape(chr(10).join(commands))}</pre>")
-    if spent := cost(item, now):
-        parts.append(f'<p class="soft">Cost: {escape(spent)}.</p>')
-    if item.deviations:
-        parts.append(
-            f'<ul class="plain">{"".join(f"<li>{escape(why)}</li>" for why in item.deviations)}</ul>'
-        )
-    for key in item.pictures:
-        outcome = outcomes.get(f"{item.paper}_{stem(key)}")
-        if outcome is not None and outcome.files:
-            parts += [
-                picture(item.title, outcome.alt, file.read_bytes())
-                for file in outcome.files
-                if file.suffix == ".png"
-            ]
-        elif outcome is not None:
-            parts.append(f'<p class="soft">{escape(key)}: {escape(outcome.why)}.</p>')
-    if lines:
-        parts.append(html_table(lines))
-    ids = sorted({record.id for record in now.records})
-    if ids:
-        listed = "".join(f"<li><code>{escape(one)}</code></li>" for one in ids)
-        parts.append(
-            f"<details><summary>{len(ids)} records in {item.paper}/results</summary><ul "
-            f'class="plain">{listed}</ul></details>'
-        )
-    elif now.outputs:
-        named = ", ".join(
-            f"<code>{escape(f'{item.paper}/results/{name}')}</code>" for name in now.outputs
-        )
-        parts.append(f'<p class="soft">From {named}.</p>')
-    return "".join(parts) + "</article>"
+def entry(
+    item: Item, lines: Sequence[tables.Line], outcomes: dict[str, draw.Outcome]
+) -> dict[str, object]:
+    """One table or figure of the page."""
+    now, (word, found) = state(item), seen(item.paper, item.label)
+    drawn = [(key, outcomes.get(f"{item.paper}_{stem(key)}")) for key in item.pictures]
+    return {
+        "item": item,
+        "state": now,
+        "ran": now.words(item),
+        "seen": verdict_of(item, word),
+        "networks": now.networks(item),
+        "evidence": [(said, SEEN[verdict], shown) for said, (verdict, shown) in found],
+        "commands": [
+            *item.commands,
+            *(f"python -m figures {item.paper} {key}" for key in item.pictures),
+        ],
+        "cost": cost(item, now),
+        "pictures": [(key, one, png(one)) for key, one in drawn if one is not None],
+        "table": values(lines) if lines else None,
+        "ids": sorted({record.id for record in now.records}),
+    }
 
 
-def prose(text: str) -> str:
-    """A line of Markdown as HTML: what stands in backticks is code."""
-    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text, quote=False))
-
-
-def badge(words: str) -> str:
-    """A word in a frame, marked where a claim holds."""
-    return f'<span class="status{" done" if words == SEEN[HOLDS] else ""}">{escape(words)}</span>'
+def png(outcome: draw.Outcome) -> bytes:
+    """The picture; empty where there is none."""
+    files = [file for file in outcome.files if file.suffix == ".png"]
+    return files[0].read_bytes() if files else b""
 
 
 def verdict_of(item: Item, word: str) -> str:
@@ -242,50 +139,22 @@ def build(folder: Path) -> str:
     """The page. folder: where the pictures are drawn first."""
     outcomes = draw.redraw(folder)
     by_name = {outcome.name: outcome for outcome in outcomes}
-    states = {item.key: state(item) for item in items()}
-    words = {item.key: states[item.key].words(item) for item in items()}
-    verdicts = {item.key: verdict_of(item, seen(item.paper, item.label)[0]) for item in items()}
-    body, contents = [], []
-    for paper, name in PAPERS.items():
-        lines = dict(tables.sections_of(paper))
-        body.append(f'<h2 id="{paper}">{name}</h2>')
-        for item in (item for item in items() if item.paper == paper):
-            body.append(article(item, states[item.key], lines.get(item.label, ()), by_name))
-            ran, word = words[item.key], verdicts[item.key]
-            contents.append(
-                f'<tr data-ran="{escape(ran)}" data-seen="{escape(word)}"><th scope="row"><a '
-                f'href="#{item.key}">{name}, '
-                f"{escape(item.label)}</a></th><td>{escape(item.title)}</td><td>{badge(ran)}</td>"
-                f"<td>{badge(word) if word else ''}</td></tr>"
-            )
-    compared = [outcome for outcome in outcomes if outcome.name.startswith("compare_")]
-    pictures = "".join(
-        f"<h3>{escape(one.name.removeprefix('compare_').replace('_', ' '))}</h3>"
-        + "".join(
-            picture(one.name, one.alt, file.read_bytes())
-            for file in one.files
-            if file.suffix == ".png"
-        )
-        + (f'<p class="soft">{escape(one.why)}</p>' if one.why else "")
-        for one in compared
+    lines = {(paper, label): own for paper in PAPERS for label, own in tables.sections_of(paper)}
+    entries = [entry(item, lines.get((item.paper, item.label), ()), by_name) for item in items()]
+    return page(
+        "book",
+        TITLE,
+        summary=summary([one["ran"] for one in entries], [one["seen"] for one in entries]),
+        papers=PAPERS,
+        entries=entries,
+        holds=SEEN[HOLDS],
+        folded=FOLDED,
+        comparisons=[
+            (one.name.removeprefix("compare_").replace("_", " "), one, png(one))
+            for one in outcomes
+            if one.name.startswith("compare_")
+        ],
     )
-    options, chosen = (
-        "".join(
-            f'<option value="{escape(w)}">{escape(w)}</option>'
-            for w in dict.fromkeys(filter(None, found.values()))
-        )
-        for found in (words, verdicts)
-    )
-    main = MAIN.substitute(
-        summary=escape(summary(list(words.values()), list(verdicts.values()))),
-        options=options,
-        verdicts=chosen,
-        contents="".join(contents),
-        body="".join(body),
-        comparisons=pictures,
-        papers="".join(f'<a href="#{paper}">{name}</a>' for paper, name in PAPERS.items()),
-    )
-    return page(TITLE, main, SCRIPT, MORE)
 
 
 def index() -> str:

@@ -7,12 +7,12 @@ may not be compared nothing is written and the exit status is 2.
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+import pandas as pd
 
 from common.cells.errors import Parser, UserError
 from common.cells.library import read_all
@@ -66,51 +66,28 @@ def comma_separated(comparison: Comparison) -> str:
     """table.csv: raw numbers (fractions, loss units, seconds, MB); an empty field is a missing
     one.
     """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    names = [
-        f"{q}_{part}"
-        for q in QUANTITIES
-        for part in (("mean", "std", "min", "max", "n") if q.startswith("accuracy") else ("mean",))
-    ]
-    writer.writerow(
-        [
-            "method",
-            "label",
-            "kind",
-            "amount_unit",
-            "amount",
-            "seeds_expected",
-            "accuracy_dense",
-            *names,
-            "peak_rss_mb_max",
-        ]
-    )
+    lines = []
     for row in comparison.rows:
-        numbers = {}
+        line = {
+            "method": row.method,
+            "label": row.label,
+            "kind": row.kind,
+            "amount_unit": row.unit,
+            "amount": row.amount,
+            "seeds_expected": row.expected,
+            "accuracy_dense": comparison.dense["accuracy"],
+        }
         for quantity in QUANTITIES:
             stat = row.stat(quantity)
-            numbers |= {
-                f"{quantity}_mean": stat.mean,
-                f"{quantity}_std": stat.std,
-                f"{quantity}_n": stat.n,
-                f"{quantity}_min": min(stat.values, default=None),
-                f"{quantity}_max": max(stat.values, default=None),
-            }
-        writer.writerow(
-            [
-                row.method,
-                row.label,
-                row.kind,
-                row.unit,
-                row.amount,
-                row.expected,
-                comparison.dense["accuracy"],
-                *(numbers[name] for name in names),
-                numbers["peak_rss_mb_max"],
-            ]
-        )
-    return out.getvalue()
+            line[f"{quantity}_mean"] = stat.mean
+            if quantity.startswith("accuracy"):
+                line[f"{quantity}_std"] = stat.std
+                line[f"{quantity}_min"] = min(stat.values, default=None)
+                line[f"{quantity}_max"] = max(stat.values, default=None)
+                line[f"{quantity}_n"] = stat.n
+        line["peak_rss_mb_max"] = max(row.stat("peak_rss_mb").values, default=None)
+        lines.append(line | {"mark": row.mark})
+    return pd.DataFrame(lines, dtype=object).to_csv(index=False, lineterminator="\n")
 
 
 def plain_text(comparison: Comparison) -> str:

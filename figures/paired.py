@@ -9,6 +9,7 @@ three seeds of a small comparison a t-test has little power, and the corrected p
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Iterator
@@ -16,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from scipy import stats
 
 from common.cells.errors import UserError
-from figures.records import GROUPS, QUANTITIES, UNITS, Comparison, Row, Stat
+from figures.records import GROUPS, UNITS, Comparison, Row, Stat
 from figures.stats import paired_p, spearman
 from figures.style import look, rank
 
@@ -45,67 +47,27 @@ def rankings(comparison: Comparison, quantity: str | None = None) -> list[Rankin
     two amounts. An amount at which a method came short (Row.short) has no ranks, and a method that
     came short at all of them is not ranked."""
     final, out = quantity or comparison.final(), []
-    for group in GROUPS:
-        for unit in UNITS:
-            found = {
-                (row.method, row.amount): values
-                for row in comparison.group(group)
-                if row.unit == unit
-                if (
-                    values := {
-                        run.seed: v for run in row.runs if (v := QUANTITIES[final](run)) is not None
-                    }
-                )
-            }
-            short = {
-                (row.method, row.amount)
-                for row in comparison.group(group)
-                if row.unit == unit and row.short
-            }
-            still = {
-                m for m, _ in short if all((m, a) in short for (other, a) in found if other == m)
-            }
-            found = {(m, a): values for (m, a), values in found.items() if m not in still}
-            amounts = sorted(
-                {amount for _, amount in found} - {a for m, a in short if m not in still}
-            )
-            methods = sorted(
-                {m for m, _ in found if all((m, a) in found for a in amounts)}, key=rank
-            )
-            if len(methods) < 2:
-                continue
-            seeds = {a: set.intersection(*(set(found[m, a]) for m in methods)) for a in amounts}
-            amounts = [a for a in amounts if seeds[a]]
-            if not amounts:
-                continue
-            table = np.array(
-                [
-                    [
-                        statistics.fmean(found[m, a][seed] for seed in sorted(seeds[a]))
-                        for m in methods
-                    ]
-                    for a in amounts
-                ]
-            )
-            ranks = stats.rankdata(-table, axis=1).mean(axis=0)
-            p = (
-                float(stats.friedmanchisquare(*table.T).pvalue)
-                if len(methods) > 2 and len(amounts) > 1
-                else None
-            )
-            order = sorted(
-                zip(methods, ranks.tolist(), strict=True), key=lambda pair: (pair[1], rank(pair[0]))
-            )
-            out.append(
-                Ranking(
-                    group,
-                    unit,
-                    tuple(amounts),
-                    tuple(order),
-                    None if p is None or math.isnan(p) else p,
-                )
-            )
+    for group, unit in itertools.product(GROUPS, UNITS):
+        found = _runs(comparison, group, unit).dropna(subset=final)
+        found = found[~found.groupby("method").short.transform("all").astype(bool)]
+        found = found[~found.amount.isin(found[found.short].amount)]
+        wide = found.pivot(index=["amount", "seed"], columns="method", values=final)
+        wide = wide.loc[:, (wide.groupby("amount").count() > 0).all()]
+        means = wide.dropna().groupby("amount").mean().round(12)
+        if means.shape[1] < 2 or means.empty:
+            continue
+        ranks = means.rank(axis=1, ascending=False).mean().to_dict()
+        tested = means.shape[1] > 2 and len(means) > 1
+        p = stats.friedmanchisquare(*means.to_numpy().T).pvalue if tested else math.nan
+        order = sorted(ranks.items(), key=lambda pair: (pair[1], rank(pair[0])))
+        p = None if math.isnan(p) else float(p)
+        out.append(Ranking(group, unit, tuple(means.index), tuple(order), p))
     return out
+
+
+def _runs(comparison: Comparison, group: str, unit: str) -> pd.DataFrame:
+    runs = comparison.runs
+    return runs[(runs.group == group) & (runs.unit == unit)]
 
 
 @dataclass(frozen=True)
@@ -133,38 +95,30 @@ def differences(comparison: Comparison) -> list[Difference]:
     final, out = comparison.final(), []
     for ranking in rankings(comparison):
         reference = ranking.ranks[0][0]
-        rows = {
-            (row.method, row.amount): row
-            for row in comparison.group(ranking.group)
-            if row.unit == ranking.unit and not row.short
-        }
-        ordered = sorted(rows.items(), key=lambda item: rank(item[0][0]))
+        runs = _runs(comparison, ranking.group, ranking.unit)
+        wide = runs[~runs.short].pivot(index=["amount", "seed"], columns="method", values=final)
         for amount in ranking.amounts:
+            at = wide.loc[amount]
             mine = [
-                _difference(row, rows[reference, amount], final)
-                for (method, a), row in ordered
-                if a == amount and method != reference
+                _difference(at[[method, reference]].dropna(), ranking.unit, amount)
+                for method in sorted(at, key=rank)
+                if method != reference
             ]
             out += _holm([one for one in mine if one is not None])
     return out
 
 
-def _difference(row: Row, reference: Row, final: str) -> Difference | None:
-    read = QUANTITIES[final]
-    mine, theirs = (
-        {run.seed: v for run in r.runs if (v := read(run)) is not None} for r in (row, reference)
-    )
-    gaps = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs)]
-    if not gaps:
+def _difference(pair: pd.DataFrame, unit: str, amount: float) -> Difference | None:
+    """Of a method's column and the reference's, a line a seed; None without a seed."""
+    if pair.empty:
         return None
-    mean, low, high = statistics.fmean(gaps), None, None
-    if (p := paired_p(mine, theirs)) is not None:
-        error = statistics.stdev(gaps) / math.sqrt(len(gaps))
-        reach = float(stats.t.ppf(0.975, len(gaps) - 1)) * error
-        low, high = mean - reach, mean + reach
-    return Difference(
-        row.method, reference.method, row.unit, row.amount, len(gaps), mean, low, high, p
-    )
+    (method, mine), (reference, theirs) = pair.items()
+    gaps, low, high = mine - theirs, None, None
+    p = paired_p(mine, theirs)
+    if p is not None:
+        low, high = map(float, stats.t.interval(0.95, len(gaps) - 1, gaps.mean(), gaps.sem()))
+    mean = float(gaps.mean())
+    return Difference(method, reference, unit, amount, len(gaps), mean, low, high, p)
 
 
 def _holm(family: list[Difference]) -> list[Difference]:
@@ -189,24 +143,16 @@ def at_equal_cost(comparison: Comparison, group: str, cost: str) -> dict[str, di
     curve is read at equal shares, by linear interpolation in the logarithm of what is kept, never
     beyond its ends. What came short stands there at what it kept, unless it kept all.
     """
-    final, curves = comparison.final(), {}
-    for row in comparison.group(group):
-        for run in row.runs if not row.untouched else ():
-            kept, accuracy = QUANTITIES[cost](run), QUANTITIES[final](run)
-            if kept and accuracy is not None:
-                curves.setdefault(row.method, {}).setdefault(run.seed, []).append(
-                    (math.log(kept), accuracy)
-                )
-    out: dict[str, dict[float, Stat]] = {}
-    for method, seeds in curves.items():
+    runs, out = comparison.runs, {}
+    runs = runs[(runs.group == group) & ~runs.untouched & (runs[cost] > 0)]
+    runs = runs.dropna(subset=comparison.final()).sort_values([cost, comparison.final()])
+    for (method, _), curve in runs.groupby(["method", "seed"]):
+        across, up = np.log(curve[cost]), curve[comparison.final()]
         for level in LEVELS:
-            values = []
-            for points in seeds.values():
-                across, up = zip(*sorted(points), strict=True)
-                if across[0] <= math.log(level) <= across[-1]:
-                    values.append(float(np.interp(math.log(level), across, up)))
-            if values:
-                out.setdefault(method, {})[level] = Stat(tuple(values))
+            if across.iloc[0] <= math.log(level) <= across.iloc[-1]:
+                read = float(np.interp(math.log(level), across, up))
+                out.setdefault(method, {}).setdefault(level, []).append(read)
+    out = {m: {a: Stat(tuple(v)) for a, v in found.items()} for m, found in out.items()}
     shared = {level for level in LEVELS if sum(level in found for found in out.values()) > 1}
     return {
         m: {a: s for a, s in out[m].items() if a in shared}
@@ -233,26 +179,15 @@ def predictions(comparison: Comparison) -> list[Prediction]:
     """Methods that predict, in the order of legends; only points where both increases are positive
     count, of rows that did not come short.
     """
-    found: dict[str, list[tuple[float, float]]] = {}
-    for row in (row for row in comparison.rows if not row.short):
-        for run in row.runs:
-            predicted, measured = (
-                QUANTITIES[q](run) for q in ("predicted_increase", "measured_increase")
-            )
-            if predicted is not None and measured is not None and predicted > 0 and measured > 0:
-                found.setdefault(row.method, []).append((predicted, measured))
+    runs = comparison.runs
+    found = runs[~runs.short & (runs.predicted_increase > 0) & (runs.measured_increase > 0)]
     out = []
-    for method, points in sorted(found.items(), key=lambda item: rank(item[0])):
-        ratios = [p / m for p, m in points]
-        out.append(
-            Prediction(
-                method,
-                len(points),
-                spearman(*zip(*points, strict=True)),
-                statistics.median(ratios),
-                sum(0.5 <= r <= 2 for r in ratios) / len(ratios),
-            )
-        )
+    for method in sorted(found.method.unique(), key=rank):
+        points = found[found.method == method]
+        ratios = points.predicted_increase / points.measured_increase
+        order = spearman(points.predicted_increase, points.measured_increase)
+        within = float(ratios.between(0.5, 2).mean())
+        out.append(Prediction(method, len(points), order, float(ratios.median()), within))
     return out
 
 

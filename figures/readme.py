@@ -14,8 +14,9 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections import Counter
 from pathlib import Path
+
+import pandas as pd
 
 from common.cells.errors import Parser, UserError, choose
 from common.cells.library import read_all
@@ -149,28 +150,16 @@ def status() -> str:
     claims.
     """
     shown = [item for item in gallery.items() if item.kind != "drawing"]
-    ran = {
-        paper: Counter(
-            f"ran: {gallery.state(item).words(item)}" for item in shown if item.paper == paper
-        )
-        for paper in PAPERS
-    }
-    found = {
-        paper: Counter(
-            f"seen: {seen(item.paper, item.label)[0]}" for item in shown if item.paper == paper
-        )
-        for paper in PAPERS
-    }
-    words = [
-        *sorted({w for one in ran.values() for w in one}),
-        *(f"seen: {w}" for w in SEEN.values()),
-    ]
+    ran = [f"ran: {gallery.state(item).words(item)}" for item in shown]
+    found = [f"seen: {seen(item.paper, item.label)[0]}" for item in shown]
+    papers = [item.paper for item in shown]
+    counts = pd.crosstab(pd.Series(papers * 2), pd.Series(ran + found))
+    words = [*sorted(set(ran)), *(f"seen: {word}" for word in SEEN.values())]
+    counts = counts.reindex(index=PAPERS, columns=words, fill_value=0)
     lines = ["| | " + " | ".join(words) + " |", "| --- |" + " ---: |" * len(words)]
     lines += [
-        f"| {PAPERS[paper]} | "
-        + " | ".join(str((ran[paper] + found[paper])[w] or "") for w in words)
-        + " |"
-        for paper in PAPERS
+        f"| {PAPERS[paper]} | {' | '.join(str(n or '') for n in row)} |"
+        for paper, row in zip(counts.index, counts.to_numpy(), strict=True)
     ]
     return "\n".join(lines) + "\n"
 

@@ -7,12 +7,15 @@ are the sample's (n - 1).
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import math
 import statistics
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+
+import pandas as pd
 
 from common.cells.errors import UserError
 from common.cells.record import Record, wall_seconds
@@ -164,6 +167,11 @@ class Row:
         )
 
     @property
+    def asked(self) -> str:
+        """ "sparsity 0.9"."""
+        return f"{UNITS[self.unit]} {self.amount:g}"
+
+    @property
     def group(self) -> str:
         return "weights" if self.kind == "weights" else "units"
 
@@ -218,6 +226,20 @@ class Comparison:
     dense: dict
     seeds: list[int]
     notes: list[str]
+
+    @functools.cached_property
+    def runs(self) -> pd.DataFrame:
+        """A line a seed of a row: method, group, unit, amount, short, untouched, seed, and every
+        key of QUANTITIES, nan where the records do not have it.
+        """
+        lines = [
+            (row.method, row.group, row.unit, row.amount, row.short, row.untouched, run.seed)
+            + tuple(read(run) for read in QUANTITIES.values())
+            for row in self.rows
+            for run in row.runs
+        ]
+        columns = ["method", "group", "unit", "amount", "short", "untouched", "seed", *QUANTITIES]
+        return pd.DataFrame(lines, columns=columns).astype(dict.fromkeys(QUANTITIES, float))
 
     def group(self, name: str) -> list[Row]:
         return [row for row in self.rows if row.group == name]
@@ -476,7 +498,7 @@ def _timings(comparison: Comparison) -> list[str]:
     loads = [load["mean"] for seconds, load in every if seconds is not None]
     if len(loads) == len(every):
         return []
-    shown = f"; the load of the others was {max(loads):.2f} a core at most" if loads else ""
+    shown = f"; the load of the others was at most {max(loads):.2f}" if loads else ""
     return [
         f"{len(every) - len(loads)} of {len(every)} timings are not shown, as they were not taken "
         f"{ALONE}, or their records do not say{shown}."

@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from figures import paired, panels
 from figures.panels import Drawing
-from figures.records import ALONE, GROUPS, QUANTITIES, Comparison
+from figures.records import ALONE, GROUPS, Comparison
 from figures.style import RC, look, plain, rank
 
 AGREEMENT = "agreement.csv"
@@ -51,18 +51,11 @@ def costs(comparison: Comparison) -> dict[str, tuple[float | None, float | None]
     one of them, so that only their sum is the same for all methods.
     """
     out: dict[str, tuple[float | None, float | None]] = {}
-    for method in sorted({row.method for row in comparison.rows if row.runs}, key=rank):
-        rows = [row for row in comparison.rows if row.method == method]
-        runs = pd.DataFrame(
-            [
-                (run.seed, QUANTITIES["core_s"](run), QUANTITIES["peak_rss_mb"](run))
-                for row in rows
-                for run in row.runs
-            ],
-            columns=["seed", "seconds", "memory"],
-        ).astype(float)
-        sums = runs.groupby("seed").seconds.sum(min_count=len(rows))
-        spent, most = sums.median(), runs.memory.max()
+    for method in sorted(comparison.runs.method.unique(), key=rank):
+        runs = comparison.runs[comparison.runs.method == method]
+        amounts = sum(row.method == method for row in comparison.rows)
+        spent = runs.groupby("seed").core_s.sum(min_count=amounts).median()
+        most = runs.peak_rss_mb.max()
         out[method] = (None if pd.isna(spent) else spent, None if pd.isna(most) else most)
     return out
 

@@ -8,14 +8,14 @@ says so and names its command.
 
 from __future__ import annotations
 
-import csv
-import io
 import statistics
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+import pandas as pd
 
 from common.cells.errors import Parser, UserError
 from figures.cells import DEVIATIONS, Ours, beside
@@ -301,73 +301,42 @@ def markdown(paper: str, label: str, lines: Sequence[Line], item: Item | None) -
     return "\n".join(text)
 
 
-HEADING = (
-    "paper",
-    "table",
-    "model",
-    "dataset",
-    "method",
-    "setting",
-    "quantity",
-    "paper_value",
-    "ours_mean",
-    "ours_std",
-    "seeds",
-    "asked",
-    "status",
-    "joined",
-    "kept_pct",
-    "ours_cell",
-    "ours_model",
-    "ours_dataset",
-    "command",
-    "records",
-    "note",
-)
-
-
 def comma_separated(paper: str, sections: Iterable[tuple[str, Sequence[Line]]]) -> str:
     """All tables of a paper, one number a line."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(HEADING)
-    for label, lines in sections:
-        for line in lines:
-            for quantity, value in line.values.items():
-                ours = line.ours.get(quantity)
-                setting = "; ".join(f"{name}={text}" for name, text in value.setting)
-                numbers = ours.values if ours else []
-                which = (ours.name, ours.model, ours.dataset, ours.command) if ours else ("",) * 4
-                share = f"{statistics.fmean(ours.kept):.6g}" if ours and ours.kept else ""
-                ids = " ".join(dict.fromkeys(ours.ids)) if ours else ""
-                status = (
-                    line.status
-                    if ours is None or numbers or line.status in (NOT_RUN, NO_CELL)
-                    else "not recorded"
-                )
-                writer.writerow(
-                    [
-                        paper,
-                        label,
-                        value.model,
-                        value.dataset,
-                        value.method,
-                        setting,
-                        quantity,
-                        value.value,
-                        f"{statistics.fmean(numbers):.6g}" if numbers else "",
-                        f"{statistics.stdev(numbers):.3g}" if len(numbers) > 1 else "",
-                        len(numbers),
-                        ours.asked if ours else 0,
-                        status,
-                        "" if not numbers else "no" if line.apart else "yes",
-                        share,
-                        *which,
-                        ids,
-                        value.note,
-                    ]
-                )
-    return out.getvalue()
+    found = [
+        _number_line(line, quantity, {"paper": paper, "table": label})
+        for label, lines in sections
+        for line in lines
+        for quantity in line.values
+    ]
+    return pd.DataFrame(found, dtype=object).to_csv(index=False, lineterminator="\n")
+
+
+def _number_line(line: Line, quantity: str, where: dict[str, str]) -> dict[str, object]:
+    value, ours = line.values[quantity], line.ours.get(quantity)
+    numbers = ours.values if ours else []
+    told = ours is None or numbers or line.status in (NOT_RUN, NO_CELL)
+    return where | {
+        "model": value.model,
+        "dataset": value.dataset,
+        "method": value.method,
+        "setting": "; ".join(f"{name}={text}" for name, text in value.setting),
+        "quantity": quantity,
+        "paper_value": value.value,
+        "ours_mean": f"{statistics.fmean(numbers):.6g}" if numbers else "",
+        "ours_std": f"{statistics.stdev(numbers):.3g}" if len(numbers) > 1 else "",
+        "seeds": len(numbers),
+        "asked": ours.asked if ours else 0,
+        "status": line.status if told else "not recorded",
+        "joined": "" if not numbers else "no" if line.apart else "yes",
+        "kept_pct": f"{statistics.fmean(ours.kept):.6g}" if ours and ours.kept else "",
+        "ours_cell": ours.name if ours else "",
+        "ours_model": ours.model if ours else "",
+        "ours_dataset": ours.dataset if ours else "",
+        "command": ours.command if ours else "",
+        "records": " ".join(dict.fromkeys(ours.ids)) if ours else "",
+        "note": value.note,
+    }
 
 
 def sections_of(paper: str) -> list[tuple[str, list[Line]]]:

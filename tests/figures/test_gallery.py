@@ -22,6 +22,7 @@ from figures import __main__ as entrance
 from figures import book, cells, draw, evidence, frame, gallery, tables
 from figures.evidence import FAILS, HOLDS, OPEN, PART, Missing
 from figures.gallery import DRAWING, UNBUILT, WAITING, Item, State, items, state
+from figures.page import prose
 from tests.figures.test_report import BROWSER, Page
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -353,9 +354,7 @@ def test_the_committed_index_is_current():
 
 
 def test_the_book_tells_the_evidence_as_text_and_code(page_file):
-    assert (
-        book.prose("a < b, `x.json` & `y`") == "a &lt; b, <code>x.json</code> &amp; <code>y</code>"
-    )
+    assert prose("a < b, `x.json` & `y`") == "a &lt; b, <code>x.json</code> &amp; <code>y</code>"
     text = page_file.read_text()
     assert "<code>lenet300-net-trim.json</code>" in text and "`lenet300-net-trim.json`" not in text
     assert "<strong>In part.</strong>" in text

@@ -247,7 +247,7 @@ def test_costs_are_core_seconds_of_all_amounts_on_an_idle_machine():
     comparison = gather(records)
     assert side_panels.costs(comparison) == {"obd-global": (pytest.approx(7), 302)}
     assert "2 of 6 timings are not shown" in comparison.notes[-1]
-    assert "load of the others was 0.60 a core at most" in comparison.notes[-1]
+    assert "the load of the others was at most 0.60" in comparison.notes[-1]
     for one in records:
         del one.provenance["load"]
     drawing = next(d for d in side_panels.draw(gather(records), []) if d.name == "costs")
