@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 import importlib.util
+import math
 import os
 import re
 import shlex
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from types import SimpleNamespace
 
 from common.cells.committed import Stages, by_cell
 from common.cells.errors import UserError
@@ -87,35 +89,28 @@ def command(paper: str, label: str, names: Iterable[str]) -> str:
     )
 
 
-def _accuracy(key: str, stage: str | None = None) -> Callable[[Stages], float | None]:
-    def read(stages: Stages) -> float | None:
-        record = stages.get(stage) if stage else stages.get("finetune") or stages.get("prune")
-        return number(record.accuracy.get(key)) if record else None
-
-    return read
-
-
-def _final(stages: Stages) -> float | None:
-    """Accuracy of the last epoch of fine-tuning; right after pruning where nothing is fine-tuned
-    after it.
+def numbers(stages: Stages) -> SimpleNamespace:
+    """What the quantities are made of, as the records name it, nan where they do not have it.
+    final, top5_final: after the last epoch of fine-tuning, or right after pruning where nothing is
+    tuned after it.
     """
-    return (
-        _accuracy("last", "finetune")(stages)
-        if "finetune" in stages
-        else _accuracy("pruned")(stages)
+    told = stages.get("finetune") or stages.get("prune") or next(iter(stages.values()))
+    made = stages.get("prune") or told
+    tuned = "finetune" in stages
+
+    def read(part: dict, *keys: str) -> dict[str, float]:
+        found = {key: number(part.get(key)) for key in keys}
+        return {key: math.nan if value is None else value for key, value in found.items()}
+
+    n = SimpleNamespace(
+        **read(told.accuracy, "dense", "pruned", "top5_dense", "top5_pruned"),
+        **read(told.accuracy if tuned else {}, "last", "top5_last"),
+        **read(made.achieved, "sparsity", "kept_params", "dense_params", "kept_macs"),
+        **read(made.achieved, "dense_macs", "model_params", "dense_model_params"),
+        iterations=float(iterations(told)) if tuned else math.nan,
     )
-
-
-def _achieved(key: str, over: str | None = None) -> Callable[[Stages], float | None]:
-    def read(stages: Stages) -> float | None:
-        record = stages.get("prune") or stages.get("finetune")
-        value, total = (
-            number(record.achieved.get(key)),
-            number(record.achieved.get(over)) if over else 1.0,
-        )
-        return None if value is None or not total else value / total
-
-    return read
+    n.final, n.top5_final = (n.last, n.top5_last) if tuned else (n.pruned, n.top5_pruned)
+    return n
 
 
 def iterations(record: Record) -> int:
@@ -125,80 +120,49 @@ def iterations(record: Record) -> int:
     return steps_between(Spec.from_dict(record.spec)) + record.trajectory[-1]["steps"]
 
 
-def _tuning(stages: Stages) -> float | None:
-    return float(iterations(stages["finetune"])) if "finetune" in stages else None
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
 
 
-def _of(
-    read: Callable[[Stages], float | None], form: Callable[[float], float]
-) -> Callable[[Stages], float | None]:
-    def value(stages: Stages) -> float | None:
-        one = read(stages)
-        return None if one is None else form(one)
-
-    return value
-
-
-def _points(stages: Stages) -> float | None:
-    dense, final = _accuracy("dense")(stages), _final(stages)
-    return None if dense is None or final is None else 100 * (dense - final)
-
-
-def _points_top5(stages: Stages) -> float | None:
-    dense, final = _accuracy("top5_dense")(stages), _final_top5(stages)
-    return None if dense is None or final is None else 100 * (dense - final)
-
-
-def _final_top5(stages: Stages) -> float | None:
-    return (
-        _accuracy("top5_last", "finetune")(stages)
-        if "finetune" in stages
-        else _accuracy("top5_pruned")(stages)
-    )
-
-
-def _drop(stages: Stages) -> float | None:
-    dense, final = _accuracy("dense")(stages), _final(stages)
-    return None if not dense or final is None else 100 * (final - dense) / dense
-
-
-_DENSE, _PRUNED, _LAST = _accuracy("dense"), _accuracy("pruned"), _accuracy("last", "finetune")
-_error, _percent, _gone = (lambda a: 100 * (1 - a)), (lambda a: 100 * a), (lambda a: 100 * (1 - a))
-# of a cell's stages; a quantity not here is not in a record
-QUANTITIES: dict[str, Callable[[Stages], float | None]] = {
-    "orig_err_top1_pct": _of(_DENSE, _error),
-    "err_after_pruning_top1_pct": _of(_PRUNED, _error),
-    "retrained_err_top1_pct": _of(_LAST, _error),
-    "pruned_err_pct": _of(_PRUNED, _error),
-    "retrain_iterations": _tuning,
-    "total_retrain_iterations": _tuning,
-    "top1_dense_pct": _of(_DENSE, _percent),
-    "top1_pruned_pct": _of(_final, _percent),
-    "relative_drop_pct": _drop,
-    "test_acc_pct": _of(_final, _percent),
-    "top1_pct": _of(_final, _percent),
-    "top5_pct": _of(_final_top5, _percent),
-    "orig_err_top5_pct": _of(_accuracy("top5_dense"), _error),
-    "err_after_pruning_top5_pct": _of(_accuracy("top5_pruned"), _error),
-    "retrained_err_top5_pct": _of(_accuracy("top5_last", "finetune"), _error),
-    "delta_top5_err_pct": _points_top5,
-    "lead_points": _of(_final, _percent),
-    "dense_params": _achieved("dense_params"),
-    "remaining_params_m": _of(_achieved("kept_params"), lambda n: n / 1e6),
-    "flops_m": _of(_achieved("kept_macs"), lambda n: n / 1e6),
-    "weights_reduction_pct": _of(_achieved("model_params", "dense_model_params"), _gone),
-    "flops_reduction_pct": _of(_achieved("kept_macs", "dense_macs"), _gone),
-    "delta_top1_err_pct": _points,
-    "delta_err_pct": _points,
-    "compression_ratio_x": _of(
-        _achieved("kept_params", "dense_params"), lambda share: 1 / share if share else None
-    ),
-    "speedup_x": _of(
-        _achieved("kept_macs", "dense_macs"), lambda share: 1 / share if share else None
-    ),
-    "remaining_pct": _of(_achieved("kept_params", "dense_params"), _percent),
-    "sparsity_pct": _of(_achieved("sparsity"), _percent),
+# of `numbers`; a quantity not here is not in a record
+QUANTITIES: dict[str, Callable[[SimpleNamespace], float]] = {
+    "orig_err_top1_pct": lambda n: 100 * (1 - n.dense),
+    "err_after_pruning_top1_pct": lambda n: 100 * (1 - n.pruned),
+    "retrained_err_top1_pct": lambda n: 100 * (1 - n.last),
+    "pruned_err_pct": lambda n: 100 * (1 - n.pruned),
+    "retrain_iterations": lambda n: n.iterations,
+    "total_retrain_iterations": lambda n: n.iterations,
+    "top1_dense_pct": lambda n: 100 * n.dense,
+    "top1_pruned_pct": lambda n: 100 * n.final,
+    "relative_drop_pct": lambda n: _ratio(100 * (n.final - n.dense), n.dense),
+    "test_acc_pct": lambda n: 100 * n.final,
+    "top1_pct": lambda n: 100 * n.final,
+    "top5_pct": lambda n: 100 * n.top5_final,
+    "orig_err_top5_pct": lambda n: 100 * (1 - n.top5_dense),
+    "err_after_pruning_top5_pct": lambda n: 100 * (1 - n.top5_pruned),
+    "retrained_err_top5_pct": lambda n: 100 * (1 - n.top5_last),
+    "delta_top5_err_pct": lambda n: 100 * (n.top5_dense - n.top5_final),
+    "lead_points": lambda n: 100 * n.final,
+    "dense_params": lambda n: n.dense_params,
+    "remaining_params_m": lambda n: n.kept_params / 1e6,
+    "flops_m": lambda n: n.kept_macs / 1e6,
+    "weights_reduction_pct": lambda n: 100 * (1 - _ratio(n.model_params, n.dense_model_params)),
+    "flops_reduction_pct": lambda n: 100 * (1 - _ratio(n.kept_macs, n.dense_macs)),
+    "delta_top1_err_pct": lambda n: 100 * (n.dense - n.final),
+    "delta_err_pct": lambda n: 100 * (n.dense - n.final),
+    "compression_ratio_x": lambda n: _ratio(1, _ratio(n.kept_params, n.dense_params)),
+    "speedup_x": lambda n: _ratio(1, _ratio(n.kept_macs, n.dense_macs)),
+    "remaining_pct": lambda n: 100 * _ratio(n.kept_params, n.dense_params),
+    "sparsity_pct": lambda n: 100 * n.sparsity,
 }
+
+
+def quantity(stages: Stages, name: str) -> float | None:
+    """A number of a cell's stages; None where the records do not have it."""
+    value = QUANTITIES[name](numbers(stages)) if name in QUANTITIES else math.nan
+    return None if math.isnan(value) else value
+
+
 # a spread -> what it is the spread of
 DEVIATIONS = {
     "test_acc_std": "test_acc_pct",
@@ -212,10 +176,12 @@ def kept(stages: Stages) -> float | None:
     """Percent of the prunable weights that a cell kept; where it removed units, of all parameters
     of the smaller network.
     """
-    spec = next(iter(stages.values())).spec
+    spec, n = next(iter(stages.values())).spec, numbers(stages)
     units = spec.get("unit_ratio") is not None or spec.get("speedup") is not None
-    names = ("model_params", "dense_model_params") if units else ("kept_params", "dense_params")
-    return _of(_achieved(*names), _percent)(stages)
+    share = 100 * _ratio(
+        *((n.model_params, n.dense_model_params) if units else (n.kept_params, n.dense_params))
+    )
+    return None if math.isnan(share) else share
 
 
 WHOLE = ("total", "0 Overall", "Overall", "FLOPs")  # what a table calls the row of all layers
@@ -386,14 +352,11 @@ def _add(
         )
         ours.asked += 1
         for seed, stages in runs(spec, root).items():
-            quantity = DEVIATIONS.get(value.quantity, value.quantity)
-            read = QUANTITIES.get(quantity)
+            name = DEVIATIONS.get(value.quantity, value.quantity)
             one = (
-                of_layer(stages, quantity, layer)
+                of_layer(stages, name, layer)
                 if layer not in ("", *WHOLE)
-                else read(stages)
-                if read
-                else None
+                else quantity(stages, name)
             )
             if one is not None:
                 ours.values.append(one)

@@ -169,19 +169,29 @@ def test_overview_counts_firsts_and_clear_margins():
 
 in_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium here")
 PROBE = """
-const out = {}, names = () => [...document.querySelectorAll('tbody tr')].filter(r => !r.hidden).map(r => r.cells[0].textContent);
-const press = i => document.querySelectorAll('th button')[i].click(), column = i => [...document.querySelectorAll('tbody tr')]
-  .map(r => r.cells[i].dataset.value);
+const out = {}, all = what => [...document.querySelectorAll(what)];
+const names = () => all('tbody tr').filter(r => !r.hidden).map(r => r.cells[0].textContent);
+const press = i => all('th button')[i].click();
+const column = i => all('tbody tr').map(r => r.cells[i].dataset.value);
+const type = (id, value) => {
+  document.getElementById(id).value = value;
+  document.getElementById(id).dispatchEvent(new Event('input'));
+};
 press(7); out.rising = column(7); press(7); out.falling = column(7);
 out.sorted = document.querySelectorAll('th')[7].getAttribute('aria-sort');
 press(8); out.missing = column(8);
-document.getElementById('text').value = 'eigen'; document.getElementById('text').dispatchEvent(new Event('input'));
+type('text', 'eigen');
 out.filtered = names(); out.count = document.getElementById('count').textContent;
-document.getElementById('text').value = ''; document.getElementById('kind').value = 'weights';
-document.getElementById('kind').dispatchEvent(new Event('input')); out.weights = names().length;
-const detail = document.querySelector('td details'); detail.querySelector('summary').click(); out.open = detail.open;
+document.getElementById('text').value = '';
+type('kind', 'weights');
+out.weights = names().length;
+const detail = document.querySelector('td details');
+detail.querySelector('summary').click();
+out.open = detail.open;
 out.record = detail.innerText.includes('git: abc1234');
-const style = getComputedStyle(document.body); out.ink = style.color; out.page = style.backgroundColor;
+const style = getComputedStyle(document.body);
+out.ink = style.color;
+out.page = style.backgroundColor;
 out.wide = document.documentElement.scrollWidth <= document.documentElement.clientWidth;
 document.title = JSON.stringify(out);
 """
