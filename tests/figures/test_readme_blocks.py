@@ -132,7 +132,8 @@ def test_a_table_says_when_some_of_its_cells_have_one_seed():
     ]
     one = readme.table(gather(records + pair("obd-global", 0.5, 0, last=0.9)))
     assert (
-        "over up to 2 seeds (their number behind it; a number without ± is one seed's) of this one network; "
+        "over up to 2 seeds (their number behind it; a number without ± is one seed's) of this one "
+        "network; "
         in one
         and "→ 90.0 |" in one
         and "→ 80.5 ± 0.7 (2) |" in one
