@@ -17,7 +17,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 def prose(text: str) -> Markup:
     """A line of Markdown as HTML: what stands in backticks is code."""
-    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text)))
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _base64(content: bytes) -> str:
