@@ -28,6 +28,7 @@ from common.data.sources import rebatch
 from common.nets import layers as L
 from common.nets.capture import capture
 from common.pruning import obs
+from common.pruning.pattern import Pattern
 from common.pruning.pruned import Pruned
 from common.pruning.select import select
 from common.system import distributed
@@ -259,10 +260,12 @@ class Layer:
     def without_lowest(self, scores: Tensor, removed: float) -> Tensor:
         """Which weights are kept, [groups, out, in], once those of lowest score are removed. What
         earlier prunings removed counts towards the fraction `removed`."""
-        chosen = select(
-            {self.name: self.free(scores)}, removed, masks={self.name: self.free(self.kept)}
-        )
-        return self.cut(self.kept, chosen[self.name])
+        free, kept = self.free(scores), self.free(self.kept)
+        # a pattern is of the weight in its own shape
+        if isinstance(removed, Pattern) and not self.prune_bias:
+            free, kept = (L.to_weight(self.module, part) for part in (free, kept))
+        chosen = select({self.name: free}, removed, masks={self.name: kept})[self.name]
+        return self.cut(self.kept, chosen.reshape(self.free(scores).shape))
 
     def updated(self, kept: Tensor, scores: Tensor, kind: str) -> Tensor:
         """The weights [groups, out, in] after common.pruning.obs's update `kind` has removed what

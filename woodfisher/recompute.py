@@ -8,6 +8,7 @@ from torch import nn
 
 from common.cells.schedule import levels
 from common.nets import masks as M
+from common.pruning.pattern import Pattern
 
 
 def targets_to(
@@ -38,4 +39,5 @@ def targets_to(
             int((~masks[f"{name}.weight"]).sum()) for name in layers if f"{name}.weight" in masks
         )
         start = gone / sum(module.weight.numel() for module in layers.values())
-    return levels(steps, amount, min(amount, start), schedule)
+    way = levels(steps, amount, min(amount, start), schedule)
+    return [*way[:-1], amount] if isinstance(amount, Pattern) else way

@@ -11,16 +11,17 @@ Newton step; it is the same whichever weight goes, in every layer, and is left o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from common.cells.errors import NumericalError, UserError
+from common.cells.errors import NumericalError, UserError, require
 from common.curvature.fisher import Part, notes
 from common.nets import masks as M
 from common.nets.clone import clone
 from common.pruning.pruned import Pruned
+from common.running.train import evaluate
 from woodfisher.method import FisherOptions, SurgeonOptions, fisher_parts
 from woodfisher.ours import UpdateOptions
 from woodfisher.surgeon import selection, statistic, step
@@ -31,11 +32,16 @@ class Options(FisherOptions, SurgeonOptions, UpdateOptions):
     """λ couples the two terms, so it matters more than WoodFisher's."""
 
     damping: float = 0.1  # Fig. 7 on MLPNet; 1e-3 was best for ResNet-20 (S8.1)
+    # ours: λ is raised tenfold until the Newton step promises no more than this part of the loss,
+    # which cannot fall below zero; None takes λ as it is
+    trust: float | None = None
 
     def __post_init__(self):
         FisherOptions.__post_init__(self)
         SurgeonOptions.__post_init__(self)
         UpdateOptions.__post_init__(self)
+        bounded = self.trust is None or 0 < self.trust <= 1
+        require(bounded, "trust", self.trust, "is outside (0, 1]", "give a part of the loss")
         if self.fisher != "empirical":
             raise UserError(
                 "fisher",
@@ -71,14 +77,34 @@ def prune(
     result = Pruned(clone(model), dict(masks or {}))
     M.apply(result.model, result.masks)
     parts = fisher_parts(result.model, calibration, options, generator, result.masks)
+    raised = []
+    if options.trust is not None:
+        bound = options.trust * evaluate(result.model, calibration)[0]
+        parts, raised = trusted(parts, bound, options.damping)
     # − F̂⁻¹ ∇L, the last term of Eqs. 21, 22
     gain = _move(parts)
     rho = statistic(parts)  # Eq. 23
     result.masks = selection(rho, amount, options.scope, masks, options.min_keep)
     # the first term of Eq. 21, masked
     increase = step(result.model, parts, result.masks, rho, options.update)
-    result.predicted_increase, result.notes = increase - gain, notes(parts)
+    result.predicted_increase, result.notes = increase - gain, notes(parts) + raised
     return result
+
+
+def trusted(parts: list[Part], most: float, damping: float) -> tuple[list[Part], list[str]]:
+    """(the parts under the least λ of damping · 10^k whose Newton steps together promise to lower
+    the loss by no more than `most`, a note where k > 0). Raises NumericalError where none of thirty
+    does."""
+    asked = damping
+    for _ in range(30):
+        gain = sum(newton(part)[1] for part in parts)
+        if gain <= most:
+            told = f"damping raised from {asked:g} to {damping:g}, where the Newton step is trusted"
+            return parts, [told] if damping > asked else []
+        damping *= 10
+        parts = [replace(part, curvature=part.curvature.damped(damping)) for part in parts]
+    name = next(iter(parts[0].layers))
+    raise NumericalError(name, "its Newton step promises more than the loss at any damping")
 
 
 @torch.no_grad()

@@ -25,7 +25,8 @@ class Method:
     no inverses), channel (two factors, their eigenbases), moment (of the inputs), diagonal, or
     nothing. `session`,
     "module:name" of a context manager, lets cells inside it that differ in the amount alone share
-    their curvature."""
+    their curvature. `own` holds options for networks of one's own, on which the paper's values are
+    not known to be safe; they give way to what a person says."""
 
     function: str
     label: str
@@ -36,6 +37,7 @@ class Method:
     statistics: str = ""
     curvature: str = ""
     session: str = ""
+    own: dict = field(default_factory=dict)
 
 
 # gradient rows of a Fisher where a Spec says neither how many nor of how many examples each
@@ -134,6 +136,7 @@ METHODS: dict[str, Method] = {
         "weights",
         "woodfisher",
         {"scope": "global"},
+        own={"trust": 0.5},
         **_ROWS,
     ),
     "kfac-prune": Method(

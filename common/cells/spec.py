@@ -124,6 +124,8 @@ class Spec:
     method: str = "magnitude-global"
     sparsity: float | None = None  # fraction of prunable weights removed
     unit_ratio: float | None = None  # fraction of channels or eigen-directions removed
+    # "2:4" keeps 2 of every 4 weights along a layer's inputs; `sparsity` is then one half
+    pattern: str = ""
     scope: str | None = None  # global | layer
     fisher: str | None = None  # sampled | empirical | exact
     num_samples: int | None = None  # calibration examples
@@ -246,6 +248,15 @@ class Spec:
         if self.damping is not None and not (math.isfinite(self.damping) and self.damping >= 0):
             raise UserError("damping", self.damping, "must be finite and not negative")
 
+        if self.pattern and self.sparsity != removed_by(self.pattern):
+            raise UserError(
+                "sparsity",
+                self.sparsity,
+                f"is not what pattern {self.pattern} removes, {removed_by(self.pattern):g}",
+                "leave one of the two out",
+            )
+        if self.pattern and (self.steps > 1 or self.levels or self.step_ratio is not None):
+            raise UserError("pattern", self.pattern, "is reached at one cut", "leave the steps out")
         self._check_course()
 
     def _check_course(self) -> None:
@@ -449,6 +460,14 @@ def is_own(name: str) -> bool:
     """Whether a name says where a network, data set or function of one's own is: file.py:function,
     package.module:function, torchvision:resnet18."""
     return re.fullmatch(r"(.+\.py|[A-Za-z_][\w.]*):[A-Za-z_][\w.-]*(:.*)?", name) is not None
+
+
+def removed_by(pattern: str) -> float:
+    """The fraction of weights that "N:M" removes, 1 − N/M."""
+    found = re.fullmatch(r"(\d{1,6}):(\d{1,6})", pattern)
+    if found is None or not 0 < int(found[1]) < int(found[2]):
+        raise UserError("pattern", pattern, "cannot be read", "write N:M, 2:4 keeps 2 of every 4")
+    return 1 - int(found[1]) / int(found[2])
 
 
 def quality(spec: Spec) -> str:

@@ -23,7 +23,7 @@ from common.cells import registry
 from common.cells.errors import LayerError, Parser, UserError, choose
 from common.cells.jobs import USUAL, Job, job_of
 from common.cells.record import Record
-from common.cells.spec import LOSSES, Spec, is_own, quality, without_folder
+from common.cells.spec import LOSSES, Spec, is_own, quality, removed_by, without_folder
 from common.running.cli import guarded
 from common.system import shard
 from common.system.progress import progress, quiet
@@ -54,6 +54,10 @@ def grid(arguments: argparse.Namespace, available: int | None = None) -> list[Sp
     )
     chosen = _words(arguments.methods) if arguments.methods else list(registry.METHODS)
     amounts = _fractions(arguments.sparsities) if arguments.sparsities else None
+    if arguments.pattern:
+        amounts = (removed_by(arguments.pattern),)
+        if not arguments.methods:
+            chosen = [name for name in chosen if registry.lookup(name).kind == "weights"]
     base = Spec(
         paper="compare",
         table=name,
@@ -79,7 +83,11 @@ def grid(arguments: argparse.Namespace, available: int | None = None) -> list[Sp
         base = base.but(table=f"{name}-{base.digest()}")
     if available is not None and arguments.num_samples is None:
         base = base.but(num_samples=min(base.num_samples, available))
-    return cells_of(base, chosen, amounts, arguments.seeds, job)
+    cells = cells_of(base, chosen, amounts, arguments.seeds, job)
+    if not arguments.pattern:
+        return cells
+    named = arguments.pattern.replace(":", "of")
+    return [cell.but(pattern=arguments.pattern, cell=f"{cell.method}-{named}") for cell in cells]
 
 
 def cells_of(
@@ -128,6 +136,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--checkpoint", default=None, help="dense network to start from; '' trains one")
     p.add_argument("--methods", help="comma-separated registered methods (default: all)")
     p.add_argument("--sparsities", help="comma-separated fractions REMOVED (default: by job)")
+    p.add_argument(
+        "--pattern",
+        help="N:M in place of --sparsities, for methods of single weights: 2:4 keeps 2 of every 4 "
+        "weights along a layer's inputs",
+    )
     p.add_argument("--seeds", type=int, default=3, help="number of seeds (default: 3)")
     p.add_argument("--epochs", type=float, help="epochs of fine-tuning a cell (default: by job)")
     p.add_argument("--train-epochs", type=float, help="epochs of dense training (default: by job)")

@@ -27,6 +27,7 @@ from common.data.task import Calibration, Task
 from common.nets import checkpoint, dense
 from common.nets import layers as L
 from common.nets.models import own
+from common.pruning.pattern import Pattern, require
 from common.pruning.pruned import Pruned
 from common.running.options import resolved
 from common.system import code
@@ -37,7 +38,7 @@ SAMPLES = 1_000
 def prune(
     model: nn.Module,
     loader: Iterable,
-    amount: float | Mapping[str, float],
+    amount: float | str | Mapping[str, float],
     method: str = "woodfisher",
     *,
     loss: str = "cross_entropy",
@@ -53,7 +54,8 @@ def prune(
 
     loader: batches of any form: (inputs, labels), dicts, tuples whose last is the labels. amount:
     the fraction of weights REMOVED, of the network's without the layers in `skip`; of the units for
-    methods that remove channels; or one fraction a layer. method: any that
+    methods that remove channels; one fraction a layer; or "2:4", which keeps 2 of every 4 weights
+    along a layer's inputs, as sparse tensor cores run them. method: any that
     `common.cells.registry.METHODS` lists; options: its own, by keyword (chunk=2000).
 
     loss: cross_entropy (also of positions), language_model, binary or mse; or loss_fn(output,
@@ -71,14 +73,22 @@ def prune(
     named = {key: tuple(v) if isinstance(v, list) else v for key, v in options.items()}
     if named_out := dense.prunable_among(model, left_out):
         named["skip"] = named_out
-    function, settings = resolved(method, named)
+    function, settings = resolved(method, entry.own | named)
     layers = L.prunable(model, named_out if "skip" in _fields(settings) else ())
     before = {name: module.weight.numel() for name, module in layers.items()}
-    if entry.kind == "weights" and not isinstance(amount, Mapping):
+    if isinstance(amount, str):
+        amount = Pattern.parse(amount)
+        if entry.kind != "weights":
+            raise UserError(
+                "amount", str(amount), f"is of weights, method {method!r} removes {entry.kind}"
+            )
+    elif entry.kind == "weights" and not isinstance(amount, Mapping):
         amount = _share(amount, sum(before.values()), stays)
     task = Task(loss_fn or loss, forward_fn, None, ignore_index)
     data = Calibration(read(loader, task, num_samples, seed), task)
     pruned = function(model, data, amount, settings, torch.Generator().manual_seed(seed))
+    if isinstance(amount, Pattern):
+        require(pruned.masks, amount, method)
     pruned.weights = _kept(pruned, before)
     pruned.dense = {name: left.why for name, left in stays.items()}
     _require_met(pruned, entry.kind, amount, settings)

@@ -108,6 +108,10 @@ class BlockFisher:
         self._factors: dict[tuple[int, int], Tensor] = {}
         self._diagonal: Tensor | None = None
 
+    def damped(self, damping: float) -> BlockFisher:
+        """The same rows under another damping."""
+        return BlockFisher(self.rows, damping, self.chunk, self.name, self.turn)
+
     # -- blocks ------------------------------------------------------------------------------------
 
     def _runs(self) -> Iterator[_Run]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from common.cells.errors import UserError
 from common.nets import layers as L
@@ -83,6 +84,17 @@ class Hold:
             for value in (optimizer.state.get(parameter, {}) if optimizer else {}).values():
                 if torch.is_tensor(value) and value.shape == parameter.shape:
                     value.masked_fill_(gone, 0)
+
+
+def attach(model: nn.Module, masks: Mapping[str, Tensor]) -> nn.Module:
+    """The model, in place, with its masks as torch.nn.utils.prune keeps them: <name>_orig beside
+    <name>_mask, until prune.remove makes them permanent."""
+    _parameters(model, masks)
+    for name, mask in masks.items():
+        layer, _, parameter = name.rpartition(".")
+        module = model.get_submodule(layer)
+        prune.custom_from_mask(module, parameter, mask.to(getattr(module, parameter)))
+    return model
 
 
 def nested(inner: Mapping[str, Tensor], outer: Mapping[str, Tensor]) -> bool:

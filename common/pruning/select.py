@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from common.cells.errors import NumericalError, UserError, choose
+from common.pruning import pattern
+from common.pruning.pattern import Pattern
 
 
 def count(amount: float, total: int) -> int:
@@ -44,9 +46,10 @@ def select(
 
     amount: fraction of all entries removed in the end, over everything ("global") or in each tensor
     ("layer"). It may also map names to fractions of their own, with "*" for all others: together in
-    the global scope, each in the layer scope. Entries that `masks` already removed stay removed and
-    count towards it. Every tensor keeps at least its `min_keep` best entries. Exactly round(amount
-    × total) entries are removed; equal scores go in index order.
+    the global scope, each in the layer scope. A Pattern (pattern.py) keeps N of every M weights
+    along the inputs of [out, in, ...], whatever the scope is. Entries that `masks` already removed
+    stay removed and count towards it. Every tensor keeps at least its `min_keep` best entries.
+    Exactly round(amount × total) entries are removed; equal scores go in index order.
 
     Raises UserError when more is already removed than asked or `min_keep` forbids the amount,
     NumericalError for NaN scores.
@@ -57,6 +60,13 @@ def select(
             raise NumericalError(
                 name, "has NaN scores", "raise --damping, or check the calibration data"
             )
+    if isinstance(amount, Pattern):
+        return {
+            name: pattern.kept(
+                name, score, amount, None if masks is None or name not in masks else ~masks[name]
+            )
+            for name, score in scores.items()
+        }
     own = dict(amount) if isinstance(amount, Mapping) else {"*": amount}
     rest = own.pop("*", None)
     others = {name: score for name, score in scores.items() if name not in own}

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from common.cells import registry, trace
 from common.cells.errors import LayerError, NumericalError, Parser, UserError, choose, printable
-from common.cells.spec import LOSSES, SCALES, Recipe, Spec
+from common.cells.spec import LOSSES, SCALES, Recipe, Spec, removed_by
 from common.running import places
 from common.system import shard
 
@@ -97,6 +97,11 @@ def parser(verb: str, description: str = "") -> argparse.ArgumentParser:
     if verb != "train":
         add("--method", help="a registered method; an unknown name lists them")
         add("--sparsity", type=float, help="fraction of prunable weights REMOVED: 0.9 removes 90%%")
+        add(
+            "--pattern",
+            help="N:M, in place of --sparsity: N of every M weights along a layer's inputs stay "
+            "(2:4 for sparse tensor cores)",
+        )
         add("--unit-ratio", type=float, help="fraction of channels or eigen-directions REMOVED")
         add("--scope", help="global: one cut over all layers; layer: the same fraction in each")
         add("--fisher", help="labels of the Fisher: sampled, empirical or exact")
@@ -181,8 +186,10 @@ def overrides(arguments: argparse.Namespace, verb: str, base: Spec) -> dict:
                 f"cell {base.cell} says itself how much each pruning removes",
                 "choose the cell of that amount",
             )
+    if "pattern" in given and "sparsity" not in given:
+        given["sparsity"] = removed_by(given["pattern"])
     if "sparsity" in given or "unit_ratio" in given:
-        given = {"sparsity": None, "unit_ratio": None} | given
+        given = {"sparsity": None, "unit_ratio": None, "pattern": ""} | given
     if isinstance(given.get("chunk"), str):
         with contextlib.suppress(ValueError):
             given["chunk"] = int(given["chunk"])

@@ -21,6 +21,7 @@ from common.data import sources as D
 from common.nets import checkpoint
 from common.nets.clone import clone
 from common.nets.flops import costs
+from common.pruning.pattern import Pattern, require
 from common.pruning.pruned import Pruned
 from common.running import train as T
 from common.running.options import method_of
@@ -183,12 +184,14 @@ def _prune(
     new = function(
         given,
         calibration,
-        event.layers or event.amount,
+        Pattern.parse(spec.pattern) if spec.pattern else event.layers or event.amount,
         options,
         torch.Generator().manual_seed(seed),
         **{name: value for name, value in so_far.items() if value},
     )
     new.model.to(home)
+    if spec.pattern:
+        require(new.masks, Pattern.parse(spec.pattern), spec.method)
     return dataclasses.replace(
         new, edits=result.edits + new.edits, notes=result.notes + new.notes, moments=result.moments
     )
