@@ -55,7 +55,7 @@ def read(folder: Path) -> tuple[str, dict[str, dict[float, Tensor]]]:
         record = Record.read(path)
         sparsity = record.requested.get("sparsity")
         masks = (
-            checkpoint.load(path.with_name("pruned.safetensors")).masks
+            checkpoint.load_masks(path.with_name("pruned.safetensors"))
             if sparsity is not None
             else {}
         )

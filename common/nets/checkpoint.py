@@ -190,6 +190,16 @@ def load(path: str | Path) -> Checkpoint:
         )
 
 
+def load_masks(path: str | Path) -> Masks:
+    """The masks of a checkpoint alone: no network is built, whoever's code makes it."""
+    with _reading(path):
+        masks = _below("mask", _read(path)[0])
+        for name, mask in masks.items():
+            if mask.dtype != torch.bool:
+                raise ValueError(f"the mask of {name!r} is {mask.dtype}")
+        return masks
+
+
 def load_state(
     path: str | Path,
     model: nn.Module,

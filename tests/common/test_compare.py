@@ -191,24 +191,8 @@ def test_the_fishers_rows_are_in_the_spec_of_a_cell():
     """
 
     def cells(*changes):
-        unset = (
-            "model",
-            "epochs",
-            "train_epochs",
-            "methods",
-            "sparsities",
-            "checkpoint",
-            "num_samples",
-        )
-        given = dict.fromkeys(unset) | {
-            "dataset": "digits",
-            "data_dir": "",
-            "device": "auto",
-            "output_dir": "runs",
-            "allow_untrained": False,
-            "seeds": 1,
-        }
-        return compare.grid(argparse.Namespace(**given | dict(changes)))
+        flags = compare.parser().parse_args(["--seeds", "1"])
+        return compare.grid(argparse.Namespace(**vars(flags) | dict(changes)))
 
     for spec in cells():
         expected = 1 if registry.lookup(spec.method).curvature == "rows" else None

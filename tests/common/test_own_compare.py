@@ -19,9 +19,9 @@ from common.data import sources
 from common.nets import checkpoint, models
 from common.running import stages
 from common.system import code
-from figures import compare as report
 from tests import toy
 
+ROOT = Path(__file__).resolve().parents[2]
 NET = """
 import torch
 from torch import nn
@@ -174,7 +174,12 @@ def test_a_file_in_another_folder_is_compared_and_reported(net, tmp_path, capfd)
     assert all(str(net.parent) not in json.dumps(record.spec) for record in records)
     assert {record.achieved["dense_params"] for record in records} == {6 * 6 + 6 * 3}
     assert run(*flags) == 0 and ": 0 ran, 2 were there" in capfd.readouterr().out
-    report.compare([folder], tmp_path / "report")
+    # as the next steps of make compare, in processes that were given no code
+    for step in (["common.agreement", folder], ["figures.compare", "--records", folder]):
+        to = ["--output", tmp_path / "report"] if len(step) > 2 else []
+        told = [sys.executable, "-m", *map(str, [*step, *to])]
+        done = subprocess.run(told, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
     assert (tmp_path / "report" / "report.html").is_file()
     # another source is another network
     net.write_text(NET.replace("torch.relu", "torch.tanh"))
@@ -247,9 +252,8 @@ def test_a_checkpoint_of_ones_own_loads_where_its_name_was_given(net, tmp_path):
         "try: checkpoint.load(sys.argv[1])\n"
         "except UserError as error: print(error)"
     )
-    root = Path(__file__).resolve().parents[2]
     told = subprocess.run(
-        [sys.executable, "-c", script, str(path)], cwd=root, capture_output=True, text=True
+        [sys.executable, "-c", script, str(path)], cwd=ROOT, capture_output=True, text=True
     )
     assert "code that this process was not given; give --model" in told.stdout
     assert told.stdout.count("\n") == 1 and not told.stderr
