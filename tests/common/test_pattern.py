@@ -18,7 +18,7 @@ from tests import toy
 
 WEIGHTS = [name for name, method in METHODS.items() if method.kind == "weights"]
 # NAP finds each layer's ratio by itself, and the others go by steps or by costs
-FREE = {"nap", "l-obs-ours", "dpf"}
+FREE = {"nap", "l-obs-ours", "l-obs-greedy", "dpf"}
 
 
 def twin(scores, keep, of, gone=None):
