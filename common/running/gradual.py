@@ -339,5 +339,7 @@ def tune(
         result.masks, result.latent = callback.masks, callback.latent
     else:
         fit = T.fit(result.model, data, recipe, result.masks, amp=spec.amp, **how)
+    if spec.pattern:  # a method may choose again as it trains
+        require(result.masks, Pattern.parse(spec.pattern), spec.method)
     result.moments = fit.moments if whole else {}
     return fit

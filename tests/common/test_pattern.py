@@ -17,8 +17,8 @@ from common.running import cli, pipeline
 from tests import toy
 
 WEIGHTS = [name for name, method in METHODS.items() if method.kind == "weights"]
-# NAP finds each layer's ratio by itself, and the others go by steps or by costs
-FREE = {"nap", "l-obs-ours", "l-obs-greedy", "dpf"}
+# NAP finds each layer's ratio by itself, and the others go weight by weight over all layers
+FREE = {"nap", "l-obs-ours", "l-obs-greedy"}
 
 
 def twin(scores, keep, of, gone=None):
