@@ -99,7 +99,9 @@ def cells_of(
     for seed in range(seeds):
         for method in methods:
             weights = registry.lookup(method).kind == "weights"
-            own = rows if registry.lookup(method).curvature == "rows" else {}
+            own = dict(rows) if registry.lookup(method).curvature == "rows" else {}
+            if is_own(base.model) and registry.lookup(method).own:
+                own["options"] = tuple(registry.lookup(method).own.items())
             for amount in amounts or (job.sparsities if weights else job.unit_ratios):
                 unit = {"sparsity": amount} if weights else {"unit_ratio": amount}
                 cells.append(

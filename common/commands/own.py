@@ -88,7 +88,7 @@ def prune(
     data = Calibration(read(loader, task, num_samples, seed), task)
     pruned = function(model, data, amount, settings, torch.Generator().manual_seed(seed))
     if isinstance(amount, Pattern):
-        require(pruned.masks, amount, method)
+        require(pruned.model, pruned.masks, amount, method)
     pruned.weights = _kept(pruned, before)
     pruned.dense = {name: left.why for name, left in stays.items()}
     _require_met(pruned, entry.kind, amount, settings)

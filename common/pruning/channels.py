@@ -105,4 +105,12 @@ def with_example(calibration: Iterable) -> tuple[Iterable, Tensor]:
     """
     calibration = list(calibration) if isinstance(calibration, Iterator) else calibration
     example = first(calibration)[0]
-    return calibration, example if torch.is_tensor(example) else example.plain()
+    example = example if torch.is_tensor(example) else example.plain()
+    if not torch.is_tensor(example):
+        raise UserError(
+            "model",
+            type(calibration).__name__,
+            "is called with more than one tensor, so its channels cannot be followed",
+            "choose a method that removes single weights",
+        )
+    return calibration, example

@@ -7,10 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.cells.errors import UserError
 from common.cells.spec import removed_by
+
+OUT_FIRST = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # layers of weights [out, in, ...]
 
 
 class Pattern(float):
@@ -49,9 +51,19 @@ def kept(name: str, scores: Tensor, pattern: Pattern, gone: Tensor | None = None
     return stays.flatten(-2).movedim(-1, 1).contiguous()
 
 
-def require(masks: Mapping[str, Tensor], pattern: Pattern, method: str) -> None:
-    """Raise UserError where a method's masks (parameter name -> bool) keep more than N of M."""
+def require(model: nn.Module, masks: Mapping[str, Tensor], pattern: Pattern, method: str) -> None:
+    """Raise UserError where a method's masks (parameter name -> bool) keep more than N of M, and
+    for layers whose weights are not [out, in, ...]."""
     for name, mask in masks.items():
+        layer = name.rpartition(".")[0]
+        if not isinstance(model.get_submodule(layer), OUT_FIRST):
+            kind = type(model.get_submodule(layer)).__name__
+            raise UserError(
+                "pattern",
+                str(pattern),
+                f"layer {layer!r} is a {kind}, whose inputs lie in other places",
+                "name it in skip",
+            )
         if mask.dim() > 1 and int(_groups(name, mask, pattern).sum(-1).max()) > pattern.keep:
             raise UserError(
                 "pattern",

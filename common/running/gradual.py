@@ -191,7 +191,7 @@ def _prune(
     )
     new.model.to(home)
     if spec.pattern:
-        require(new.masks, Pattern.parse(spec.pattern), spec.method)
+        require(new.model, new.masks, Pattern.parse(spec.pattern), spec.method)
     return dataclasses.replace(
         new, edits=result.edits + new.edits, notes=result.notes + new.notes, moments=result.moments
     )
@@ -340,6 +340,6 @@ def tune(
     else:
         fit = T.fit(result.model, data, recipe, result.masks, amp=spec.amp, **how)
     if spec.pattern:  # a method may choose again as it trains
-        require(result.masks, Pattern.parse(spec.pattern), spec.method)
+        require(result.model, result.masks, Pattern.parse(spec.pattern), spec.method)
     result.moments = fit.moments if whole else {}
     return fit

@@ -87,6 +87,8 @@ def prune(spec: Spec) -> Record:
     spec.amount  # noqa: B018  a missing amount is reported before anything is computed
     function, options = method_of(spec)
     trained(spec)
+    if spec.num_samples is not None:
+        data_of(spec).calibration(spec.num_samples)  # more than there are: said before it trains
     with stage(spec, "prune", start=train) as work:
         if work.done is not None:
             return work.done

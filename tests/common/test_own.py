@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from common import prune
-from common.cells.errors import UserError
+from common.cells.errors import LayerError, UserError
 from common.cells.registry import METHODS
 from common.pruning.baselines import OBDOptions, obd
 from tests import toy
@@ -152,6 +152,23 @@ def test_an_amount_that_what_stays_dense_cannot_meet_is_an_error():
     # of all weights that count, 1,328
     pruned = prune(Recurrent(), [(ids, Y)], 0.03, "obd-global")
     assert pruned.weights == {"head": (48 - round(0.03 * 1328), 48)}
+
+
+@pytest.mark.parametrize("kind", ["two inputs", "own loss", "regression"])
+def test_methods_of_channels_follow_one_tensor_or_say_so(kind):
+    make, loader, told = NETWORKS[kind]
+    for name, method in METHODS.items():
+        if method.kind == "weights":
+            continue
+        try:
+            pruned = prune(make(), loader, 0.4, name, **told)
+        except (UserError, LayerError) as error:
+            assert "\n" not in str(error), name
+            if kind != "regression" and method.kind == "channels":
+                assert "more than one tensor" in str(error), name
+        else:
+            assert any(left < of for left, of in pruned.weights.values()), name
+            assert kind == "regression" or method.kind == "low-rank"
 
 
 def test_skip_takes_patterns():

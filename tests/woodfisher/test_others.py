@@ -1,6 +1,7 @@
 """WoodTaylor, K-FAC, FLOPs-aware and structured pruning against their equations written out."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 from common.cells.errors import UserError
 from common.nets import layers as L
 from common.nets import masks as M
+from common.running.train import evaluate
 from tests import reference, toy
 from tests.woodfisher import twin
 from woodfisher import flops_aware, kfac, method, structured, woodtaylor
@@ -93,6 +95,37 @@ def test_woodtaylor_without_gradient_is_woodfisher():
     )
     assert M.digest(ours.masks) == M.digest(theirs.masks)
     equal(ours.model[1].weight.detach(), theirs.model[1].weight.detach())
+
+
+@pytest.mark.parametrize("trust", [0.05, 1e-3])
+def test_a_newton_step_that_promises_more_than_the_loss_is_not_trusted(trust):
+    """λ rises tenfold to the least value whose gain is within the bound, on the same rows."""
+    model, data = twin.net(), twin.data()
+    bound = trust * evaluate(model, data)[0]
+    free = woodtaylor.Options(fisher_batch_size=1, damping=1e-6)
+
+    def gain(damping):
+        options = dataclasses.replace(free, damping=damping)
+        parts = method.fisher_parts(model, data, options, toy.generator())
+        return sum(woodtaylor.newton(part)[1] for part in parts)
+
+    least = next(value for value in (1e-6 * 10**k for k in range(30)) if gain(value) <= bound)
+    assert least > 1e-6
+    told = dataclasses.replace(free, trust=trust)
+    found = woodtaylor.prune(model, data, 0.3, told, toy.generator())
+    at = dataclasses.replace(free, damping=least)
+    wanted = woodtaylor.prune(model, data, 0.3, at, toy.generator())
+    names = list(L.prunable(model))
+    equal(twin.weights(found.model, names), twin.weights(wanted.model, names))
+    assert found.predicted_increase == pytest.approx(wanted.predicted_increase, rel=1e-6)
+    assert f"damping raised from 1e-06 to {least:g}" in found.notes[-1]
+    assert not any("raised" in note for note in wanted.notes)
+    trusted = dataclasses.replace(at, trust=trust)
+    again = woodtaylor.prune(model, data, 0.3, trusted, toy.generator())
+    assert again.notes == wanted.notes
+    for wrong in (0.0, 1.5):
+        with pytest.raises(UserError, match="trust"):
+            woodtaylor.Options(trust=wrong)
 
 
 def test_woodtaylor_needs_true_labels():
