@@ -2,7 +2,7 @@
 PYTHON     ?= python3
 VENV       ?= .venv
 PY         := $(VENV)/bin/python
-DATASET    ?= digits
+DATASET    ?=
 MODEL      ?=
 DATA_DIR   ?=
 ARGS       ?=
@@ -27,8 +27,8 @@ $(VENV)/.ready: requirements.txt
 	@touch $@
 
 compare: setup      ## prune one dense network with every method; leaves a table, figures and report.html
-	@$(PY) -m common.compare --dataset '$(DATASET)' $(if $(MODEL),--model '$(MODEL)') $(ARGS)
-	@folder="$$($(PY) -m common.compare --dataset '$(DATASET)' $(if $(MODEL),--model '$(MODEL)') --print-folder $(ARGS))" && \
+	@$(PY) -m common.compare $(if $(DATASET),--dataset '$(DATASET)') $(if $(MODEL),--model '$(MODEL)') $(ARGS)
+	@folder="$$($(PY) -m common.compare $(if $(DATASET),--dataset '$(DATASET)') $(if $(MODEL),--model '$(MODEL)') --print-folder $(ARGS))" && \
 	  $(PY) -m common.agreement "$$folder" && $(PY) -m figures.compare --records "$$folder" --output "$$folder"
 
 figures: setup      ## redraw every figure from the committed records into runs/figures, without torch

@@ -202,6 +202,8 @@ def _read(argv: list[str] | None) -> argparse.Namespace:
     told = {}
     for name, value in values.items():
         choose("config", name.replace("-", "_"), known)
+        if value is False:
+            continue
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         if is_own(text) and (path.parent / text.partition(".py:")[0]).with_suffix(".py").is_file():
             text = str(path.parent / text)

@@ -26,6 +26,7 @@ from common.cells.errors import NumericalError, Parser, UserError
 from common.cells.record import write_json
 from common.nets import checkpoint, tensorfile
 from common.running.cli import guarded
+from common.system import code
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -127,12 +128,18 @@ def main(argv: list[str] | None = None) -> int:
         type=Path,
         help="write weights.safetensors and architecture.json into this folder",
     )
+    p.add_argument(
+        "--model",
+        help="the name of a network of your own, path/to/file.py:build, whose code may build it",
+    )
     return guarded(lambda: _main(p.parse_args(argv)))
 
 
 def _main(arguments: argparse.Namespace) -> None:
     if not (arguments.onnx or arguments.plain):
         raise UserError("onnx", None, "nothing to write", "give --onnx FILE or --plain FOLDER")
+    if arguments.model:
+        code.allow(arguments.model)
     found = checkpoint.load(arguments.checkpoint)
     if arguments.plain:
         to_plain(found, arguments.plain)

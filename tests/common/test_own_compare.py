@@ -257,6 +257,11 @@ def test_a_checkpoint_of_ones_own_loads_where_its_name_was_given(net, tmp_path):
     )
     assert "code that this process was not given; give --model" in told.stdout
     assert told.stdout.count("\n") == 1 and not told.stderr
+    export = [sys.executable, "-m", "common.export", str(path), "--plain", str(tmp_path / "plain")]
+    for more, status in (([], 2), (["--model", name], 0)):
+        done = subprocess.run([*export, *more], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
+    assert (tmp_path / "plain" / "weights.safetensors").is_file()
     net.write_text(NET + "\n# changed\n")
     with pytest.raises(UserError, match="saved from another version of that code"):
         checkpoint.load(path)
