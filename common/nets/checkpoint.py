@@ -331,9 +331,10 @@ def _architecture(value: object) -> dict:
         ):
             found = {"model": name, "classes": classes, "input_shape": list(shape)}
             source = value.get("source_sha256")
-            if code.is_own(name) and isinstance(source, str):
-                return found | {"source_sha256": source}
-            if 2 <= classes <= models.MAX_CLASSES and len(shape) == 3:
+            if code.is_own(name):
+                if isinstance(source, str) and source:
+                    return found | {"source_sha256": source}
+            elif 2 <= classes <= models.MAX_CLASSES and len(shape) == 3:
                 return found
     raise UserError(
         "architecture",
@@ -344,8 +345,8 @@ def _architecture(value: object) -> dict:
 
 
 def _build(architecture: Mapping) -> nn.Module:
-    if (source := architecture.get("source_sha256")) is not None:
-        code.require_allowed(architecture["model"], source)
+    if code.is_own(architecture["model"]):
+        code.require_allowed(architecture["model"], architecture["source_sha256"])
     return models.build(
         architecture["model"], architecture["classes"], tuple(architecture["input_shape"])
     )

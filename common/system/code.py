@@ -62,7 +62,7 @@ def require_allowed(name: str, digest: str) -> None:
             "its network is built by code that this process was not given",
             "give --model with that name, or build the network and load the weights into it",
         )
-    if digest and (here := source_digest(name)) != digest:
+    if (here := source_digest(name)) != digest:
         raise UserError(
             "checkpoint",
             name,
@@ -97,7 +97,10 @@ def function(name: str, field: str = "model") -> Callable:
         raise UserError(
             field, name, f"{place} has no function {attribute!r}", f"it has {', '.join(known[:20])}"
         )
-    parameters = inspect.signature(found).parameters
+    try:
+        parameters = inspect.signature(found).parameters
+    except (TypeError, ValueError):  # of what is not written in Python
+        return functools.partial(found, **options)
     loose = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     unknown = [] if loose else [key for key in options if key not in parameters]
     if unknown:
@@ -151,6 +154,8 @@ def load(place: str, name: str, field: str) -> ModuleType:
         spec = importlib.util.spec_from_file_location(key, path)
         module = importlib.util.module_from_spec(spec)
         sys.modules[key] = module  # dataclasses and copies look their module up
+        if (folder := str(path.resolve().parent)) not in sys.path:
+            sys.path.append(folder)  # for the files that it imports from beside it
         spec.loader.exec_module(module)
         return module
     except UserError:

@@ -16,7 +16,7 @@ from common.cells.record import Record
 from common.cells.spec import Recipe, Spec, is_own, without_folder
 from common.commands import compare as command
 from common.data import sources
-from common.nets import checkpoint, models
+from common.nets import checkpoint, models, tensorfile
 from common.running import stages
 from common.system import code
 from tests import toy
@@ -37,7 +37,9 @@ class Net(nn.Module):
 
 
 def build(classes, width=8):
-    return Net(width, classes)
+    import beside  # a file beside this one
+
+    return Net(beside.units(width), classes)
 
 
 def loaders(count=96):
@@ -74,6 +76,7 @@ def net(tmp_path):
     path = tmp_path / "elsewhere" / "net.py"
     path.parent.mkdir()
     path.write_text(NET)
+    (path.parent / "beside.py").write_text("def units(width):\n    return width\n")
     return path
 
 
@@ -262,6 +265,13 @@ def test_a_checkpoint_of_ones_own_loads_where_its_name_was_given(net, tmp_path):
         done = subprocess.run([*export, *more], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == status and "Traceback" not in done.stderr, done.stderr
     assert (tmp_path / "plain" / "weights.safetensors").is_file()
+    tensors, told = tensorfile.read(path)
+    description = json.loads(told)
+    for source in (None, ""):  # without its digest a name of code is nothing
+        description["architecture"]["source_sha256"] = source
+        tensorfile.write(tmp_path / "bare.safetensors", tensors, json.dumps(description))
+        with pytest.raises(UserError, match="the digest of its source too"):
+            checkpoint.load(tmp_path / "bare.safetensors")
     net.write_text(NET + "\n# changed\n")
     with pytest.raises(UserError, match="saved from another version of that code"):
         checkpoint.load(path)
