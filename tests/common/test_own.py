@@ -139,7 +139,7 @@ def test_what_is_left_dense_is_named_with_its_reason():
     }
     assert pruned.weights == {"head": (24, 48)}
     text = str(pruned).splitlines()
-    assert text[0] == "removed 24 of 48 weights (50.0%) in 1 layers"
+    assert text[0] == "removed 24 of 48 weights (50.0%) in 1 layer"
     assert any("lstm " in line and "stays dense: named in skip" in line for line in text)
     assert pruned.summary() == str(pruned)
 
