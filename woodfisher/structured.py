@@ -24,7 +24,6 @@ from common.pruning.select import select
 from woodfisher.method import FisherOptions, fisher_parts
 
 STATISTICS = ("correlated", "sum", "exact")
-ENTRIES = 1 << 24  # float64 entries of the filters that are solved for at once (128 MB)
 
 
 @dataclass(frozen=True)
@@ -78,16 +77,12 @@ def direction(part: Part, w: Tensor, pruned: list[Tensor], kind: str) -> Tensor:
 
 
 def inverse_sums(part: Part, w: Tensor, filters: list[Tensor]) -> Tensor:
-    """e_Qᵀ F̂⁻¹ e_Q of each filter Q, [filters], float64; several filters a solve, for a solve goes
-    through all gradient rows."""
-    at_once, found = max(1, ENTRIES // len(w)), [w.new_zeros(0)]
-    for start in range(0, len(filters), at_once):
-        those = filters[start : start + at_once]
-        E = w.new_zeros(len(w), len(those))
-        for column, q in enumerate(those):
-            E[q, column] = 1
-        found.append((E * part.curvature.solve(E)).sum(0))
-    return torch.cat(found)
+    """e_Qᵀ F̂⁻¹ e_Q of each filter Q, [filters], float64, in one pass through the gradient rows."""
+    others = len(filters)  # the number of all weights that are in none of them
+    sets = torch.full((len(w),), others, device=w.device)
+    for number, q in enumerate(filters):
+        sets[q] = number
+    return part.curvature.inverse_sums(sets, others + 1)[:others]
 
 
 @torch.no_grad()

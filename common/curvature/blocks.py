@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from common.cells.errors import NumericalError, UserError
@@ -213,6 +214,31 @@ class BlockFisher:
             if part.any():
                 solved = self._solve(run, self._factor_of(run), part)
                 result[run.where] = solved.reshape(result[run.where].shape)
+        distributed.add_up([result])
+        return result
+
+    def inverse_sums(self, sets: Tensor, count: int) -> Tensor:
+        """e_Qᵀ F⁻¹ e_Q of `count` sets Q of weights, e_Q one at the weights of Q: [count], float64.
+        sets: the number of each weight's set, [d]. With fewer rows than weights a block's share is
+        (|Q| − sᵀ (mλI + GGᵀ)⁻¹ s) / λ, s = G e_Q: no column of F⁻¹ is formed."""
+        result = torch.zeros(count, dtype=torch.float64, device=self.rows.device)
+        for run in self._mine():
+            factor = self._factor_of(run)
+            here, ids = sets[run.where].unique(return_inverse=True)
+            ids = ids.reshape(len(factor), -1)
+            sizes = F.one_hot(ids, len(here)).sum(1).double()  # [blocks, sets here]
+            if self._dual(run):
+                s = factor.new_zeros(len(factor), self.count, len(here))
+                for place, G in run:
+                    part = ids.flatten()[_inside(place, run)].reshape(len(G), -1)
+                    for block in range(len(G)):
+                        s[block].index_add_(1, part[block], G[block])
+                pull = (s * torch.cholesky_solve(s, factor)).sum(1)
+                shares = (sizes - pull) / self.damping
+            else:
+                E = F.one_hot(ids, len(here)).double()
+                shares = (E * torch.cholesky_solve(E, factor)).sum(1)
+            result.index_add_(0, here, shares.sum(0))
         distributed.add_up([result])
         return result
 

@@ -47,9 +47,8 @@ class Pruned:
         }
         kept, total = (sum(pair[i] for pair in weights.values()) for i in (0, 1))
         share = f" ({1 - kept / total:.1%})" if total else ""
-        lines = [
-            f"removed {total - kept:,} of {total:,} weights{share} in {len(weights)} layer{'s' * (len(weights) != 1)}"
-        ]
+        where = f"{len(weights)} layer{'s' * (len(weights) != 1)}"
+        lines = [f"removed {total - kept:,} of {total:,} weights{share} in {where}"]
         if self.predicted_increase is not None:
             lines.append(f"predicted increase of the loss: {self.predicted_increase:.3g}")
         width = max(map(len, [*weights, *self.dense]), default=0)

@@ -277,19 +277,22 @@ def test_structured_statistic_and_direction(statistic, chunk):
     assert result.predicted_increase == pytest.approx(0.5 * float(delta @ F @ delta), rel=1e-8)
 
 
-@pytest.mark.parametrize("chunk", [None, 7])
-def test_filters_solved_for_together_are_those_solved_for_one_by_one(chunk, monkeypatch):
-    model = twin.net()
-    for entries in (1, 200, 1 << 24):
-        monkeypatch.setattr(structured, "ENTRIES", entries)
-        options = structured.Options(chunk=chunk, damping=1e-2, fisher_batch_size=1)
-        for part in structured.fisher_parts(model, twin.data(), options, toy.generator()):
-            w = part.weights().double()
-            (filters,) = structured.filters_of(part).values()
-            found = structured.inverse_sums(part, w, filters)
-            for q, value in zip(filters, found):
+@pytest.mark.parametrize("chunk", [None, 7, 50])
+@pytest.mark.parametrize("b", [1, 6])
+def test_filters_scored_together_are_those_solved_for_one_by_one(chunk, b):
+    """For blocks with fewer weights than rows and with more, filters cut by blocks, and some of
+    the filters alone."""
+    options = structured.Options(chunk=chunk, damping=1e-2, fisher_batch_size=b)
+    for part in structured.fisher_parts(twin.net(), twin.data(), options, toy.generator()):
+        w = part.weights().double()
+        (filters,) = structured.filters_of(part).values()
+        for those in (filters, filters[1:], filters[:0]):
+            found = structured.inverse_sums(part, w, those)
+            wanted = []
+            for q in those:
                 e = structured._indicator(q, w)
-                assert value == pytest.approx(float(e @ part.curvature.solve(e)), rel=1e-10)
+                wanted.append(e @ part.curvature.solve(e))
+            assert found.tolist() == pytest.approx([float(v) for v in wanted], rel=1e-10)
 
 
 def test_structured_again_keeps_filters_gone_and_the_model_untouched():
