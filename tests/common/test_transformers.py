@@ -126,7 +126,7 @@ def test_a_batch_of_names_is_the_batch_of_pairs():
 
 BLOCKS = re.findall(
     r"```python\n(.*?)```",
-    (Path(__file__).resolve().parents[2] / "docs" / "own.md").read_text(),
+    (Path(__file__).resolve().parents[2] / "docs" / "own_networks.md").read_text(),
     re.S,
 )
 
