@@ -387,8 +387,8 @@ FAULTS = {
     ],
     "woodfisher/woodtaylor.py": [
         (
-            "result.notes = (increase - gain, notes(parts))",
-            "result.notes = (increase + gain, notes(parts))",
+            "result.notes = (increase - gain, notes(parts) + raised)",
+            "result.notes = (increase + gain, notes(parts) + raised)",
             f"{ORACLES} -k WoodTaylor",
         )
     ],
