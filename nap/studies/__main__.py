@@ -76,7 +76,7 @@ def _study(a: argparse.Namespace) -> None:
         rows, name, method = weights(spec, timer), f"{spec.model}-importance", "nap"
     elif a.study == "survivors":
         # five settings, not ten
-        every = a.cell.endswith("-every-step")
+        every = a.cell.endswith("every-step")
         rows = survivors([s for s in cells("5") if s.cell.endswith("-every-step") == every])
     elif a.study == "latency":
         rows = latencies(cells("1"), timer)
