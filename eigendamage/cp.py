@@ -21,6 +21,7 @@ from common.nets import masks as M
 from common.nets.clone import clone
 from common.nets.kinds import CONVOLUTIONS
 from common.pruning.pruned import Pruned
+from common.pruning.select import fraction
 from eigendamage.bottleneck import factors_of, place, rotatable
 from eigendamage.depthwise import joined, separate
 
@@ -57,10 +58,7 @@ def prune(
     larger stays (noted).
     """
     M.require_none(masks, "decompose")
-    if not 0 <= amount < 1:
-        raise UserError(
-            "unit_ratio", amount, "outside [0, 1)", "give the fraction REMOVED of the rank"
-        )
+    fraction(amount, "unit_ratio")
     layers = {
         name: m
         for name, m in rotatable(model, options.skip).items()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from common.cells.errors import UserError
-from common.pruning.select import select
+from common.pruning.select import fraction, select
 
 # one-pass: at most this share of a layer's units goes (Sec. 5.2); 0.5 an iteration in iterative
 # pruning (Sec. 5.3)
@@ -35,7 +35,7 @@ def percentile(
     less than `amount` goes in all (the notes say how much). The best unit of a layer is always
     kept. Raises UserError for an amount that would empty a layer and NumericalError for NaN scores.
     """
-    kept, notes = select(scores, amount), []
+    kept, notes = select(scores, fraction(amount)), []
     for name, score in scores.items():
         most = math.floor(cap * len(score) + 1e-9)
         if int((~kept[name]).sum()) > most:

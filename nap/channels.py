@@ -22,7 +22,7 @@ from common.nets.clone import clone
 from common.pruning import channels
 from common.pruning.channels import Channels
 from common.pruning.pruned import Pruned
-from common.pruning.select import select
+from common.pruning.select import fraction, select
 from nap import method
 from nap.method import compensated, importance, inverse_fisher, normalised
 from nap.statistics import factors_of, pack
@@ -108,7 +108,8 @@ def prune(
     if options.flops:
         scores, result.notes = ratio(scores, dFLOPs)
     # lines 8 and 9
-    kept = select(scores, max(amount, 1 / sum(group.size for group in found.groups)), "global")
+    least = 1 / sum(group.size for group in found.groups)
+    kept = select(scores, max(fraction(amount), least), "global")
     # line 10
     for name, gone in found.filters_gone(kept).items():
         if options.compensate and gone.any():

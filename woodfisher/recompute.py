@@ -8,7 +8,11 @@ from torch import nn
 
 from common.cells.schedule import levels
 from common.nets import masks as M
+<<<<<<< HEAD
 from common.pruning.pattern import Pattern
+=======
+from common.pruning.select import fraction
+>>>>>>> d22588f (What is no fraction, no whole batch, no shape or no gradient is told in one line; a network that fails on its inputs is named with them)
 
 
 def targets_to(
@@ -24,6 +28,8 @@ def targets_to(
 
     With scope="layer" and one amount the way begins where the most pruned layer is.
     """
+    for goal in amount.values() if isinstance(amount, Mapping) else [amount]:
+        fraction(goal)
     removed = {name: 1 - float(mask.double().mean()) for name, mask in masks.items()}
     steps = recompute + 1
     if isinstance(amount, Mapping):

@@ -71,7 +71,7 @@ def _pair(batch: object) -> tuple[Tensor, Tensor]:
 
 def _tensor(field: str, value: object) -> Tensor:
     try:
-        return torch.as_tensor(value)
+        tensor = torch.as_tensor(value).detach()
     except (TypeError, ValueError, RuntimeError):
         raise UserError(
             "calibration",
@@ -79,3 +79,11 @@ def _tensor(field: str, value: object) -> Tensor:
             f"the {field} of a batch are no tensor",
             f"give one tensor [batch, ...] of {field}",
         ) from None
+    if tensor.layout != torch.strided or tensor.is_meta:
+        raise UserError(
+            "calibration",
+            "meta" if tensor.is_meta else str(tensor.layout),
+            f"the {field} of a batch are not all there",
+            "give x.to_dense(), or inputs that hold values",
+        )
+    return tensor

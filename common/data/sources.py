@@ -629,4 +629,13 @@ def _on_disk(name: str, parts: dict[str, Folder], cache: Path | None) -> str:
 def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
     if len(parts) == 1:
         return parts[0]
+    first, *others = (x.shape[1:] if torch.is_tensor(x) else None for x, _ in parts)
+    for other in others:
+        if other != first:
+            raise UserError(
+                "calibration",
+                f"{tuple(first)}, {tuple(other)}",
+                "its batches hold examples of different shapes, which are worked on together",
+                "bring them to one shape",
+            )
     return joined([x for x, _ in parts]), joined([y for _, y in parts])

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from common.cells.errors import LayerError
+from common.cells.errors import LayerError, NumericalError, UserError
 from common.nets import assumptions
 from common.nets import layers as L
 
@@ -41,13 +41,15 @@ class Tape:
             x = x.clone()  # autograd saves no tensor of inference mode
         self._trying = True
         try:
-            assumptions.check(self._model, self._layers, x)
+            with _failures_told(self._model, x):
+                assumptions.check(self._model, self._layers, x)
         finally:
             self._trying = False
         self._inputs, self._gradients, self._leaves = {}, {}, []
         self._running = True
         try:
-            output = assumptions.output_of(self._model, x)
+            with _failures_told(self._model, x):
+                output = assumptions.output_of(self._model, x)
         finally:
             self._running = False
         for name in self._layers:
@@ -60,6 +62,8 @@ class Tape:
         per example.
         """
         self._gradients = {}
+        if not (loss.requires_grad and self._leaves):
+            raise LayerError(next(iter(self._layers)), "its output does not reach the loss")
         torch.autograd.grad(loss, self._leaves, retain_graph=retain, allow_unused=True)
 
     def input(self, name: str) -> Tensor:
@@ -109,6 +113,28 @@ class Tape:
         # in-place ReLU
         output.register_hook(lambda g: self._gradients.__setitem__(name, g))
         return output
+
+
+@contextmanager
+def _failures_told(model: nn.Module, x: Tensor | assumptions.Given) -> Iterator[None]:
+    """Turns what goes wrong in a network's own forward pass into a UserError; what the machine
+    lacks stays as it is."""
+    try:
+        yield
+    except (UserError, LayerError, NumericalError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if "MPS" in str(error):
+            raise
+        shapes = [x] if torch.is_tensor(x) else x.tensors()
+        line = next(iter(str(error).splitlines()), "")
+        raise UserError(
+            "model",
+            type(model).__name__,
+            f"fails on inputs of shape {', '.join(str(tuple(each.shape)) for each in shapes)} "
+            f"({type(error).__name__}: {line})",
+            "give inputs as the network takes them",
+        ) from error
 
 
 @contextmanager

@@ -97,6 +97,8 @@ def _require_finite(model: nn.Module) -> None:
     """Raise NumericalError naming a module whose weights or buffers (BatchNorm's statistics) are
     not finite: magnitudes of such a network are as little worth as its gradients."""
     for name, tensor in itertools.chain(model.named_parameters(), model.named_buffers()):
+        if isinstance(tensor, nn.parameter.UninitializedTensorMixin):
+            continue  # named where its layer is asked for
         if tensor.is_meta or not tensor.is_floating_point() or not tensor.numel():
             continue
         if not torch.isfinite(torch.stack(tensor.detach().aminmax())).all():
@@ -124,6 +126,8 @@ def _require_own_weights(model: nn.Module, layers: Mapping[str, nn.Module]) -> N
             )
         if isinstance(weight, nn.parameter.UninitializedParameter):
             raise LayerError(name, "its weight has no shape yet; run the network once first")
+        if not weight.numel():
+            raise LayerError(name, "has no weights; leave it out with skip")
         if weight.is_inference():
             raise LayerError(
                 name,

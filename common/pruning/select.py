@@ -5,6 +5,7 @@ by accident.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -16,11 +17,17 @@ from common.pruning.pattern import Pattern
 
 def count(amount: float, total: int) -> int:
     """How many of `total` a fraction removes, rounded to the nearest."""
+    return round(fraction(amount) * total)
+
+
+def fraction(amount: object, field: str = "sparsity") -> float:
+    """`amount`; UserError where it is no number, or none in [0, 1)."""
+    remedy = "give the fraction REMOVED, 0.9 for 90%"
+    if not isinstance(amount, Real) or isinstance(amount, bool):
+        raise UserError(field, amount, "is no number", remedy)
     if not 0 <= amount < 1:
-        raise UserError(
-            "sparsity", amount, "outside [0, 1)", "give the fraction REMOVED, 0.9 for 90%"
-        )
-    return round(amount * total)
+        raise UserError(field, amount, "outside [0, 1)", remedy)
+    return amount
 
 
 def by_layer(amount: float | Mapping[str, float], layers: Iterable[str]) -> dict[str, float]:
@@ -28,10 +35,12 @@ def by_layer(amount: float | Mapping[str, float], layers: Iterable[str]) -> dict
     UserError for a name that is no layer and for a layer without a fraction."""
     layers = list(layers)
     if not isinstance(amount, Mapping):
-        return dict.fromkeys(layers, amount)
+        return dict.fromkeys(layers, fraction(amount))
     unmatched = set(amount) ^ set(layers)
     if unmatched:
-        raise UserError("sparsity", min(unmatched), "names no layer, or a layer has no fraction")
+        raise UserError(
+            "sparsity", min(unmatched, key=str), "names no layer, or a layer has no fraction"
+        )
     return {name: amount[name] for name in layers}
 
 

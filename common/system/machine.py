@@ -332,8 +332,8 @@ def require_memory(what: str, gigabytes: float, remedy: str = "") -> None:
     if not fits(what, gigabytes):
         raise UserError(
             "memory_budget",
-            round(_limit(), 2),
-            f"{what} would take about {gigabytes:.1f} GB",
+            float(f"{_limit():.3g}"),
+            f"{what} would take about {gigabytes:.3g} GB",
             remedy or "raise --memory-budget",
         )
 

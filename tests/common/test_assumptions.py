@@ -218,6 +218,10 @@ BROKEN = {
         lambda: Net(lambda net, y: F.dropout(y, 0.5)),
         "'fc': what it reads of one example .* differs from call to call",
     ),
+    "a forward pass that fails": (
+        lambda: Net(lambda net, y: y[..., :-1]),
+        r"fails on inputs of shape \(2, .*\(RuntimeError: mat1 and mat2",
+    ),
     "noise behind the head": (
         lambda: nn.Sequential(Net(), Dropout()),
         "its output for one example .* differs from call to call",

@@ -4,6 +4,7 @@ with the numbers of the plain form, or is refused in one line, whatever the meth
 import collections
 import dataclasses
 import typing
+import warnings
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch import nn
 from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
+from common.cells import registry
 from common.cells.errors import LayerError, NumericalError, UserError
 from common.cells.registry import METHODS
 from common.curvature.diag import diagonal_fisher
@@ -128,6 +130,7 @@ WELCOME = {
     "labels of 32 bits": [(x, y.int()) for x, y in PAIR],
     "labels of 8 bits": [(x, y.to(torch.uint8)) for x, y in PAIR],
     "labels in a list": [(x, y.tolist()) for x, y in PAIR],
+    "inputs with gradients": [(x.clone().requires_grad_(), y) for x, y in PAIR],
     "empty batches between": [(X[:0], Y[:0]), PAIR[0], (X[:0], Y[:0]), PAIR[1]],
 }
 REFUSED = {
@@ -136,6 +139,13 @@ REFUSED = {
     "inputs alone": ([x for x, _ in PAIR], "no pairs"),
     "dicts of inputs": ([({"x": x}, y) for x, y in PAIR], "inputs of a batch are no tensor"),
     "fewer labels": ([(x, y[:2]) for x, y in PAIR], "not as many labels"),
+    "sparse": ([(x.to_sparse(), y) for x, y in PAIR], "not all there; give x.to_dense"),
+    "without values": ([(x.to("meta"), y) for x, y in PAIR], "not all there"),
+    "another number of channels": ([(x[:, :1], y) for x, y in PAIR], "fails on inputs of shape"),
+    "shapes that differ": (
+        [PAIR[0], (PAIR[1][0][..., :4], PAIR[1][1])],
+        "different shapes|fails on inputs of shape",
+    ),
     "no batch": ([], "no batch was seen|only 0 examples|has 0|at least one example"),
     "not a loader": (None, "cannot be read"),
     "bytes": ([((x * 50).to(torch.uint8), y) for x, y in PAIR], r"give x.float\(\) / 255"),
@@ -149,6 +159,32 @@ LABELS = {
     "floats": ([(x, y.double()) for x, y in PAIR], r"give y.long\(\)"),
     "bool": ([(x, y > 1) for x, y in PAIR], r"give y.long\(\)"),
 }
+
+
+AMOUNTS = ("0.5", None, [0.5], True, torch.tensor(0.5), 10**400, float("nan"), -0.5, 1.0)
+
+
+@pytest.mark.parametrize("amount", AMOUNTS, ids=lambda amount: repr(amount)[:12])
+def test_an_amount_that_is_no_fraction_is_refused_by_every_method(amount):
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(36, 3)
+    )
+    model = toy.seeded(net)
+    for method in METHODS:
+        prune = registry.load(method)
+        options = typing.get_type_hints(prune)["options"](**METHODS[method].preset)
+        with pytest.raises(UserError, match="(sparsity|unit_ratio)=") as caught:
+            prune(model, PAIR, amount, options, toy.generator())
+        assert "\n" not in str(caught.value), method
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.LazyLinear(4), lambda: nn.Linear(0, 4)])
+def test_a_layer_without_a_shape_or_without_weights_is_named(layer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = nn.Sequential(layer())
+    with pytest.raises(LayerError, match="'0': (its weight has no shape yet|has no weights)"):
+        L.prunable(model)
 
 
 def loader(kind):
@@ -311,6 +347,11 @@ def no_grad(net, x):
         return net.head(net.body(x))
 
 
+def largest(net, x):
+    found = net.head(net.fc(net.conv(x).flatten(1)))
+    return nn.functional.one_hot(found.argmax(1), found.shape[1]).to(x.dtype)
+
+
 def overwrites(net, x):
     x = x * 1
     y = net.conv(x)
@@ -320,6 +361,7 @@ def overwrites(net, x):
 HIDDEN = {
     "re-entrant checkpointing": (reentrant, "runs without gradients"),
     "no_grad in forward": (no_grad, "runs without gradients|does not reach the loss"),
+    "predictions without a gradient": (largest, "does not reach the loss"),
     "input overwritten": (overwrites, "changed in place"),
 }
 

@@ -248,7 +248,7 @@ FAULTS = {
             "every = torch.empty(sum(map(len, values)), dtype=torch.float32)",
             f"{SELECT} -k double_precision",
         ),
-        ("return round(amount * total)", "return int(amount * total)", SELECT),
+        ("return round(fraction(amount) * total)", "return int(fraction(amount) * total)", SELECT),
         (
             "lowest([(-values).masked_fill_(lost, ",
             "lowest([values.clone().masked_fill_(lost, ",

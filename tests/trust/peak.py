@@ -97,7 +97,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     make, width, small, shape = NETWORKS[sys.argv[2]]
     found = []
-    for size, fraction in ((small, 1e6), (width, 0.99), (width, 1.01)):
+    for size, fraction in ((small, 1e6), (width, 0.9), (width, 1.01)):
         torch.manual_seed(0)
         found.append(prune(sys.argv[1], make(size).eval(), shape, fraction))
     sys.stdout.write(json.dumps(found[1:]))
