@@ -143,16 +143,18 @@ class KronEstimator:
         return losses(output, y, self.fisher, self.loss or task_of(x), self.generator)
 
     def _require_memory(self, tape: Tape) -> None:
-        """Of the factors, and of a layer's patches: unfolded, brought to rows, and with ones."""
+        """Of the factors, and of the patches of a layer that unfolds: as unfolded, brought to rows,
+        and with ones.
+        """
         if self._fits_memory:
             return
         sizes = memory.Sizes.of(self.layers.values(), self.bias, self.channel_only)
-        patches = [
+        unfolded = [
             L.inputs(module, tape.input(name).to("meta")).numel()
             for name, module in self.layers.items()
-            if isinstance(module, nn.Conv2d) and not self.channel_only
+            if isinstance(module, nn.Conv2d) and not (self.channel_only or patches.applies(module))
         ]
-        size = memory.estimated(sizes) + 3 * 4 * max(patches, default=0)
+        size = memory.estimated(sizes) + 3 * 4 * max(unfolded, default=0)
         machine.require_memory(
             "Kronecker factors", size / 2**30, f"give smaller batches, {memory.SMALLER}"
         )

@@ -71,9 +71,11 @@ def select(n: int, t: int) -> int:
 
 def plain(layers: Iterable[nn.Module]) -> int:
     """Of a method without curvature: scores, float32, and their float64 copies; the weights once
-    more, and what a training goes on from."""
+    more, and what a training goes on from. Or, of a layer's least squares (CP), the weight and its
+    fit, their difference, and three terms of the fit, float64."""
     sizes = Sizes.of(layers)
-    return (4 + 8 + 4) * sizes.weights + select(sizes.weights, sizes.largest)
+    n, t = sizes.weights, sizes.largest
+    return max((4 + 8 + 4) * n + select(n, t), 4 * n + 6 * 8 * t)
 
 
 def diagonal(layers: Iterable[nn.Module]) -> int:
