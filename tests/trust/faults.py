@@ -461,30 +461,30 @@ FAULTS = {
         ),
     ],
     "common/nets/assumptions.py": [
-        ("if rows != (count, 1):", "if rows[0] != count:", f"{ASSUMPTIONS} -k 'named and time'"),
+        ("if rows != (count, 1):", "if rows[0] != count:", f"{ASSUMPTIONS} -k named and time"),
         (
             "_agree(batch.input[:1], alone.input)",
             "_agree(alone.input[:1], alone.input)",
-            f"{ASSUMPTIONS} -k 'named and centred'",
+            f"{ASSUMPTIONS} -k named and centred",
         ),
         (
             "expected = L.forward(module, seen.input)",
             "expected = seen.output",
-            f"{ASSUMPTIONS} -k 'named and gain'",
+            f"{ASSUMPTIONS} -k named and gain",
         ),
         (
             "_agree(L.to_weight(layers[name], own), total, noise)",
             "_agree(total, total, noise)",
-            f"{ASSUMPTIONS} -k 'named and functional'",
+            f"{ASSUMPTIONS} -k named and functional",
         ),
     ],
     "common/nets/foreign.py": [
         (
             "needed <= state.keys() <= expected.keys()",
             "needed <= state.keys()",
-            f"{FOREIGN} -k 'one_line and more'",
+            f"{FOREIGN} -k one_line and more",
         ),
-        ("if len(usual) == 1:", "if not usual:", f"{FOREIGN} -k 'loads and moving'"),
+        ("if len(usual) == 1:", "if not usual:", f"{FOREIGN} -k loads and moving"),
         (
             "entry.compress_type != zipfile.ZIP_STORED",
             "entry.compress_type == zipfile.ZIP_LZMA",
@@ -515,7 +515,7 @@ FAULTS = {
         (
             "both + sizes.square + 4 * n, both + work",
             "both + sizes.square + 4 * n",
-            f"{BUDGET} -k 'kfac and wide and fifth'",
+            f"{BUDGET} -k kfac and wide and fifth",
         ),
     ],
     "common/commands/export.py": [

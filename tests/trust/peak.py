@@ -60,6 +60,7 @@ NETWORKS = {
     "wide": (wide, 1_000, 24, (48,)),
     "deep": (deep, 500, 24, (48,)),
     "convolutions": (convolutions, 128, 8, (3, 6, 6)),
+    "kernels": (convolutions, 256, 8, (3, 6, 6)),
 }
 
 

@@ -47,7 +47,13 @@ WIDE = (
     "magnitude-layer obd-layer l-obs woodfisher kfac-prune nap c-obs kron-obs kron-obd eigendamage"
 )
 DEEP = "magnitude-global obd-global l-obs woodfisher kfac-prune nap"
-METHODS = {"wide": WIDE.split(), "deep": DEEP.split(), "convolutions": list(registry.METHODS)}
+SLOW = ("l-obs-joint", "l-obs-ours", "l-obs-greedy", "woodfisher-structured")
+METHODS = {
+    "wide": WIDE.split(),
+    "deep": DEEP.split(),
+    "kernels": [name for name in registry.METHODS if name not in SLOW],
+    "convolutions": SLOW,
+}
 FAST = ("magnitude-layer wide", "kfac-prune wide", "l-obs wide")
 
 
