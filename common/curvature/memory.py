@@ -128,11 +128,13 @@ def moment(layers: Iterable[nn.Module], options: object) -> int:
     t, top = sizes.largest, max(squares)
     # of an update: new weights, scores, target; a block's order, ranks, columns, and what is solved
     vectors = 25 * t + 49 * min(t, BLOCK_ENTRIES)
-    if (
-        getattr(options, "update", "triangular") == "joint"
-    ):  # a row's matrix, what is kept of it, a factor and an inverse
+    if getattr(options, "update", "triangular") == "joint":
+        # a row's matrix, what is kept of it, a factor and an inverse; greedy elimination has three
+        # such, the inverse of what is alive twice, and the order and losses of all rows
         every = sum(each.largest for each in inner) * max(square // 8 for square in squares)
         buffers = 4 * 8 * min(max(shared.WORK_ENTRIES, top // 8), every)
+        if getattr(options, "greedy", False):
+            buffers += 2 * top + 4 * 8 * t
     else:  # a walk's triangles, what they are cut from, and the solver's copy
         buffers = 3 * 8 * min(shared.WALK_ENTRIES, shared.WALK * t)
     return sum(squares) + max(3 * top, 2 * top + vectors + buffers) + 6 * sizes.weights
