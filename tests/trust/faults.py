@@ -461,7 +461,7 @@ FAULTS = {
         ),
     ],
     "common/nets/assumptions.py": [
-        ("if rows != (count, 1):", "if rows[0] % count:", f"{ASSUMPTIONS} -k named and time"),
+        ("if rows != (count, 1):", "if rows[0] % count:", f"{ASSUMPTIONS} -k named and folded"),
         (
             "_agree(batch.input[:1], alone.input)",
             "_agree(alone.input[:1], alone.input)",
