@@ -8,11 +8,8 @@ from torch import nn
 
 from common.cells.schedule import levels
 from common.nets import masks as M
-<<<<<<< HEAD
 from common.pruning.pattern import Pattern
-=======
 from common.pruning.select import fraction
->>>>>>> d22588f (What is no fraction, no whole batch, no shape or no gradient is told in one line; a network that fails on its inputs is named with them)
 
 
 def targets_to(

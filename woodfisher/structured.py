@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from common.cells.errors import choose
-from common.curvature import blocks
 from common.curvature.fisher import Part
 from common.nets import layers as L
 from common.nets import masks as M
@@ -25,17 +24,6 @@ from common.pruning.select import select
 from woodfisher.method import FisherOptions, fisher_parts
 
 STATISTICS = ("correlated", "sum", "exact")
-<<<<<<< HEAD
-<<<<<<< HEAD
-=======
-# float64 entries of the filters that are solved for at once: as many as of a tile of rows (8 MB), so
-# that they stay within what the work on rows is said to take
-=======
-# float64 entries of the filters that are solved for at once: no more than of a tile of rows (8 MB),
-# so that they stay within what the work on rows is said to take
->>>>>>> 2690107 (A line fits)
-ENTRIES = blocks.WORK_ENTRIES
->>>>>>> 12304f6 (Filters that are solved for together take no more than a tile of rows)
 
 
 @dataclass(frozen=True)
