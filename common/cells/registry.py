@@ -105,7 +105,7 @@ METHODS: dict[str, Method] = {
     ),
     "l-obs-greedy": Method(
         "lobs.ours:prune",
-        "L-OBS, ours (one budget, every weight re-scored)",
+        "L-OBS, ours (one budget, greedy)",
         "weights",
         "lobs",
         _LOBS_OURS | {"greedy": True},

@@ -674,7 +674,7 @@ FAULTS = {
         )
     ],
     "figures/paired.py": [
-        ("stats.t.ppf(0.975,", "stats.t.ppf(0.95,", f"{PAIRED} -k corrected_by_holm"),
+        ("stats.t.interval(0.95,", "stats.t.interval(0.9,", f"{PAIRED} -k corrected_by_holm"),
         ("one.p * (len(tested) - i)", "one.p * len(tested)", f"{PAIRED} -k corrected_by_holm"),
     ],
     "figures/kinds.py": [
@@ -682,8 +682,8 @@ FAULTS = {
     ],
     "figures/compare.py": [
         (
-            "f'{quantity}_max': max(stat.values",
-            "f'{quantity}_max': min(stat.values",
+            "line[f'{quantity}_max'] = max(",
+            "line[f'{quantity}_max'] = min(",
             "tests/figures/test_compare.py -k records_numbers",
         )
     ],
