@@ -170,7 +170,7 @@ def _require_met(pruned: Pruned, kind: str, amount: float | Mapping, settings: o
             amount,
             f"was not met: {total - kept:,} of {total:,} weights went; {most!r} keeps "
             f"{pruned.weights[most][0]:,}",
-            "ask for less, or choose another method",
+            f"ask for {'less' if kind == 'weights' else 'more'}, or choose another method",
         )
 
 

@@ -19,7 +19,7 @@ KINDS: tuple[tuple[type, str], ...] = (
     (nn.EmbeddingBag, "a table that is looked up, not a product"),
     (nn.RNNBase, "recurrent: its weights are used again at every step"),
     (nn.RNNCellBase, "recurrent: its weights are used again at every step"),
-    (nn.MultiheadAttention, "attention multiplies by it without calling a layer"),
+    (nn.MultiheadAttention, "attention multiplies by in_proj_weight without calling a layer"),
     (nn.Bilinear, "a product of two inputs"),
 )
 TABLES = (nn.Embedding, nn.EmbeddingBag)
@@ -80,4 +80,8 @@ def prunable_among(model: nn.Module, names: Iterable[str]) -> tuple[str, ...]:
 
 def _why(module: nn.Module) -> str:
     reasons: Iterator[str] = (why for kind, why in KINDS if isinstance(module, kind))
-    return next(reasons, f"{type(module).__name__} is no kind of layer that methods prune")
+    names = [key for key, p in module.named_parameters(recurse=False) if p.dim() > 1]
+    return next(
+        reasons,
+        f"{', '.join(names)} of a {type(module).__name__}, which is no layer of a known kind",
+    )

@@ -13,12 +13,12 @@ kept, once every cell is there.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +28,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common import prune
-from common.cells.errors import LayerError, NumericalError, Parser, UserError
+from common.cells.errors import LayerError, NumericalError, Parser, UserError, choose
 from common.cells.registry import METHODS, lookup
 from common.curvature.labels import losses
 from common.data.task import Calibration, Task
 from common.nets.assumptions import output_of
+from common.nets.dense import left_dense
 from common.pruning.pruned import Pruned
+from common.running.cli import guarded
 
 EXAMPLES, CLASSES, VOCABULARY, WORDS = 32, 4, 24, 6
 AMOUNT = 0.3
@@ -160,7 +162,9 @@ def timm_vit() -> nn.Module:
 def torchvision_vit() -> nn.Module:
     from torchvision.models import VisionTransformer
 
-    return VisionTransformer(16, 8, 2, 2, 16, 32, num_classes=CLASSES)
+    model = VisionTransformer(16, 8, 2, 2, 16, 32, num_classes=CLASSES)
+    nn.init.normal_(model.heads.head.weight, std=0.1)  # zero at first, and so is every gradient
+    return model
 
 
 def resnet18() -> nn.Module:
@@ -295,7 +299,10 @@ def judged(pruned: Pruned, network: Network, dense: float, kind: str) -> dict:
     """The outcome of a cell; AssertionError where the pruned network is not what it says."""
     measured = loss_of(pruned.model, network) - dense
     kept, total = (sum(pair[i] for pair in pruned.weights.values()) for i in (0, 1))
-    removed = 1 - kept / total
+    # what an amount is a fraction of: matrices that stay dense count, what skip names does not
+    stays = left_dense(pruned.model, network.told.get("skip", ()))
+    every = total + sum(left.weights for left in stays.values() if left.counted)
+    removed = (total - kept) / every
     assert math.isfinite(measured), f"measured {measured}"
     predicted = pruned.predicted_increase
     assert predicted is None or math.isfinite(predicted), f"predicted {predicted}"
@@ -304,7 +311,7 @@ def judged(pruned: Pruned, network: Network, dense: float, kind: str) -> dict:
         assert not parameters[name][~mask].any(), f"{name}: masked weights are not zero"
     if kind == "weights":
         assert pruned.masks, "no masks"
-        wanted = round(AMOUNT * total)
+        wanted = round(AMOUNT * every)
         each = len(pruned.masks)
         assert abs(total - kept - wanted) <= each, f"{total - kept} of {wanted} weights went"
     assert removed > 0, "nothing was removed"
@@ -355,7 +362,7 @@ def kept(path: Path) -> dict[tuple[str, str], dict]:
 
 def page(found: dict[tuple[str, str], dict]) -> str:
     """The table of all cells, and below it the refusals in their own words."""
-    words: dict[tuple[str, str], int] = {}
+    words: dict[str, int] = {}
     lines = [
         "# Networks that people bring",
         "",
@@ -364,7 +371,7 @@ def page(found: dict[tuple[str, str], dict]) -> str:
         f"one call `prune(model, loader, {AMOUNT}, method)` each. Written by "
         "`python -m tests.trust.networks --page docs/networks.md`.",
         "",
-        "A percentage is the share of the prunable layers' weights that went: masks counted,",
+        "A percentage is the share of the network's weights that went: masks counted,",
         "masked weights zero, the pruned network run, its predicted and measured increase finite,",
         "the given network untouched. A number in brackets is a refusal, quoted below.",
         f"Methods that remove channels or factorize layers take {AMOUNT:.0%} of their own units.",
@@ -379,8 +386,7 @@ def page(found: dict[tuple[str, str], dict]) -> str:
             if row["outcome"] == "works":
                 cells.append(f"{row['removed']:.0%}")
             else:
-                key = name, row["words"]
-                cells.append(f"[{words.setdefault(key, len(words) + 1)}]")
+                cells.append(f"[{words.setdefault(row['words'], len(words) + 1)}]")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     lines += ["", "## The networks", ""]
     for name, network in NETWORKS.items():
@@ -391,7 +397,7 @@ def page(found: dict[tuple[str, str], dict]) -> str:
         lines.append(f"- **{name}**: {network.what}{told}.")
         lines[-1] += f" Stays dense: {stays}." if stays else ""
     lines += ["", "## Refusals", ""]
-    lines += [f"{number}. {name}: {text}" for (name, text), number in words.items()]
+    lines += [f"{number}. {text}" for text, number in words.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -406,27 +412,51 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--method", default=",".join(METHODS))
     parser.add_argument("--kept", type=Path, default=Path("runs/networks.jsonl"))
     parser.add_argument("--page", type=Path)
-    arguments = parser.parse_args(argv)
-    warnings.filterwarnings("ignore")
-    chosen = [n for n in NETWORKS if not arguments.parts or any(p in n for p in arguments.parts)]
-    found, faults = kept(arguments.kept), 0
-    arguments.kept.parent.mkdir(parents=True, exist_ok=True)
-    for name in chosen:
-        for method in arguments.method.split(","):
+    a = parser.parse_args(argv)
+    faults: list[dict] = []
+
+    def work() -> None:
+        methods = [choose("method", word, METHODS) for word in a.method.split(",")]
+        for part in a.parts:
+            if not any(part in name for name in NETWORKS):
+                choose("network", part, NETWORKS)
+        names = [n for n in NETWORKS if not a.parts or any(part in n for part in a.parts)]
+        faults.extend(fill(names, methods, a.kept))
+        if a.page:
+            write(a.page, kept(a.kept))
+
+    return guarded(work) or int(bool(faults))
+
+
+def fill(names: list[str], methods: list[str], file: Path) -> list[dict]:
+    """Run the cells that `file` does not hold yet; returns those that are faults."""
+    found, faults = kept(file), []
+    file.parent.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        package = NETWORKS[name].needs
+        if package and not importlib.util.find_spec(package):
+            raise UserError("network", name, f"needs {package}", f"pip install {package}")
+        for method in methods:
             if (name, method) in found:
                 continue
-            row = found[name, method] = run(name, method)
-            faults += row["outcome"] == "fault"
-            with arguments.kept.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+            row = run(name, method)
+            faults += [row] if row["outcome"] == "fault" else []
+            with file.open("a") as lines:
+                lines.write(json.dumps(row) + "\n")
             what = f"{row['removed']:.0%}" if row["outcome"] == "works" else row["words"]
             tell(f"{name} x {method}: {row['outcome']} {what} ({row['seconds']} s)")
-    missing = [cell for cell in ((n, m) for n in NETWORKS for m in METHODS) if cell not in found]
-    if arguments.page and not missing and not faults:
-        arguments.page.write_text(page(found))
-    elif arguments.page:
-        tell(f"{len(missing)} cells are missing and {faults} are faults: no page is written")
-    return int(faults > 0)
+    return faults
+
+
+def write(target: Path, found: dict[tuple[str, str], dict]) -> None:
+    """The page, once every cell is there. UserError before."""
+    missing = [(n, m) for n in NETWORKS for m in METHODS if (n, m) not in found]
+    if missing:
+        name, method = missing[0]
+        raise UserError(
+            "page", str(target), f"{len(missing)} cells are missing, first {name} x {method}"
+        )
+    target.write_text(page(found))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ OTHERS = {
     "tests.trust.evidence",
     "tests.trust.mutants",
     "tests.trust.mutate",
+    "tests.trust.networks",
     "tests.trust.oracles",
 }
 # words after the script's name -> what the line must say
@@ -102,6 +103,8 @@ WRONG = [
     ("tests.trust.crash --kills x", "--kills"),
     ("tests.trust.mutants --part 9/2", "i/n"),
     ("tests.trust.mutants zz", "common/nets/layers.py"),
+    ("tests.trust.networks zz", "choose one of: own CNN"),
+    ("tests.trust.networks --method zz", "choose one of"),
     ("tests.trust.oracles zz", "no formula"),
     ("tests.trust.evidence zz", "choose one of: oracles"),
     ("common.commands.verify --cells 0", "--cells"),
