@@ -17,13 +17,14 @@ from figures.values import PAPERS
 from tests.trust.mutants import ROOT
 
 ROOMS = ("common", "eigendamage", "lobs", "nap", "woodfisher", "figures", "tests")
+# what tests run in processes of their own
+WORKERS = (("common", "verb_job.py"), ("trust", "peak.py"))
 MARK = 'if __name__ == "__main__"'
 SCRIPTS = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for room in ROOMS
     for path in (ROOT / room).rglob("*.py")
-    # what a test runs
-    if f"\n{MARK}" in path.read_text() and path.parts[-2:] != ("common", "verb_job.py")
+    if f"\n{MARK}" in path.read_text() and path.parts[-2:] not in WORKERS
 )
 OTHERS = {
     "tests.lobs.bench",
