@@ -408,10 +408,19 @@ def tell(line: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     parser = Parser(prog="python -m tests.trust.networks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="part of a network's name")
-    parser.add_argument("--method", default=",".join(METHODS))
-    parser.add_argument("--kept", type=Path, default=Path("runs/networks.jsonl"))
-    parser.add_argument("--page", type=Path)
+    parser.add_argument(
+        "parts", nargs="*", metavar="name", help="parts of networks' names (default: all networks)"
+    )
+    parser.add_argument(
+        "--method", default=",".join(METHODS), help="comma-separated methods (default: all)"
+    )
+    parser.add_argument(
+        "--kept",
+        type=Path,
+        default=Path("runs/networks.jsonl"),
+        help="cells that are done, and where more are kept (default: runs/networks.jsonl)",
+    )
+    parser.add_argument("--page", type=Path, help="write the page there once every cell is done")
     a = parser.parse_args(argv)
     faults: list[dict] = []
 
