@@ -103,7 +103,7 @@ WRONG = [
     ("tests.trust.crash --jobs zz", "choose one of: train"),
     ("tests.trust.crash --kills x", "--kills"),
     ("tests.trust.mutants --part 9/2", "i/n"),
-    ("tests.trust.mutants zz", "common/nets/layers.py"),
+    ("tests.trust.mutants zz", "common/nets/capture.py"),
     ("tests.trust.networks zz", "choose one of: own CNN"),
     ("tests.trust.networks --method zz", "choose one of"),
     ("tests.trust.oracles zz", "no formula"),
