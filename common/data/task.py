@@ -92,7 +92,7 @@ class Inputs:
     def plain(self) -> Tensor | Inputs:
         """The tensor that the network is called with, where that is all; else itself."""
         given = self.content
-        if self.task.forward is None and isinstance(given, tuple) and len(given) <= 2:
+        if self.task.forward is None and isinstance(given, tuple) and len(given) in (1, 2):
             given = given[0]
         plain = self.task.forward is None and torch.is_tensor(given)
         return given if plain else self

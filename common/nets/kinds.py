@@ -20,6 +20,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -53,7 +54,7 @@ class Kind(Protocol):
 
 
 class _Linear:
-    dimensions = None
+    dimensions: int | None = None
 
     def name(self, module: nn.Module) -> str:
         return "Linear"
@@ -76,7 +77,8 @@ class _Linear:
     def inputs(self, module: nn.Module, x: Tensor) -> Tensor:
         return x.reshape(x.shape[0], 1, -1, x.shape[-1])
 
-    gradients = inputs
+    def gradients(self, module: nn.Module, g: Tensor) -> Tensor:
+        return self.inputs(module, g)
 
     def weight_gradients(self, module: nn.Module, x: Tensor, g: Tensor, each: bool) -> Tensor:
         rows, gradient = self.inputs(module, x), self.gradients(module, g)
@@ -107,7 +109,8 @@ class _HuggingFace(_Linear):
 
 class _Convolution:
     def __init__(self, rank: int):
-        self.rank, self.dimensions = rank, rank + 2
+        self.rank = rank
+        self.dimensions: int | None = rank + 2
 
     def name(self, module: nn.Module) -> str:
         return f"Conv{self.rank}d"
@@ -153,7 +156,8 @@ class _Convolution:
 
 class _Transposed:
     def __init__(self, rank: int):
-        self.rank, self.dimensions = rank, rank + 2
+        self.rank = rank
+        self.dimensions: int | None = rank + 2
 
     def name(self, module: nn.Module) -> str:
         return f"ConvTranspose{self.rank}d"
@@ -237,7 +241,7 @@ def kind(module: nn.Module) -> Kind | None:
     return HUGGING_FACE if ("transformers.pytorch_utils", "Conv1D") in places else None
 
 
-def padding(module: nn.Module) -> list[int]:
+def padding(module: _ConvNd) -> list[int]:
     """A convolution's padding as F.pad takes it, from the last dimension to the first; also for
     padding="same"."""
     if module.padding == "valid":
@@ -289,7 +293,7 @@ def _spread(x: Tensor, stride: Sequence[int]) -> Tensor:
 
 
 def _weight_gradient(
-    rank: int, module: nn.Module, read: Tensor, given: Tensor, each: bool
+    rank: int, module: _ConvNd, read: Tensor, given: Tensor, each: bool
 ) -> tuple[Tensor, int]:
     """The gradient in the weight of a convolution without padding, which reads `read` [batch, ...]
     and has the output gradient `given`: each example's, one after the other along the first
