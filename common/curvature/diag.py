@@ -85,4 +85,4 @@ def _sum_of_squares(module: nn.Module, x: Tensor, g: Tensor) -> Tensor:
     parts = (
         L.weight_gradients(module, x[i : i + step], g[i : i + step]) for i in range(0, len(x), step)
     )
-    return sum(part.square().sum(0).double() for part in parts)
+    return sum(part.square_().sum(0).double() for part in parts)

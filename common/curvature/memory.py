@@ -80,11 +80,12 @@ def plain(layers: Iterable[nn.Module]) -> int:
 
 def diagonal(layers: Iterable[nn.Module]) -> int:
     """Of the diagonal Fisher and what is scored by it: both of them, float64, and the new network.
-    While it is estimated two tensors of per-example gradients, and three of the largest layer."""
+    While it is estimated three tensors of per-example gradients, one of them in the layout that
+    torch's convolution has them in, and three of the largest layer."""
     sizes = Sizes.of(layers)
     n, t = sizes.weights, sizes.largest
-    examples = 2 * 4 * max(PER_EXAMPLE_ENTRIES, t)
-    return 4 * n + max(8 * n + 24 * t + min(examples, 8 * 256 * t), 16 * n + select(n, t))
+    examples = 3 * 4 * min(max(PER_EXAMPLE_ENTRIES, t), 256 * t)
+    return 4 * n + max(8 * n + 24 * t + examples, 16 * n + select(n, t))
 
 
 def at_once(m: int, t: int) -> int:

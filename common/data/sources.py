@@ -199,7 +199,7 @@ def _rebatch(loader: Iterable[tuple[Tensor, Tensor]], size: int) -> Iterator[tup
 def named(name: str) -> tuple[str, Callable[..., Data], dict[str, object]]:
     """(the name before its colon, source, options); UserError for an unknown name, option, kind of
     value or normalisation, without a look at any file."""
-    if is_own(name):
+    if is_own(name) and name.partition(":")[0] not in SOURCES:
         return name, _own, {}
     base, texts = split_options(name, "dataset")
     source = SOURCES[choose("dataset", base, SOURCES)]
@@ -218,7 +218,7 @@ def load(name: str, data_dir: str = "") -> Data:
     variable DATA_DIR, else `data` in the repository, else `data` beside it.
     """
     base, source, options = named(name)
-    if is_own(name):
+    if source is _own:
         return _own(name, data_root(data_dir))
     if base == "imagefolder" and not (data_dir or os.environ.get("DATA_DIR")):
         raise UserError(

@@ -235,12 +235,6 @@ def test_a_process_that_is_left_alone_says_what_to_do(monkeypatch, capsys, tmp_p
         run("common", "train", argv=[*FLAGS, "--output-dir", str(tmp_path)])
 
 
-def test_a_batch_that_does_not_divide_is_refused(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr("common.system.distributed.world", lambda: 3)
-    assert run("common", "train", argv=[*FLAGS, "--output-dir", str(tmp_path)]) == 2
-    assert "batch_size=16: does not divide among 3 processes" in capsys.readouterr().err
-
-
 def processes_as_threads(monkeypatch, world: int, work) -> dict[int, object]:
     """work(rank) of every rank, run as threads that meet where the code gathers what they know."""
     here, meet, parts, results = threading.local(), threading.Barrier(world, timeout=30), {}, {}

@@ -89,7 +89,7 @@ FAULTS = {
     ],
     "common/curvature/diag.py": [
         (
-            "return sum((part.square().sum(0",
+            "return sum((part.square_().sum(0",
             "return sum((part.sum(0).square(",
             f"{ORACLES} -k diagonal and Fisher",
         ),

@@ -16,6 +16,7 @@ from common.cells import registry
 from common.cells.errors import UserError
 from common.curvature import memory
 from common.nets import layers as L
+from common.pruning import channels
 from common.system import machine
 from tests import toy
 
@@ -72,6 +73,9 @@ def prune(method: str, model: nn.Module, shape: tuple[int, ...], fraction: float
     g = toy.generator()
     loader = [(torch.randn(24, *shape, generator=g), torch.arange(24) % 10) for _ in range(8)]
     layers = L.prunable(model)
+    if entry.kind == "channels":  # those whose channels can go
+        found = channels.find(model, loader[0][0]).layers
+        layers = {name: layers[name] for name in found}
     sizes = [module.weight.numel() for module in layers.values()]
     forecast = (
         4 * ROWS * sum(sizes) + memory.rows_work(sizes, ROWS, options.chunk)
