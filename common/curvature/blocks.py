@@ -226,8 +226,9 @@ class BlockFisher:
             factor = self._factor_of(run)
             here, ids = sets[run.where].unique(return_inverse=True)
             ids = ids.reshape(len(factor), -1)
-            sizes = F.one_hot(ids, len(here)).sum(1).double()  # [blocks, sets here]
             if self._dual(run):
+                sizes = factor.new_zeros(len(factor), len(here))  # weights a set and block
+                sizes.scatter_add_(1, ids, factor.new_ones(1).expand(ids.shape))
                 s = factor.new_zeros(len(factor), self.count, len(here))
                 for place, G in run:
                     part = ids.flatten()[_inside(place, run)].reshape(len(G), -1)

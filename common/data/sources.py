@@ -156,9 +156,8 @@ class Data:
         size = batch_size or self.evaluation_batch
         return self._given(Loader(part, torch.arange(len(part)), size))
 
-    def calibration(self, num_samples: int, batch_size: int = 64, seed: int = 0) -> Loader:
-        """`num_samples` un-augmented training images, drawn by `seed` without replacement; a larger
-        draw with the same seed begins with the smaller one."""
+    def require_samples(self, num_samples: int) -> None:
+        """UserError unless there are as many training images."""
         count = len(self.train)
         if not 1 <= num_samples <= count:
             raise UserError(
@@ -167,7 +166,12 @@ class Data:
                 f"outside 1..{count}",
                 f"{self.name} has {count} training images",
             )
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+
+    def calibration(self, num_samples: int, batch_size: int = 64, seed: int = 0) -> Loader:
+        """`num_samples` un-augmented training images, drawn by `seed` without replacement; a larger
+        draw with the same seed begins with the smaller one."""
+        self.require_samples(num_samples)
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
         return self._given(Loader(self.train, order[:num_samples], batch_size))
 
 

@@ -88,7 +88,7 @@ def prune(spec: Spec) -> Record:
     function, options = method_of(spec)
     trained(spec)
     if spec.num_samples is not None:
-        data_of(spec).calibration(spec.num_samples)  # more than there are: said before it trains
+        data_of(spec).require_samples(spec.num_samples)  # said before anything trains
     with stage(spec, "prune", start=train) as work:
         if work.done is not None:
             return work.done
