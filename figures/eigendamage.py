@@ -257,7 +257,7 @@ FIG5 = {
 
 def beside_cp(stage: str) -> pd.DataFrame:
     """EigenDamage by ratio and CP by its rank, with what each is drawn as."""
-    found = records(stage, ("table-1", "figure-5"), VGG_L1)
+    found = records(stage, ("figure-5",), VGG)
     found = found[found.method.isin(["cp", "eigendamage"])]
     options = found.record.map(lambda record: record.spec["options"])
     cp = found.method == "cp"
@@ -565,7 +565,7 @@ FIGURES = {
         "speed-up, beside CP-decomposition.",
         fig5_panels,
         (5.3, 4.2),
-        title=f"{NETWORKS[VGG_L1]}, {JPEG}",
+        title=f"{NETWORKS[VGG]}, {JPEG}",
     ),
     "6": Sheet(
         "EigenDamage Fig. 6: training loss right after one-pass pruning, before any fine-tuning, "
